@@ -1,0 +1,4 @@
+//! A playbook's text, and what becomes of it: spanned YAML, then the typed model.
+
+pub mod model;
+pub mod yaml;
