@@ -1,0 +1,726 @@
+//! What tests of step types stand on: a host that records, a target on a temporary directory that can be told
+//! to fail, and a lab that joins both. Knows no step type.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(dead_code, reason = "families use different parts of it")]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use runback_core::Json;
+use runback_core::progress::Progress;
+use runback_core::step::{Acted, Answer, AnyStepType, Cx, Host, InputProblem, Preview, Probe};
+use runback_core::step::{Question, StepError, Undone};
+use runback_core::target::{
+    Command, Detached, DetachedState, Exit, FileAttributes, FileKind, FileStat, Stream, Target, TargetError,
+    TargetErrorKind, Watch,
+};
+use tokio::sync::watch;
+
+/// Records everything that a step says, and answers what it asks.
+#[derive(Debug)]
+pub(crate) struct TestHost {
+    started: tokio::time::Instant,
+    stop: watch::Sender<bool>,
+    pub(crate) stdout: Mutex<Vec<u8>>,
+    pub(crate) stderr: Mutex<Vec<u8>>,
+    pub(crate) progress: Mutex<Vec<Progress>>,
+    pub(crate) notes: Mutex<Vec<Json>>,
+    pub(crate) questions: Mutex<Vec<Question>>,
+    /// Given in this order; a question without one is refused with an error.
+    pub(crate) answers: Mutex<VecDeque<Answer>>,
+    pub(crate) detached: Mutex<Vec<Detached>>,
+    /// What [`Host::target`] finds.
+    pub(crate) targets: Mutex<BTreeMap<String, Arc<dyn Target>>>,
+}
+
+/// The clock's reading when a test begins: 2026-01-01T00:00:00Z in milliseconds.
+pub(crate) const START_MS: u64 = 1_767_225_600_000;
+
+impl Default for TestHost {
+    fn default() -> Self {
+        Self {
+            started: tokio::time::Instant::now(),
+            stop: watch::Sender::new(false),
+            stdout: Mutex::default(),
+            stderr: Mutex::default(),
+            progress: Mutex::default(),
+            notes: Mutex::default(),
+            questions: Mutex::default(),
+            answers: Mutex::default(),
+            detached: Mutex::default(),
+            targets: Mutex::default(),
+        }
+    }
+}
+
+impl TestHost {
+    /// The attempt must stop, as by a cancel.
+    pub(crate) fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    pub(crate) fn answer(&self, answer: Answer) {
+        self.answers.lock().unwrap().push_back(answer);
+    }
+
+    pub(crate) fn stdout_text(&self) -> String {
+        String::from_utf8(self.stdout.lock().unwrap().clone()).unwrap()
+    }
+
+    pub(crate) fn stderr_text(&self) -> String {
+        String::from_utf8(self.stderr.lock().unwrap().clone()).unwrap()
+    }
+
+    /// The texts of all progress notices.
+    pub(crate) fn phases(&self) -> Vec<String> {
+        let of = |p: &Progress| match p {
+            Progress::Phase { text } | Progress::Percent { text, .. } => text.clone(),
+        };
+        self.progress.lock().unwrap().iter().map(of).collect()
+    }
+}
+
+#[async_trait::async_trait]
+impl Watch for TestHost {
+    fn output(&self, stream: Stream, bytes: &[u8]) {
+        let sink = match stream {
+            Stream::Stdout => &self.stdout,
+            Stream::Stderr => &self.stderr,
+        };
+        sink.lock().unwrap().extend_from_slice(bytes);
+    }
+
+    async fn stopped(&self) {
+        let mut stop = self.stop.subscribe();
+        let _ = stop.wait_for(|stopped| *stopped).await;
+    }
+
+    fn kill_grace(&self) -> Duration {
+        Duration::from_secs(10)
+    }
+}
+
+#[async_trait::async_trait]
+impl Host for TestHost {
+    /// Follows tokio's clock, so a paused one moves it.
+    fn now_ms(&self) -> u64 {
+        START_MS + self.started.elapsed().as_millis() as u64
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+
+    fn progress(&self, progress: Progress) {
+        self.progress.lock().unwrap().push(progress);
+    }
+
+    async fn ask(&self, question: Question) -> Result<Answer, StepError> {
+        self.questions.lock().unwrap().push(question);
+        let answer = self.answers.lock().unwrap().pop_front();
+        answer.ok_or_else(|| StepError::permanent("the test has no answer to this question"))
+    }
+
+    async fn note(&self, note: Json) -> Result<(), StepError> {
+        self.notes.lock().unwrap().push(note);
+        Ok(())
+    }
+
+    fn notes(&self) -> Vec<Json> {
+        self.notes.lock().unwrap().clone()
+    }
+
+    async fn started_detached(&self, detached: &Detached) -> Result<(), StepError> {
+        self.detached.lock().unwrap().push(detached.clone());
+        Ok(())
+    }
+
+    async fn target(&self, name: &str) -> Result<Arc<dyn Target>, StepError> {
+        let target = self.targets.lock().unwrap().get(name).cloned();
+        target.ok_or_else(|| StepError::permanent(format!("unknown target `{name}`")))
+    }
+}
+
+/// How an operation that the test picked fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failing {
+    /// It did nothing.
+    Before,
+    /// It did all, and its answer was lost.
+    After,
+}
+
+/// This machine through `std`. Counts operations that change something, and fails the one that it is told to.
+#[derive(Debug)]
+pub(crate) struct TestTarget {
+    base: PathBuf,
+    /// False makes it behave like a remote one: no default folder, paths are taken as they are.
+    pub(crate) local: bool,
+    failing: Mutex<Option<(usize, Failing)>>,
+    pub(crate) changes: Mutex<Vec<String>>,
+    pub(crate) commands: Mutex<Vec<Command>>,
+    /// Programs that are not there, such as `bash`.
+    pub(crate) missing: Mutex<Vec<String>>,
+}
+
+type Did<T> = Result<T, TargetError>;
+
+impl TestTarget {
+    fn new(base: PathBuf) -> Self {
+        Self {
+            base,
+            local: true,
+            failing: Mutex::default(),
+            changes: Mutex::default(),
+            commands: Mutex::default(),
+            missing: Mutex::default(),
+        }
+    }
+
+    /// Fails the `n`-th operation from now (from 0) that changes something, and every one after it.
+    pub(crate) fn fail_at(&self, n: usize, how: Failing) {
+        *self.failing.lock().unwrap() = Some((self.changes.lock().unwrap().len() + n, how));
+    }
+
+    pub(crate) fn heal(&self) {
+        *self.failing.lock().unwrap() = None;
+    }
+
+    fn change<T>(&self, what: String, work: impl FnOnce() -> Did<T>) -> Did<T> {
+        let n = {
+            let mut changes = self.changes.lock().unwrap();
+            changes.push(what.clone());
+            changes.len() - 1
+        };
+        let broken = || TargetError::new(TargetErrorKind::Connection, format!("{what}: the test broke it"));
+        match *self.failing.lock().unwrap() {
+            Some((at, Failing::Before)) if n >= at => Err(broken()),
+            Some((at, Failing::After)) if n == at => work().and(Err(broken())),
+            Some((at, Failing::After)) if n > at => Err(broken()),
+            _ => work(),
+        }
+    }
+
+    fn start(&self, command: &Command) -> Did<std::process::Child> {
+        let program = &command.argv[0];
+        let not_found = || TargetError::new(TargetErrorKind::CommandNotFound, format!("{program}: command not found"));
+        if self.missing.lock().unwrap().contains(program) {
+            return Err(not_found());
+        }
+        let pipe = std::process::Stdio::piped;
+        let mut start = std::process::Command::new(program);
+        start.args(&command.argv[1..]).envs(&command.env).process_group(0);
+        start.current_dir(command.cwd.as_ref().map_or(self.base.clone(), PathBuf::from));
+        start.stdin(if command.stdin.is_some() { pipe() } else { std::process::Stdio::null() });
+        start.stdout(pipe()).stderr(pipe());
+        start.spawn().map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => not_found(),
+            _ => io(program, &e),
+        })
+    }
+}
+
+fn io(path: &str, e: &std::io::Error) -> TargetError {
+    let kind = match e.kind() {
+        std::io::ErrorKind::NotFound => TargetErrorKind::NotFound,
+        std::io::ErrorKind::PermissionDenied => TargetErrorKind::PermissionDenied,
+        std::io::ErrorKind::StorageFull => TargetErrorKind::NoSpace,
+        std::io::ErrorKind::NotADirectory
+        | std::io::ErrorKind::IsADirectory
+        | std::io::ErrorKind::AlreadyExists
+        | std::io::ErrorKind::DirectoryNotEmpty => TargetErrorKind::WrongKind,
+        _ => TargetErrorKind::Other,
+    };
+    TargetError::new(kind, format!("{path}: {e}"))
+}
+
+fn gone_is_fine(path: &str, done: std::io::Result<()>) -> Did<()> {
+    match done {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io(path, &e)),
+        _ => Ok(()),
+    }
+}
+
+fn attribute(path: &str, a: &FileAttributes) -> Did<()> {
+    let now = std::fs::metadata(path).map_err(|e| io(path, &e))?;
+    let differs = |want: Option<u32>, is: u32| want.filter(|w| *w != is);
+    let (uid, gid) = (differs(a.uid, now.uid()), differs(a.gid, now.gid()));
+    if uid.is_some() || gid.is_some() {
+        std::os::unix::fs::chown(path, uid, gid).map_err(|e| io(path, &e))?;
+    }
+    if let Some(mode) = a.mode {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(|e| io(path, &e))?;
+    }
+    Ok(())
+}
+
+async fn finish(child: &mut std::process::Child, command: &Command, watch: &dyn Watch) -> Did<Exit> {
+    let pid = child.id();
+    let (mut out, mut err, mut into) = (child.stdout.take(), child.stderr.take(), child.stdin.take());
+    let stdin = command.stdin.clone().unwrap_or_default();
+    let feeder = std::thread::spawn(move || into.as_mut().map(|i| i.write_all(&stdin)));
+    let read = |mut pipe: Box<dyn Read + Send>| {
+        tokio::task::spawn_blocking(move || {
+            let mut bytes = Vec::new();
+            pipe.read_to_end(&mut bytes).map(|_| bytes)
+        })
+    };
+    let (out, err) = (read(Box::new(out.take().unwrap())), read(Box::new(err.take().unwrap())));
+    let both = async { (out.await.unwrap().unwrap(), err.await.unwrap().unwrap()) };
+    let stop = || {
+        let group = format!("-{pid}");
+        let _ = std::process::Command::new("kill").args(["-KILL", "--", &group]).status();
+    };
+    let bound = command.timeout.unwrap_or(Duration::from_secs(3600));
+    let (out, err) = tokio::select! {
+        both = both => both,
+        () = watch.stopped() => {
+            stop();
+            let _ = child.wait();
+            return Err(TargetError::new(TargetErrorKind::Cancelled, "told to stop"));
+        }
+        () = tokio::time::sleep(bound) => {
+            stop();
+            let _ = child.wait();
+            return Err(TargetError::new(TargetErrorKind::Timeout, format!("{}: too slow", command.argv[0])));
+        }
+    };
+    let _ = feeder.join();
+    let status = child.wait().unwrap();
+    if command.log_output {
+        watch.output(Stream::Stdout, &out);
+        watch.output(Stream::Stderr, &err);
+    }
+    let kept = out.len().min(command.keep_stdout);
+    Ok(Exit {
+        code: status.code(),
+        signal: status.signal(),
+        stdout: out[..kept].to_vec(),
+        stdout_cut: kept < out.len(),
+        stderr_tail: err[err.len().saturating_sub(4096)..].to_vec(),
+    })
+}
+
+#[async_trait::async_trait]
+impl Target for TestTarget {
+    fn name(&self) -> &str {
+        if self.local { "local" } else { "far" }
+    }
+
+    fn is_local(&self) -> bool {
+        self.local
+    }
+
+    async fn run(&self, command: &Command, watch: &dyn Watch) -> Did<Exit> {
+        self.commands.lock().unwrap().push(command.clone());
+        let mut child = self.start(command)?;
+        finish(&mut child, command, watch).await
+    }
+
+    /// Runs it to its end at once, and keeps its records.
+    async fn start_detached(&self, command: &Command, dir: &str) -> Did<Detached> {
+        self.commands.lock().unwrap().push(command.clone());
+        std::fs::create_dir_all(dir).map_err(|e| io(dir, &e))?;
+        let mut child = self.start(command)?;
+        let host = TestHost::default();
+        let exit = finish(&mut child, &Command { log_output: true, ..command.clone() }, &host).await?;
+        let at = |name: &str| Path::new(dir).join(name);
+        std::fs::write(at("out"), host.stdout.lock().unwrap().as_slice()).unwrap();
+        std::fs::write(at("err"), host.stderr.lock().unwrap().as_slice()).unwrap();
+        std::fs::write(at("code"), exit.code.unwrap_or(-1).to_string()).unwrap();
+        Ok(Detached { dir: dir.to_owned(), pid: child.id().cast_signed(), identity: "test".to_owned() })
+    }
+
+    async fn detached_state(&self, detached: &Detached) -> Did<DetachedState> {
+        let ended = Path::new(&detached.dir).join("code").exists();
+        Ok(if ended { DetachedState::Ended } else { DetachedState::Gone })
+    }
+
+    async fn attach(&self, detached: &Detached, command: &Command, watch: &dyn Watch) -> Did<Exit> {
+        let at = |name: &str| Path::new(&detached.dir).join(name);
+        let (out, err) = (std::fs::read(at("out")).unwrap(), std::fs::read(at("err")).unwrap());
+        let code: i32 = std::fs::read_to_string(at("code")).unwrap().parse().unwrap();
+        watch.output(Stream::Stdout, &out);
+        watch.output(Stream::Stderr, &err);
+        std::fs::remove_dir_all(&detached.dir).unwrap();
+        let kept = out.len().min(command.keep_stdout);
+        Ok(Exit {
+            code: (code >= 0).then_some(code),
+            signal: None,
+            stdout: out[..kept].to_vec(),
+            stdout_cut: kept < out.len(),
+            stderr_tail: err,
+        })
+    }
+
+    fn detached_dir(&self, run: &str, step: &str, attempt: u32) -> String {
+        let step = step.replace(['/', '[', ']'], "_");
+        self.base.join(format!(".records/{run}/{step}-{attempt}")).to_string_lossy().into_owned()
+    }
+
+    async fn stat(&self, path: &str) -> Did<Option<FileStat>> {
+        let meta = match std::fs::symlink_metadata(path) {
+            Ok(meta) => meta,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(io(path, &e)),
+        };
+        let kind = match meta.file_type() {
+            t if t.is_file() => FileKind::File,
+            t if t.is_dir() => FileKind::Dir,
+            t if t.is_symlink() => FileKind::Symlink,
+            _ => FileKind::Other,
+        };
+        let link = (kind == FileKind::Symlink).then(|| std::fs::read_link(path).unwrap());
+        Ok(Some(FileStat {
+            kind,
+            mode: meta.mode() & 0o7777,
+            uid: meta.uid(),
+            gid: meta.gid(),
+            size: meta.len(),
+            link: link.map(|l| l.to_string_lossy().into_owned()),
+        }))
+    }
+
+    async fn read(&self, path: &str, limit: u64) -> Did<Vec<u8>> {
+        let bytes = std::fs::read(path).map_err(|e| io(path, &e))?;
+        if bytes.len() as u64 > limit {
+            let text = format!("{path} has {} bytes, more than {limit}", bytes.len());
+            return Err(TargetError::new(TargetErrorKind::Other, text));
+        }
+        Ok(bytes)
+    }
+
+    async fn sha256(&self, path: &str) -> Did<String> {
+        use sha2::Digest;
+        let bytes = std::fs::read(path).map_err(|e| io(path, &e))?;
+        Ok(sha2::Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect())
+    }
+
+    async fn write(&self, path: &str, bytes: &[u8], attributes: &FileAttributes) -> Did<()> {
+        self.change(format!("write {path}"), || {
+            let before = std::fs::symlink_metadata(path).ok().filter(std::fs::Metadata::is_file);
+            let temp = format!("{path}.test-temp");
+            std::fs::write(&temp, bytes).map_err(|e| io(path, &e))?;
+            let keep = |new: Option<u32>, old: fn(&std::fs::Metadata) -> u32| new.or(before.as_ref().map(old));
+            let all = FileAttributes {
+                mode: keep(attributes.mode, |m| m.mode() & 0o7777).or(Some(0o644)),
+                uid: keep(attributes.uid, MetadataExt::uid),
+                gid: keep(attributes.gid, MetadataExt::gid),
+            };
+            attribute(&temp, &all).inspect_err(|_| drop(std::fs::remove_file(&temp)))?;
+            std::fs::rename(&temp, path).map_err(|e| {
+                let _ = std::fs::remove_file(&temp);
+                io(path, &e)
+            })
+        })
+    }
+
+    async fn set_attributes(&self, path: &str, attributes: &FileAttributes) -> Did<()> {
+        self.change(format!("set_attributes {path}"), || attribute(path, attributes))
+    }
+
+    async fn symlink(&self, link: &str, points_to: &str) -> Did<()> {
+        self.change(format!("symlink {link}"), || {
+            let temp = format!("{link}.test-temp");
+            std::os::unix::fs::symlink(points_to, &temp).map_err(|e| io(link, &e))?;
+            std::fs::rename(&temp, link).map_err(|e| {
+                let _ = std::fs::remove_file(&temp);
+                io(link, &e)
+            })
+        })
+    }
+
+    async fn create_dir(&self, path: &str, mode: Option<u32>) -> Did<()> {
+        self.change(format!("create_dir {path}"), || {
+            std::fs::create_dir(path).map_err(|e| io(path, &e))?;
+            attribute(path, &FileAttributes { mode, ..FileAttributes::default() })
+        })
+    }
+
+    async fn list(&self, path: &str) -> Did<Vec<String>> {
+        let entries = std::fs::read_dir(path).map_err(|e| io(path, &e))?;
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    async fn rename(&self, from: &str, to: &str) -> Did<()> {
+        self.change(format!("rename {from} {to}"), || std::fs::rename(from, to).map_err(|e| io(from, &e)))
+    }
+
+    async fn copy(&self, from: &str, to: &str) -> Did<()> {
+        self.change(format!("copy {from} {to}"), || {
+            let meta = std::fs::metadata(from).map_err(|e| io(from, &e))?;
+            std::fs::copy(from, to).map_err(|e| io(to, &e))?;
+            let (mode, uid, gid) = (Some(meta.mode() & 0o7777), Some(meta.uid()), Some(meta.gid()));
+            attribute(to, &FileAttributes { mode, uid, gid })
+        })
+    }
+
+    async fn remove_file(&self, path: &str) -> Did<()> {
+        self.change(format!("remove_file {path}"), || gone_is_fine(path, std::fs::remove_file(path)))
+    }
+
+    async fn remove_dir(&self, path: &str) -> Did<()> {
+        self.change(format!("remove_dir {path}"), || gone_is_fine(path, std::fs::remove_dir(path)))
+    }
+
+    async fn remove_tree(&self, path: &str) -> Did<()> {
+        self.change(format!("remove_tree {path}"), || gone_is_fine(path, std::fs::remove_dir_all(path)))
+    }
+
+    async fn free_space(&self, path: &str) -> Did<u64> {
+        let out = std::process::Command::new("stat").args(["-f", "-c", "%a %S", path]).output().unwrap();
+        let text = String::from_utf8(out.stdout).unwrap();
+        let numbers: Vec<u64> = text.split_whitespace().map(|n| n.parse().unwrap()).collect();
+        Ok(numbers[0] * numbers[1])
+    }
+
+    async fn user_id(&self, name: &str) -> Did<u32> {
+        id("-u", name)
+    }
+
+    async fn group_id(&self, name: &str) -> Did<u32> {
+        name.parse().or_else(|_| {
+            let out = std::process::Command::new("getent").args(["group", name]).output().unwrap();
+            let text = String::from_utf8_lossy(&out.stdout).into_owned();
+            let id = text.split(':').nth(2).and_then(|n| n.parse().ok());
+            id.ok_or_else(|| TargetError::new(TargetErrorKind::NotFound, format!("no group `{name}`")))
+        })
+    }
+}
+
+fn id(flag: &str, name: &str) -> Did<u32> {
+    name.parse().or_else(|_| {
+        let out = std::process::Command::new("id").args([flag, name]).output().unwrap();
+        let id = String::from_utf8_lossy(&out.stdout).trim().parse().ok();
+        id.ok_or_else(|| TargetError::new(TargetErrorKind::NotFound, format!("no user `{name}`")))
+    })
+}
+
+/// An action that succeeded, as the engine would remember it.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) capture: Json,
+    pub(crate) outputs: Json,
+    pub(crate) changed: bool,
+}
+
+/// A temporary folder that is the playbook's base, with a target and a host around it. The methods go through
+/// [`AnyStepType`], as the engine does, so that everything takes the way through JSON.
+#[derive(Debug)]
+pub(crate) struct Lab {
+    dir: tempfile::TempDir,
+    pub(crate) host: TestHost,
+    pub(crate) target: TestTarget,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) step: String,
+    pub(crate) attempt: u32,
+    pub(crate) force: bool,
+    pub(crate) detach: bool,
+    pub(crate) reattach: Option<Detached>,
+}
+
+impl Lab {
+    /// Call it inside a tokio runtime: the clock is tokio's.
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // The real path: a temporary folder behind a link would make every path of a test differ from the target's.
+        let base = dir.path().canonicalize().unwrap();
+        Self {
+            dir,
+            host: TestHost::default(),
+            target: TestTarget::new(base),
+            env: BTreeMap::new(),
+            step: "step".to_owned(),
+            attempt: 1,
+            force: false,
+            detach: false,
+            reattach: None,
+        }
+    }
+
+    pub(crate) fn cx(&self) -> Cx<'_> {
+        Cx {
+            run: "r1",
+            step: &self.step,
+            attempt: self.attempt,
+            target: &self.target,
+            env: &self.env,
+            base: &self.target.base,
+            force: self.force,
+            detach: self.detach,
+            reattach: self.reattach.as_ref(),
+            host: &self.host,
+        }
+    }
+
+    /// The absolute path of a name in the lab.
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.target.base.join(name).to_string_lossy().into_owned()
+    }
+
+    pub(crate) fn put(&self, name: &str, content: impl AsRef<[u8]>) {
+        let path = self.target.base.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+
+    pub(crate) fn text(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    pub(crate) fn exists(&self, name: &str) -> bool {
+        std::fs::symlink_metadata(self.path(name)).is_ok()
+    }
+
+    pub(crate) fn mode(&self, name: &str) -> u32 {
+        std::fs::metadata(self.path(name)).unwrap().mode() & 0o7777
+    }
+
+    pub(crate) fn set_mode(&self, name: &str, mode: u32) {
+        std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// Everything in the lab: path → kind, mode and content or link, to compare before with after.
+    pub(crate) fn snapshot(&self) -> BTreeMap<String, String> {
+        let mut all = BTreeMap::new();
+        let mut todo = vec![self.target.base.clone()];
+        while let Some(dir) = todo.pop() {
+            for entry in std::fs::read_dir(&dir).unwrap() {
+                let path = entry.unwrap().path();
+                let meta = path.symlink_metadata().unwrap();
+                let name = path.strip_prefix(&self.target.base).unwrap().to_string_lossy().into_owned();
+                let what = if meta.is_symlink() {
+                    format!("-> {}", std::fs::read_link(&path).unwrap().display())
+                } else if meta.is_dir() {
+                    todo.push(path);
+                    format!("dir {:o}", meta.mode() & 0o7777)
+                } else {
+                    let bytes = std::fs::read(&path).unwrap();
+                    let digest = <sha2::Sha256 as sha2::Digest>::digest(&bytes);
+                    let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned();
+                    format!("file {:o} {} {digest:?} {shown:?}", meta.mode() & 0o7777, bytes.len())
+                };
+                all.insert(name, what);
+            }
+        }
+        all
+    }
+
+    pub(crate) fn problems(step_type: &dyn AnyStepType, with: &Json) -> Vec<InputProblem> {
+        step_type.problems(with)
+    }
+
+    /// Capture, then act.
+    pub(crate) async fn run(&self, step_type: &dyn AnyStepType, with: &Json) -> Result<Ran, StepError> {
+        let capture = self.capture(step_type, with).await?;
+        let acted = self.act(step_type, with, &capture).await?;
+        Ok(Ran { capture, outputs: acted.outputs, changed: acted.changed })
+    }
+
+    pub(crate) async fn capture(&self, step_type: &dyn AnyStepType, with: &Json) -> Result<Json, StepError> {
+        step_type.capture(&self.cx(), with).await
+    }
+
+    pub(crate) async fn act(
+        &self,
+        step_type: &dyn AnyStepType,
+        with: &Json,
+        capture: &Json,
+    ) -> Result<Acted<Json>, StepError> {
+        step_type.act(&self.cx(), with, capture).await
+    }
+
+    pub(crate) async fn preview(&self, step_type: &dyn AnyStepType, with: &Json) -> Result<Preview, StepError> {
+        step_type.preview(&self.cx(), with).await
+    }
+
+    pub(crate) async fn probe(
+        &self,
+        step_type: &dyn AnyStepType,
+        with: &Json,
+        capture: &Json,
+    ) -> Result<Probe<Json>, StepError> {
+        step_type.probe(&self.cx(), with, capture).await
+    }
+
+    pub(crate) async fn undo(&self, step_type: &dyn AnyStepType, with: &Json, ran: &Ran) -> Result<Undone, StepError> {
+        step_type.undo(&self.cx(), with, &ran.capture, Some(&ran.outputs)).await
+    }
+
+    /// The undo of an action that did not finish.
+    pub(crate) async fn undo_unfinished(
+        &self,
+        step_type: &dyn AnyStepType,
+        with: &Json,
+        capture: &Json,
+    ) -> Result<Undone, StepError> {
+        step_type.undo(&self.cx(), with, capture, None).await
+    }
+}
+
+/// Breaks an action at each of its changing operations in turn, before and after the operation did its work, and
+/// checks each time that undo (also when called twice) brings back what was there; and that acting again after the
+/// break ends as an unbroken run does. Returns how many breaks there were.
+pub(crate) async fn break_everywhere(
+    step_type: &dyn AnyStepType,
+    prepare: impl Fn(&Lab),
+    with: impl Fn(&Lab) -> Json,
+) -> usize {
+    let wanted = {
+        let lab = Lab::new();
+        prepare(&lab);
+        lab.run(step_type, &with(&lab)).await.unwrap();
+        lab.snapshot()
+    };
+    let mut breaks = 0;
+    for how in [Failing::Before, Failing::After] {
+        for n in 0.. {
+            let lab = Lab::new();
+            prepare(&lab);
+            let before = lab.snapshot();
+            let with = with(&lab);
+            let capture = lab.capture(step_type, &with).await.unwrap();
+            assert_eq!(before, lab.snapshot(), "capture changes nothing");
+            lab.target.fail_at(n, how);
+            let acted = lab.act(step_type, &with, &capture).await;
+            let hit = lab.target.changes.lock().unwrap().len() > n;
+            lab.target.heal();
+            if !hit {
+                acted.unwrap();
+                break;
+            }
+            breaks += 1;
+            // Another attempt of the same action, on a second lab broken the same way.
+            let again = Lab::new();
+            prepare(&again);
+            let same = again.capture(step_type, &moved(&with, &lab, &again)).await.unwrap();
+            again.target.fail_at(n, how);
+            let _ = again.act(step_type, &moved(&with, &lab, &again), &same).await;
+            again.target.heal();
+            again.act(step_type, &moved(&with, &lab, &again), &same).await.unwrap();
+            assert_eq!(wanted, again.snapshot(), "acting again after break {n} ({how:?})");
+
+            lab.undo_unfinished(step_type, &with, &capture).await.unwrap();
+            assert_eq!(before, lab.snapshot(), "undo after break {n} ({how:?})");
+            let twice = lab.undo_unfinished(step_type, &with, &capture).await.unwrap();
+            assert!(!twice.changed, "a second undo has nothing to do");
+            assert_eq!(before, lab.snapshot());
+        }
+    }
+    breaks
+}
+
+/// The same inputs for another lab: its folder stands in for the first one's.
+fn moved(with: &Json, from: &Lab, to: &Lab) -> Json {
+    let text = with.to_string().replace(&from.path(""), &to.path(""));
+    serde_json::from_str(&text).unwrap()
+}
