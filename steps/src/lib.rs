@@ -1,13 +1,18 @@
 //! The step types of runback: one file each, families in folders. Nothing here knows the executor.
 
+mod command_outputs;
+mod exec;
+mod shell;
 #[cfg(test)]
 mod testing;
+mod value_path;
 
 use runback_core::step::Catalog;
 
 /// Every step type that this build has. One line per type.
 pub fn catalog() -> Catalog {
-    #[expect(unused_mut, reason = "until the first type is added")]
     let mut all = Catalog::default();
+    all.add(exec::Exec);
+    all.add(shell::Shell);
     all
 }
