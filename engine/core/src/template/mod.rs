@@ -1,0 +1,181 @@
+//! Handlebars templates: parsed once to a typed tree, references listed, rendered strictly and without
+//! escaping. A rendered value is never parsed again. Knows nothing of playbooks or of what is in scope.
+//!
+//! The grammar is that of the handlebars crate (6.4), which parses; what it parsed is lowered to a tree of our
+//! own, and rendered by us: values stay native JSON, the context is borrowed, and every error names its path.
+
+mod helpers;
+mod ir;
+mod lower;
+pub(crate) mod problem;
+mod render;
+mod scan;
+mod value;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::Json;
+use crate::diagnostic::Diagnostic;
+use crate::playbook::yaml::{Node, inner_span};
+use crate::span::Span;
+
+pub use scan::{Shape, shape};
+pub use value::ValueTemplate;
+pub(crate) use value::scalar;
+
+use ir::{Ex, Piece};
+
+#[cfg(test)]
+mod tests;
+
+/// A path such as `steps.convert.outputs.xml`, from its root, and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    pub path: Vec<String>,
+    pub span: Span,
+    /// It stands in a place that a missing value does not make an error (`{{#if x}}`, `or`).
+    pub optional: bool,
+}
+
+/// Why rendering failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct RenderError {
+    pub message: String,
+}
+
+/// A parsed string template. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Template {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    text: String,
+    span: Span,
+    references: Vec<Reference>,
+    unquoted: Vec<u32>,
+    body: Body,
+}
+
+#[derive(Debug)]
+enum Body {
+    /// The text itself.
+    Verbatim,
+    /// Exactly one `{{ … }}`.
+    Lone(Ex),
+    Pieces(Vec<Piece>),
+}
+
+impl Template {
+    /// Parses a scalar node's text; spans of references and errors are in the file (`file_text`). A scalar that is
+    /// not a string counts as its text.
+    pub fn parse(file_text: &str, node: &Node) -> Result<Self, Vec<Diagnostic>> {
+        let text = match node.as_str() {
+            Some(text) => text.to_owned(),
+            None => value_text(&scalar(node)).unwrap_or_default().into_owned(),
+        };
+        let verbatim =
+            |text| Inner { text, span: node.span, references: Vec::new(), unquoted: Vec::new(), body: Body::Verbatim };
+        if !text.contains("{{") {
+            return Ok(Self { inner: Arc::new(verbatim(text)) });
+        }
+        let place = |problems: Vec<problem::Problem>| -> Vec<Diagnostic> {
+            problems.into_iter().map(|p| p.into_diagnostic(file_text, node)).collect()
+        };
+        let scan = scan::scan(&text).map_err(place)?;
+        let lowered = lower::lower(&text, &scan).map_err(place)?;
+        let references = lowered
+            .references
+            .into_iter()
+            .map(|r| Reference {
+                path: r.path,
+                span: inner_span(file_text, node, r.at.start, r.at.end),
+                optional: r.optional,
+            })
+            .collect();
+        let whole = matches!(&scan.tags[..], [tag] if tag.at == (0..text.len()));
+        let mut pieces = lowered.pieces;
+        let body = match (whole, pieces.pop()) {
+            (true, Some(Piece::Value(ex))) => Body::Lone(ex),
+            (_, last) => {
+                pieces.extend(last);
+                Body::Pieces(pieces)
+            }
+        };
+        Ok(Self { inner: Arc::new(Inner { references, unquoted: lowered.unquoted, body, ..verbatim(text) }) })
+    }
+
+    pub fn text(&self) -> &str {
+        &self.inner.text
+    }
+
+    pub fn span(&self) -> Span {
+        self.inner.span
+    }
+
+    pub fn references(&self) -> &[Reference] {
+        &self.inner.references
+    }
+
+    /// References whose value becomes part of the text as it is: not through `quote`, nor through a helper whose
+    /// result cannot break out of a shell word. In no particular order.
+    pub fn used_unquoted(&self) -> impl Iterator<Item = &Reference> {
+        self.inner.unquoted.iter().map(|i| &self.inner.references[*i as usize])
+    }
+
+    /// The text that it always renders to, when nothing in it is a template (`\{{` is unescaped).
+    pub fn literal(&self) -> Option<Cow<'_, str>> {
+        match &self.inner.body {
+            Body::Verbatim => Some(Cow::Borrowed(&self.inner.text)),
+            Body::Lone(_) => None,
+            Body::Pieces(pieces) => pieces
+                .iter()
+                .map(|p| match p {
+                    Piece::Text(text) => Some(&**text),
+                    _ => None,
+                })
+                .collect::<Option<String>>()
+                .map(Cow::Owned),
+        }
+    }
+
+    /// It is exactly one `{{ … }}` and renders to a native value.
+    pub fn is_whole(&self) -> bool {
+        matches!(self.inner.body, Body::Lone(_))
+    }
+
+    /// A template that is exactly one `{{ … }}` gives its native value, any other a string.
+    pub fn render(&self, context: &Json) -> Result<Json, RenderError> {
+        match &self.inner.body {
+            Body::Verbatim => Ok(Json::String(self.inner.text.clone())),
+            Body::Lone(ex) => render::Renderer::new(&self.inner, context).native(ex),
+            Body::Pieces(pieces) => render::Renderer::new(&self.inner, context).text(pieces).map(Json::String),
+        }
+    }
+
+    /// Renders to a string; a native number or boolean is printed, a list, a map or null is an error.
+    pub fn render_string(&self, context: &Json) -> Result<String, RenderError> {
+        match &self.inner.body {
+            Body::Verbatim => Ok(self.inner.text.clone()),
+            Body::Lone(ex) => {
+                let renderer = render::Renderer::new(&self.inner, context);
+                let value = renderer.native(ex)?;
+                renderer.print(ex, &value).map(Cow::into_owned)
+            }
+            Body::Pieces(pieces) => render::Renderer::new(&self.inner, context).text(pieces),
+        }
+    }
+}
+
+/// The text of a string, number or boolean.
+pub(crate) fn value_text(value: &Json) -> Option<Cow<'_, str>> {
+    match value {
+        Json::String(s) => Some(Cow::Borrowed(s)),
+        Json::Number(n) => Some(Cow::Owned(n.to_string())),
+        Json::Bool(b) => Some(Cow::Borrowed(if *b { "true" } else { "false" })),
+        Json::Null | Json::Array(_) | Json::Object(_) => None,
+    }
+}
