@@ -1,1 +1,281 @@
+//! The scheduler: what to do next, as data, from the plan and the state alone. It performs nothing and
+//! remembers nothing.
 
+use serde_json::json;
+
+use crate::Json;
+use crate::event::{
+    CancelReason, EventBody, HoldReason, Item, OnFailure, Resolution, RollbackReason, SkipReason, StepPath,
+};
+use crate::plan::{PlanForEach, PlanKind};
+use crate::playbook::model::Interrupt;
+use crate::scope::{self, Lent};
+use crate::state::{NodeId, Phase, ROOT, RunState, Status};
+use crate::step::{Access, OnInterrupt, StepError, UndoKind};
+
+/// Something for the driver to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Record a fact that follows from the state. Decide again once it is applied.
+    Record(EventBody),
+    /// Take these locks for a step that is otherwise ready, then record `LockTaken`.
+    TakeLocks { node: NodeId, names: Vec<String> },
+    /// Begin the next attempt: record `AttemptStarted`, and act once that is durable.
+    Start { node: NodeId },
+    /// Ask a running attempt to stop.
+    Stop { node: NodeId },
+    /// Find out what an interrupted attempt did, then record `StepResolved` or `DoubtRaised`.
+    Probe { node: NodeId },
+    /// Begin the next undo attempt: record `UndoStarted`, and act once that is durable.
+    Undo { node: NodeId },
+    /// Nothing to do before this time unless something ends first. Milliseconds by the run's clock.
+    Wake { at: u64 },
+}
+
+/// Whoever decides when no person does.
+pub const RUNBACK: &str = "runback";
+
+/// What to do now. Bounded by the free slots, not by the size of the run.
+pub fn decide(state: &RunState, now: u64) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    match state.phase {
+        Phase::Created | Phase::Held(_) | Phase::Finished(_) => return effects,
+        Phase::Ending => {
+            effects.push(Effect::Record(finish(state)));
+            return effects;
+        }
+        Phase::Running | Phase::RollingBack | Phase::Finally => {}
+    }
+    if state.phase == Phase::Running {
+        if let Some(event) = over_time(state, now) {
+            return vec![Effect::Record(event)];
+        }
+        if let Some(event) = state.quiet().find_map(|domain| ended_badly(state, domain)) {
+            return vec![Effect::Record(event)];
+        }
+    }
+    effects.extend(state.to_stop().map(|node| Effect::Stop { node }));
+    effects.extend(state.interrupted().filter_map(|node| settle_interrupted(state, node)));
+    let mut free = state.max_parallel().saturating_sub(state.busy());
+    start_undos(state, now, &mut free, &mut effects);
+    start_steps(state, now, &mut free, &mut effects);
+    let timers = state.backoffs().chain(state.undo_backoffs()).map(|(at, _)| at).chain(run_timeout(state));
+    if let Some(at) = timers.filter(|at| *at > now).min() {
+        effects.push(Effect::Wake { at });
+    }
+    effects
+}
+
+fn finish(state: &RunState) -> EventBody {
+    let outcome = state.ending.unwrap_or(crate::event::Outcome::Failed);
+    let succeeded = outcome == crate::event::Outcome::Succeeded;
+    // An output that cannot be rendered must not keep the run from ending; it is null.
+    let outputs = if succeeded { scope::run_outputs(state).unwrap_or(Json::Null) } else { Json::Null };
+    EventBody::RunFinished { outcome, outputs }
+}
+
+fn run_timeout(state: &RunState) -> Option<u64> {
+    let timeout = state.plan.timeout?.as_millis() as u64;
+    (state.phase == Phase::Running && state.cancel.is_none()).then_some(state.started_at? + timeout)
+}
+
+fn over_time(state: &RunState, now: u64) -> Option<EventBody> {
+    (run_timeout(state)? <= now)
+        .then(|| EventBody::CancelRequested { by: RUNBACK.to_owned(), reason: CancelReason::Timeout })
+}
+
+/// A failure domain was halted and nothing runs in it any more.
+fn ended_badly(state: &RunState, domain: NodeId) -> Option<EventBody> {
+    let by = RUNBACK.to_owned();
+    if domain != ROOT {
+        let step = Some(state.path(domain).clone());
+        // Inside a run that is halted as a whole, the whole is taken back (or held) as one.
+        return (!state.node(ROOT).is_halted())
+            .then_some(EventBody::RollbackStarted { step, reason: RollbackReason::Failure, by, force: false });
+    }
+    let cancelled = state.cancel.is_some();
+    let hold = state.hold_wanted() || state.on_failure() == OnFailure::Hold;
+    Some(match (cancelled, hold) {
+        (true, true) => EventBody::RunHeld { reason: HoldReason::Cancelled },
+        (false, true) => EventBody::RunHeld { reason: HoldReason::Failure },
+        (true, false) => {
+            EventBody::RollbackStarted { step: None, reason: RollbackReason::Cancelled, by, force: false }
+        }
+        (false, false) => EventBody::RollbackStarted { step: None, reason: RollbackReason::Failure, by, force: false },
+    })
+}
+
+/// What is right for an attempt of which nobody knows how it ended.
+fn settle_interrupted(state: &RunState, node: NodeId) -> Option<Effect> {
+    let n = state.node(node);
+    if n.doubt().is_some() || state.is_halted(node) || state.phase == Phase::RollingBack {
+        return None;
+    }
+    let step = state.step(node);
+    let action = step.action()?;
+    let redo = Effect::Record(EventBody::StepResolved {
+        step: n.path.clone(),
+        resolution: Resolution::Redo,
+        by: None,
+        outputs: Json::Null,
+        changed: false,
+    });
+    let arms = action.access == Access::Changes && action.undo == UndoKind::Full;
+    if action.access == Access::Reads || (arms && !n.armed) {
+        return Some(redo);
+    }
+    let ask = || {
+        let why = format!("runback ended while {} was acting, and nothing can tell how far it came", n.path);
+        Effect::Record(EventBody::DoubtRaised { step: n.path.clone(), attempt: n.attempts, why })
+    };
+    Some(match (step.policy.on_interrupt, action.step_type.descriptor().on_interrupt) {
+        (Some(Interrupt::Rerun), _) | (None, OnInterrupt::Rerun) => redo,
+        (Some(Interrupt::Ask), _) | (None, OnInterrupt::Ask) => ask(),
+        (None, OnInterrupt::Probe) => Effect::Probe { node },
+    })
+}
+
+fn start_undos(state: &RunState, now: u64, free: &mut u32, effects: &mut Vec<Effect>) {
+    let due = state.undo_backoffs().filter(|(at, _)| *at <= now).map(|(_, n)| n);
+    for node in due.chain(state.undo_ready()) {
+        if *free == 0 {
+            return;
+        }
+        *free -= 1;
+        effects.push(Effect::Undo { node });
+    }
+}
+
+fn start_steps(state: &RunState, now: u64, free: &mut u32, effects: &mut Vec<Effect>) {
+    let due = state.backoffs().filter(|(at, _)| *at <= now).map(|(_, n)| n);
+    for node in due.chain(state.ready()) {
+        if *free == 0 {
+            return;
+        }
+        if state.phase == Phase::RollingBack {
+            continue;
+        }
+        effects.push(start(state, node));
+        if matches!(effects.last(), Some(Effect::Start { .. })) {
+            *free -= 1;
+        }
+    }
+}
+
+fn start(state: &RunState, node: NodeId) -> Effect {
+    let path = || state.path(node).clone();
+    let failed = |error: StepError| Effect::Record(EventBody::StepFailed { step: path(), error });
+    let step = state.step(node);
+    let n = state.node(node);
+    if n.status == Status::Ready
+        && let Some(when) = &step.when
+    {
+        let verdict = scope::of_step(state, node, when.references().iter(), Lent::default())
+            .and_then(|context| when.eval_bool(&context));
+        match verdict {
+            Ok(true) => {}
+            Ok(false) => {
+                return Effect::Record(EventBody::StepSkipped { step: path(), reason: SkipReason::Condition });
+            }
+            Err(e) => return failed(StepError::permanent(format!("`when` could not be worked out: {e}"))),
+        }
+    }
+    match &step.kind {
+        PlanKind::Block(_) => Effect::Record(EventBody::BlockStarted { step: path() }),
+        PlanKind::ForEach(each) => match expand(state, node, each) {
+            Ok(items) => Effect::Record(EventBody::StepExpanded { step: path(), items }),
+            Err(error) => failed(error),
+        },
+        PlanKind::Action(_) if step.locks.is_empty() => Effect::Start { node },
+        PlanKind::Action(_) => match lock_names(state, node) {
+            Ok(names) if names.iter().all(|n| state.locks.contains(n)) => Effect::Start { node },
+            Ok(names) => Effect::TakeLocks { node, names },
+            Err(error) => failed(error),
+        },
+    }
+}
+
+/// The names of a step's locks, sorted, each once.
+pub fn lock_names(state: &RunState, node: NodeId) -> Result<Vec<String>, StepError> {
+    let mut names = Vec::new();
+    for template in &state.step(node).locks {
+        let name = scope::of_step(state, node, template.references().iter(), Lent::default())
+            .and_then(|context| template.render_string(&context))
+            .map_err(|e| StepError::permanent(format!("the name of a lock could not be worked out: {e}")))?;
+        names.push(name);
+    }
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+/// The most instances that one `for_each` may have.
+pub const MAX_ITEMS: usize = 100_000;
+
+fn expand(state: &RunState, node: NodeId, each: &PlanForEach) -> Result<Vec<Item>, StepError> {
+    let items = scope::render(state, node, &each.items, Lent::default())
+        .map_err(|e| StepError::permanent(format!("the items of `for_each` could not be worked out: {e}")))?;
+    let items: Vec<(Option<String>, Json)> = match items {
+        Json::Array(list) => list.into_iter().map(|value| (None, value)).collect(),
+        Json::Object(map) => map.into_iter().map(|(key, value)| (Some(key), value)).collect(),
+        other => {
+            let kind = crate::template::kind_of(&other);
+            return Err(StepError::permanent(format!("`for_each` wants a list or a map of items, not {kind}")));
+        }
+    };
+    if items.len() > MAX_ITEMS {
+        return Err(StepError::permanent(format!("{} items are more than the {MAX_ITEMS} allowed", items.len())));
+    }
+    let mut out = Vec::with_capacity(items.len());
+    for (index, (key, value)) in items.into_iter().enumerate() {
+        let key = key.map_or_else(|| item_key(state, node, each, index, &value), Ok)?;
+        out.push(Item { key, value });
+    }
+    let mut keys: Vec<_> = out.iter().map(|i| i.key.as_str()).collect();
+    keys.sort_unstable();
+    if let Some(twice) = keys.windows(2).find(|w| w[0] == w[1]) {
+        let error = StepError::permanent(format!("two items of `for_each` have the key `{}`", twice[0]));
+        return Err(error.help("give `key:` a template that tells them apart, such as \"{{ each.index }}\""));
+    }
+    Ok(out)
+}
+
+fn item_key(
+    state: &RunState,
+    node: NodeId,
+    each: &PlanForEach,
+    index: usize,
+    value: &Json,
+) -> Result<String, StepError> {
+    let Some(template) = &each.key else {
+        return Ok(match value {
+            Json::String(s) if is_key(s) => s.clone(),
+            Json::Number(n) => n.to_string(),
+            Json::Object(map) => match map.get("name").or_else(|| map.get("id")) {
+                Some(Json::String(s)) if is_key(s) => s.clone(),
+                _ => index.to_string(),
+            },
+            _ => index.to_string(),
+        });
+    };
+    let outer = template.references().iter().filter(|r| r.path.first() != Some(&each.as_name));
+    let key = scope::of_step(state, node, outer, Lent::default()).and_then(|mut context| {
+        context[&each.as_name] = json!({ "key": index.to_string(), "value": value, "index": index });
+        template.render_string(&context)
+    });
+    match key {
+        Ok(key) if is_key(&key) => Ok(key),
+        Ok(key) => Err(StepError::permanent(format!("`{key}` cannot be the key of an instance: 1 to 200 characters, none of `[]/` or control characters"))),
+        Err(e) => Err(StepError::permanent(format!("the key of item {index} could not be worked out: {e}"))),
+    }
+}
+
+/// What may stand between the brackets of `step[key]`.
+fn is_key(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 200 && !text.chars().any(|c| "[]/".contains(c) || c.is_control())
+}
+
+/// The words of [`StepPath`] for messages.
+pub fn list_paths(paths: &[StepPath]) -> String {
+    paths.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join(", ")
+}

@@ -1,1 +1,265 @@
+//! What a template or expression of a step sees: a context made of just the values that it refers to.
+//! Works from the state alone; secrets and the target are lent by the caller.
 
+use std::sync::Arc;
+
+use serde_json::{Map, json};
+
+use crate::Json;
+use crate::plan::{Binding, PlanKind, ScopeIdx};
+use crate::playbook::model::InputDecl;
+use crate::state::{NodeId, RunState, Status};
+use crate::template::{Reference, RenderError, ValueTemplate};
+
+/// What the state does not hold.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Lent<'a> {
+    /// By playbook scope, then name. None where secrets have no business (conditions, locks).
+    pub secrets: Option<&'a [Map<String, Json>]>,
+    /// Inputs marked secret, of the run.
+    pub secret_inputs: Option<&'a Map<String, Json>>,
+    pub target: Option<&'a str>,
+}
+
+/// Where names are looked up from.
+#[derive(Debug, Clone, Copy)]
+struct View<'a> {
+    state: &'a RunState,
+    node: NodeId,
+    scope: ScopeIdx,
+    bindings: &'a [Binding],
+    lent: Lent<'a>,
+}
+
+/// The context for templates of a step.
+pub fn of_step<'r>(
+    state: &RunState,
+    node: NodeId,
+    references: impl Iterator<Item = &'r Reference>,
+    lent: Lent<'_>,
+) -> Result<Json, RenderError> {
+    let step = state.step(node);
+    View { state, node, scope: step.scope, bindings: &step.bindings, lent }.context(references)
+}
+
+/// The context for what stands at the top of the playbook: locks, outputs.
+pub fn of_run<'r>(
+    state: &RunState,
+    references: impl Iterator<Item = &'r Reference>,
+    lent: Lent<'_>,
+) -> Result<Json, RenderError> {
+    let bindings = &state.plan.scope(ScopeIdx(0)).bindings;
+    View { state, node: crate::state::ROOT, scope: ScopeIdx(0), bindings, lent }.context(references)
+}
+
+/// Renders a tree of values for a step.
+pub fn render(state: &RunState, node: NodeId, value: &ValueTemplate, lent: Lent<'_>) -> Result<Json, RenderError> {
+    if let Some(literal) = value.literal() {
+        return Ok(literal.clone());
+    }
+    let step = state.step(node);
+    View { state, node, scope: step.scope, bindings: &step.bindings, lent }.render(value)
+}
+
+/// The outputs of the whole run.
+pub fn run_outputs(state: &RunState) -> Result<Json, RenderError> {
+    let scope = state.plan.scope(ScopeIdx(0));
+    let view =
+        View { state, node: crate::state::ROOT, scope: ScopeIdx(0), bindings: &scope.bindings, lent: Lent::default() };
+    view.all(&scope.outputs)
+}
+
+/// The outputs of a step: an action's own, a block's as its `outputs` say, a list each for a `for_each`.
+pub fn outputs(state: &RunState, node: NodeId) -> Result<Json, RenderError> {
+    match &state.step(node).kind {
+        PlanKind::Action(_) => Ok(state.node(node).outputs.as_deref().cloned().unwrap_or_else(|| json!({}))),
+        PlanKind::Block(block) => {
+            let step = state.step(node);
+            let view = match block.scope {
+                Some(scope) => {
+                    let inner = state.plan.scope(scope);
+                    let view = View { state, node, scope, bindings: &inner.bindings, lent: Lent::default() };
+                    return view.all(&inner.outputs);
+                }
+                None => View { state, node, scope: step.scope, bindings: &step.bindings, lent: Lent::default() },
+            };
+            view.all(&block.outputs)
+        }
+        PlanKind::ForEach(_) => {
+            let mut columns: Map<String, Json> = Map::new();
+            let instances = state.children(node);
+            for (row, instance) in instances.iter().enumerate() {
+                if let Json::Object(outputs) = outputs(state, *instance)? {
+                    for (name, value) in outputs {
+                        let column = columns.entry(name).or_insert_with(|| Json::Array(vec![Json::Null; instances.len()]));
+                        column[row] = value;
+                    }
+                }
+            }
+            Ok(Json::Object(columns))
+        }
+    }
+}
+
+impl View<'_> {
+    fn all(&self, outputs: &[(String, ValueTemplate)]) -> Result<Json, RenderError> {
+        let mut all = Map::new();
+        for (name, value) in outputs {
+            all.insert(name.clone(), self.render(value)?);
+        }
+        Ok(Json::Object(all))
+    }
+
+    fn render(&self, value: &ValueTemplate) -> Result<Json, RenderError> {
+        let mut references = Vec::new();
+        value.for_each_reference(&mut |r| references.push(r.clone()));
+        value.render(&self.context(references.iter())?)
+    }
+
+    fn context<'r>(&self, references: impl Iterator<Item = &'r Reference>) -> Result<Json, RenderError> {
+        let mut context = Map::new();
+        for reference in references {
+            self.add(&mut context, reference)?;
+        }
+        Ok(Json::Object(context))
+    }
+
+    fn add(&self, context: &mut Map<String, Json>, reference: &Reference) -> Result<(), RenderError> {
+        let Some(root) = reference.path.first() else { return Ok(()) };
+        let name = reference.path.get(1).map(String::as_str);
+        match (root.as_str(), name) {
+            ("inputs", Some(name)) => {
+                if !has(context, &["inputs", name])
+                    && let Some(value) = self.input(name)?
+                {
+                    put(context, &["inputs", name], value);
+                }
+            }
+            ("inputs", None) => {
+                for decl in &self.state.plan.scope(self.scope).inputs {
+                    if let Some(value) = self.input(&decl.name)? {
+                        put(context, &["inputs", &decl.name], value);
+                    }
+                }
+            }
+            ("secrets", Some(name)) => {
+                let secret = self.lent.secrets.and_then(|s| s.get(self.scope.0 as usize)?.get(name));
+                if let Some(secret) = secret {
+                    put(context, &["secrets", name], secret.clone());
+                }
+            }
+            ("steps", Some(id)) => self.add_step(context, id, reference)?,
+            ("run", _) if !context.contains_key("run") => {
+                context.insert("run".to_owned(), self.run());
+            }
+            ("playbook", _) if !context.contains_key("playbook") => {
+                let scope = self.state.plan.scope(self.scope);
+                let value = json!({ "name": scope.playbook, "description": scope.description });
+                context.insert("playbook".to_owned(), value);
+            }
+            ("target", _) => {
+                context.insert("target".to_owned(), json!({ "name": self.lent.target.unwrap_or("local") }));
+            }
+            (root, _) => {
+                let item = self.state.items(self.node).into_iter().rev().find(|(name, ..)| *name == root);
+                if let Some((name, item, index)) = item
+                    && !context.contains_key(name)
+                {
+                    let value = json!({ "key": item.key, "value": item.value, "index": index });
+                    context.insert(name.to_owned(), value);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add_step(&self, context: &mut Map<String, Json>, id: &str, reference: &Reference) -> Result<(), RenderError> {
+        let Some(binding) = self.bindings.iter().find(|b| &*b.id == id) else { return Ok(()) };
+        let Some(node) = self.state.resolve(self.node, binding.step) else { return Ok(()) };
+        let n = self.state.node(node);
+        put(context, &["steps", id, "status"], n.forward_name().into());
+        if reference.path.get(2).map(String::as_str) != Some("outputs") || has(context, &["steps", id, "outputs"]) {
+            return Ok(());
+        }
+        let ended_well = n.status == Status::Succeeded;
+        let has_outputs = ended_well || n.outputs.is_some() || !matches!(self.state.step(node).kind, PlanKind::Action(_));
+        if n.status == Status::Skipped || !has_outputs {
+            if reference.optional {
+                return Ok(());
+            }
+            let message = format!("step {} is {}, so it has no outputs", n.path, n.forward_name());
+            return Err(RenderError { message });
+        }
+        put(context, &["steps", id, "outputs"], outputs(self.state, node)?);
+        Ok(())
+    }
+
+    fn input(&self, name: &str) -> Result<Option<Json>, RenderError> {
+        let scope = self.state.plan.scope(self.scope);
+        let Some((block, given)) = &scope.used_by else {
+            let own = self.state.inputs().and_then(|i| i.get(name));
+            return Ok(own.or_else(|| self.lent.secret_inputs?.get(name)).cloned());
+        };
+        let default = |decl: &InputDecl| decl.default.as_ref().map(|d| d.value.clone());
+        let decl = scope.inputs.iter().find(|d| *d.name == name);
+        let Some(value) = given.get(name) else { return Ok(decl.and_then(default)) };
+        let Some(at) = self.enclosing(*block) else { return Ok(None) };
+        let step = self.state.step(at);
+        let outer = View { node: at, scope: step.scope, bindings: &step.bindings, ..*self };
+        outer.render(&value).map(Some)
+    }
+
+    /// The node of a block, from somewhere inside it or from itself.
+    fn enclosing(&self, block: crate::plan::StepIdx) -> Option<NodeId> {
+        let mut at = self.node;
+        while !RunState::is_root(at) {
+            if self.state.node(at).step == block {
+                return Some(at);
+            }
+            at = self.state.parent(at);
+        }
+        None
+    }
+
+    fn run(&self) -> Json {
+        let created = self.state.created.as_ref();
+        let scheduled = created.and_then(|c| c.options.scheduled_at);
+        json!({
+            "id": self.state.run_id(),
+            "status": self.state.status_for_finally(),
+            "started_at": self.state.started_at.map(timestamp),
+            "scheduled_at": scheduled.map(timestamp),
+            "by": created.map(|c| c.by.clone()),
+            "failed_step": self.state.failure.map(|f| Arc::clone(self.state.path(f))),
+        })
+    }
+}
+
+fn has(context: &Map<String, Json>, path: &[&str]) -> bool {
+    let Some((last, up)) = path.split_last() else { return false };
+    let mut at = context;
+    for key in up {
+        match at.get(*key) {
+            Some(Json::Object(inner)) => at = inner,
+            _ => return false,
+        }
+    }
+    at.contains_key(*last)
+}
+
+fn put(context: &mut Map<String, Json>, path: &[&str], value: Json) {
+    let Some((last, up)) = path.split_last() else { return };
+    let mut at = context;
+    for key in up {
+        let inner = at.entry(*key).or_insert_with(|| Json::Object(Map::new()));
+        let Json::Object(inner) = inner else { return };
+        at = inner;
+    }
+    at.insert((*last).to_owned(), value);
+}
+
+/// RFC 3339 in UTC, to the millisecond.
+pub fn timestamp(ms: u64) -> String {
+    let ms = i64::try_from(ms).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |t| format!("{t:.3}"))
+}

@@ -1,2 +1,4 @@
-//! .
+//! The effects of runback: the driver, the journal store, processes, targets, the clock. Knows no step type.
+
 pub mod mask;
+pub mod reporter;

@@ -1,0 +1,367 @@
+//! How the end of one step moves the others: readiness, blocks, failure domains. Called by `apply` only.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::{FINAL, Group, Node, NodeId, Phase, ROOT, RunState, Status};
+use crate::event::{Item, OnFailure, Outcome};
+use crate::plan::{FINALLY, MAIN, PlanForEach, PlanKind, SegmentIdx};
+use crate::playbook::model::Exhausted;
+
+impl RunState {
+    /// Makes the nodes of a segment, all blocked. Returns the group's index.
+    pub(super) fn instantiate(&mut self, segment: SegmentIdx, owner: NodeId, item: Option<Item>, index: u32) -> usize {
+        let plan = Arc::clone(&self.plan);
+        let base = NodeId(self.nodes.len() as u32);
+        let group = self.groups.len() as u32;
+        let range = plan.segment(segment).range();
+        self.nodes.reserve(range.len());
+        for idx in range.clone() {
+            let step = &plan.steps[idx as usize];
+            let path = match (step.parent, &item) {
+                (Some(parent), _) => {
+                    let parent = base.0 + parent.0 - range.start;
+                    format!("{}/{}", self.nodes[parent as usize].path, step.id).into()
+                }
+                (None, Some(item)) => format!("{}[{}]", self.path(owner), item.key).into(),
+                (None, None) => Arc::clone(&step.id),
+            };
+            let id = NodeId(self.nodes.len() as u32);
+            let waits = plan.edges.needs(crate::plan::StepIdx(idx)).len() as u32;
+            self.paths.insert(Arc::clone(&path), id);
+            self.nodes.push(Node::new(crate::plan::StepIdx(idx), group, path, waits));
+            let parent = step.parent.map_or(owner, |p| NodeId(base.0 + p.0 - range.start));
+            self.nodes[parent.at()].open += 1;
+        }
+        self.groups.push(Group { segment, base, owner, item: item.map(Arc::new), index });
+        group as usize
+    }
+
+    pub(super) fn start_run(&mut self) {
+        self.instantiate(MAIN, ROOT, None, 0);
+        self.instantiate(FINALLY, FINAL, None, 0);
+        self.phase = Phase::Running;
+        self.open_container(ROOT);
+        self.complete_if_done(ROOT);
+    }
+
+    /// Lets the children of a root or block start that wait for nothing.
+    pub(super) fn open_container(&mut self, node: NodeId) {
+        for child in self.children(node) {
+            if self.nodes[child.at()].waits == 0 {
+                self.make_ready(child);
+            }
+        }
+    }
+
+    pub(super) fn make_ready(&mut self, node: NodeId) {
+        let n = &self.nodes[node.at()];
+        if n.status == Status::Blocked && !n.dead && !self.is_halted(node) {
+            self.nodes[node.at()].status = Status::Ready;
+            self.ready.insert(node);
+        }
+    }
+
+    /// Opens instances of a `for_each` up to its `max_parallel`.
+    pub(super) fn open_instances(&mut self, each: NodeId) {
+        let limit = self.for_each(each).and_then(|spec| spec.max_parallel).unwrap_or(u32::MAX);
+        let Some(mut instances) = self.nodes[each.at()].instances.take() else { return };
+        while instances.next < instances.groups.end && instances.in_progress < limit {
+            let root = self.groups[instances.next].base;
+            instances.next += 1;
+            if self.nodes[root.at()].status == Status::Blocked && !self.nodes[root.at()].dead {
+                self.make_ready(root);
+                instances.in_progress += u32::from(self.nodes[root.at()].status == Status::Ready);
+            }
+        }
+        self.nodes[each.at()].instances = Some(instances);
+    }
+
+    pub(super) fn enter(&mut self, node: NodeId) {
+        for up in self.ancestors(node) {
+            self.nodes[up.at()].inside += 1;
+        }
+    }
+
+    /// The counterpart of [`RunState::enter`]; after it, halted domains may have become quiet.
+    pub(super) fn leave(&mut self, node: NodeId) {
+        for up in self.ancestors(node) {
+            self.nodes[up.at()].inside -= 1;
+        }
+    }
+
+    pub(super) fn note_quiet(&mut self, node: NodeId) {
+        for up in self.ancestors(node) {
+            let n = &self.nodes[up.at()];
+            if n.halted && n.inside == 0 && n.status == Status::Running {
+                self.quiet.insert(up);
+            }
+        }
+    }
+
+    /// Its status has just become terminal: lets the others know.
+    pub(super) fn settle_forward(&mut self, node: NodeId) {
+        let n = &self.nodes[node.at()];
+        let satisfied = match n.status {
+            Status::Succeeded | Status::Skipped => true,
+            Status::Failed | Status::Cancelled => self.step(node).continue_on_error && n.status == Status::Failed,
+            _ => return,
+        };
+        let parent = self.parent(node);
+        if let Some(instances) = &mut self.nodes[parent.at()].instances {
+            instances.in_progress = instances.in_progress.saturating_sub(1);
+        }
+        if satisfied {
+            let dependents: Vec<_> = self.dependents(node).collect();
+            for dependent in dependents {
+                let d = &mut self.nodes[dependent.at()];
+                d.waits -= 1;
+                if d.waits == 0 {
+                    self.make_ready(dependent);
+                }
+            }
+            self.nodes[parent.at()].open -= 1;
+        } else {
+            self.propagate_failure(node, parent);
+        }
+        if self.nodes[parent.at()].instances.is_some() {
+            self.open_instances(parent);
+        }
+        self.complete_if_done(parent);
+    }
+
+    fn propagate_failure(&mut self, node: NodeId, parent: NodeId) {
+        self.kill_dependents(node);
+        self.nodes[parent.at()].open -= 1;
+        self.nodes[parent.at()].child_failed = true;
+        if self.for_each(parent).is_some_and(|each| each.fail_fast) {
+            self.stop_inside(parent);
+            self.kill_blocked_children(parent);
+        }
+        if self.nodes[node.at()].status == Status::Cancelled {
+            return;
+        }
+        let domain = self.domain(node);
+        if domain == ROOT && self.failure.is_none() {
+            self.failure = Some(node);
+        }
+        let exhausted = |s: &Self| {
+            let policy = &s.step(node).policy.retry;
+            policy.on_exhausted == Exhausted::Hold && s.step(node).action().is_some()
+        };
+        if domain == ROOT && exhausted(self) {
+            self.hold_wanted = true;
+            self.halt(domain);
+        } else if self.domain_policy(domain) != OnFailure::Continue {
+            self.halt(domain);
+        }
+        if domain == ROOT && self.plan.fail_fast && self.nodes[ROOT.at()].halted {
+            self.stop_inside(ROOT);
+        }
+    }
+
+    pub(super) fn for_each(&self, node: NodeId) -> Option<&PlanForEach> {
+        if Self::is_root(node) {
+            return None;
+        }
+        match self.kind(node) {
+            PlanKind::ForEach(each) => Some(each),
+            _ => None,
+        }
+    }
+
+    /// Everything that needs a failed step, at any distance, can never start.
+    fn kill_dependents(&mut self, node: NodeId) {
+        let mut todo: Vec<_> = self.dependents(node).collect();
+        while let Some(next) = todo.pop() {
+            if !self.nodes[next.at()].dead && self.nodes[next.at()].status == Status::Blocked {
+                self.nodes[next.at()].dead = true;
+                let parent = self.parent(next);
+                self.nodes[parent.at()].open -= 1;
+                todo.extend(self.dependents(next));
+            }
+        }
+    }
+
+    /// `fail_fast` of a `for_each`: instances that have not begun never will.
+    fn kill_blocked_children(&mut self, each: NodeId) {
+        for child in self.children(each) {
+            let n = &mut self.nodes[child.at()];
+            if !n.dead && matches!(n.status, Status::Blocked | Status::Ready) {
+                n.status = Status::Blocked;
+                n.dead = true;
+                self.ready.remove(&child);
+                self.nodes[each.at()].open -= 1;
+            }
+        }
+    }
+
+    fn stop_inside(&mut self, container: NodeId) {
+        let inside: Vec<_> = self.active.iter().copied().filter(|n| self.ancestors(*n).contains(&container)).collect();
+        self.to_stop.extend(inside);
+    }
+
+    /// Nothing inside starts any more; what runs may finish.
+    pub(super) fn halt(&mut self, domain: NodeId) {
+        let n = &self.nodes[domain.at()];
+        // One that has ended already (its failure counts outside by now) has nothing left to halt.
+        if n.halted || n.status != Status::Running {
+            return;
+        }
+        self.nodes[domain.at()].halted = true;
+        let inside = |s: &Self, n: NodeId| domain == n || s.ancestors(n).contains(&domain);
+        let unready: Vec<_> = self.ready.iter().copied().filter(|n| inside(self, *n)).collect();
+        for node in unready {
+            self.ready.remove(&node);
+            self.nodes[node.at()].status = Status::Blocked;
+        }
+        let waiting: Vec<_> = self.backoff.iter().copied().filter(|(_, n)| inside(self, *n)).collect();
+        for (until, node) in waiting {
+            self.backoff.remove(&(until, node));
+            self.nodes[node.at()].status = Status::Failed;
+            self.nodes[node.at()].finished_at = Some(self.last_at);
+            let parent = self.parent(node);
+            self.nodes[parent.at()].child_failed = true;
+        }
+        if self.nodes[domain.at()].inside == 0 {
+            self.quiet.insert(domain);
+        }
+    }
+
+    /// A root, block or `for_each` of which nothing is left to run has ended.
+    pub(super) fn complete_if_done(&mut self, node: NodeId) {
+        let n = &self.nodes[node.at()];
+        if n.open > 0 || n.inside > 0 || n.halted || n.status != Status::Running {
+            return;
+        }
+        if self.interrupted.iter().any(|i| self.ancestors(*i).contains(&node)) {
+            return;
+        }
+        let failed = n.child_failed;
+        if node == ROOT {
+            let outcome = match (failed, self.stuck, self.cancel) {
+                (_, true, _) => Outcome::Stuck,
+                (true, ..) => Outcome::Failed,
+                (false, ..) => Outcome::Succeeded,
+            };
+            self.end_with(outcome);
+            return;
+        }
+        if node == FINAL {
+            if failed && self.ending == Some(Outcome::Succeeded) {
+                self.ending = Some(Outcome::Failed);
+            }
+            self.finally_done = true;
+            self.phase = Phase::Ending;
+            return;
+        }
+        if failed && self.step(node).is_failure_domain() && self.domain_policy(node) != OnFailure::Continue {
+            self.halt(node);
+            return;
+        }
+        self.nodes[node.at()].status = if failed { Status::Failed } else { Status::Succeeded };
+        self.nodes[node.at()].finished_at = Some(self.last_at);
+        self.settle_forward(node);
+    }
+
+    /// The way forward or back is over: `finally` comes next, or the end.
+    pub(super) fn end_with(&mut self, outcome: Outcome) {
+        self.ending = Some(outcome);
+        self.cancel = None;
+        let has_finally = self.plan.segment(FINALLY).len > 0;
+        if has_finally && !self.finally_done {
+            self.phase = Phase::Finally;
+            self.open_container(FINAL);
+        } else {
+            self.phase = Phase::Ending;
+        }
+    }
+
+    /// Works all bookkeeping of the way forward out anew from the statuses. For resume and for an operator's
+    /// decision; everything else moves in small steps.
+    pub(super) fn rebuild(&mut self) {
+        self.ready.clear();
+        self.backoff.clear();
+        self.quiet.clear();
+        self.to_stop.clear();
+        self.hold_wanted = false;
+        self.failure = None;
+        for id in 0..self.nodes.len() as u32 {
+            let node = NodeId(id);
+            let waits = if Self::is_root(node) {
+                0
+            } else {
+                self.needs(node).filter(|need| !self.is_satisfied(*need)).count() as u32
+            };
+            let n = &mut self.nodes[node.at()];
+            (n.waits, n.open, n.inside, n.dead, n.halted, n.child_failed) = (waits, 0, 0, false, false, false);
+            if matches!(n.status, Status::Ready | Status::Backoff) {
+                n.status = Status::Blocked;
+            }
+        }
+        let ids: Vec<_> = self.ids().collect();
+        for node in &ids {
+            if !self.is_satisfied(*node) {
+                let parent = self.parent(*node);
+                self.nodes[parent.at()].open += 1;
+            }
+            if self.active.contains(node) {
+                self.enter(*node);
+            }
+        }
+        for node in &ids {
+            self.recount_instances(*node);
+        }
+        let failed: Vec<_> =
+            ids.iter().copied().filter(|n| self.node(*n).is_terminal() && !self.is_satisfied(*n)).collect();
+        for node in failed {
+            let parent = self.parent(node);
+            self.propagate_failure(node, parent);
+        }
+        for node in std::iter::once(ROOT).chain(ids) {
+            if self.nodes[node.at()].status == Status::Running {
+                if self.nodes[node.at()].instances.is_some() {
+                    self.open_instances(node);
+                } else if node == ROOT || !matches!(self.kind(node), PlanKind::Action(_)) {
+                    self.open_container(node);
+                }
+            }
+        }
+        self.complete_if_done(ROOT);
+    }
+
+    fn recount_instances(&mut self, each: NodeId) {
+        let Some(mut instances) = self.nodes[each.at()].instances.take() else { return };
+        instances.next = instances.groups.start;
+        instances.in_progress = instances
+            .groups
+            .clone()
+            .map(|g| &self.nodes[self.groups[g].base.at()])
+            .filter(|n| matches!(n.status, Status::Running | Status::Interrupted))
+            .count() as u32;
+        self.nodes[each.at()].instances = Some(instances);
+    }
+
+    /// Dependents may go on.
+    pub(super) fn is_satisfied(&self, node: NodeId) -> bool {
+        match self.node(node).status {
+            Status::Succeeded | Status::Skipped => true,
+            Status::Failed => self.step(node).continue_on_error,
+            _ => false,
+        }
+    }
+
+    /// Containers that were cut short by a halt get a status that says so.
+    pub(super) fn sweep(&mut self, container: NodeId) {
+        let mut seen = HashSet::new();
+        let mut todo = self.children(container);
+        while let Some(node) = todo.pop() {
+            if seen.insert(node) && self.nodes[node.at()].status == Status::Running && !self.active.contains(&node) {
+                todo.extend(self.children(node));
+                let n = &mut self.nodes[node.at()];
+                n.status = if n.child_failed { Status::Failed } else { Status::Cancelled };
+                n.finished_at = Some(self.last_at);
+            }
+        }
+    }
+}

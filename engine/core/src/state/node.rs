@@ -1,0 +1,248 @@
+//! One step of a run, with the bookkeeping that makes each transition cheap.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::Json;
+use crate::event::StepPath;
+use crate::plan::StepIdx;
+use crate::step::{Answer, Question, StepError};
+use crate::target::Detached;
+
+/// A step of a run; a `for_each` makes more of them while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub u32);
+
+impl NodeId {
+    pub fn at(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// The way forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    Blocked,
+    Ready,
+    Running,
+    Backoff,
+    Succeeded,
+    Failed,
+    Skipped,
+    Cancelled,
+    Interrupted,
+}
+
+/// The way back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UndoStatus {
+    /// No rollback has touched it, or there is nothing to take back.
+    None,
+    /// Waits for the undo of what came after it.
+    Pending,
+    Ready,
+    Undoing,
+    Backoff,
+    Undone,
+    Failed,
+    /// It did something that stays: behind a point of no return, or without an inverse.
+    Kept,
+}
+
+/// What few nodes have.
+#[derive(Debug, Clone, Default)]
+pub struct Rare {
+    pub error: Option<StepError>,
+    pub undo_error: Option<StepError>,
+    pub undo_note: Option<String>,
+    pub question: Option<Question>,
+    /// Answers so far; the last one decides.
+    pub answers: Vec<Answer>,
+    pub notes: Vec<Json>,
+    pub detached: Option<Detached>,
+    /// Why only a person can say what an interrupted attempt did.
+    pub doubt: Option<String>,
+}
+
+/// Of a `for_each`.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Instances {
+    pub(super) groups: Range<usize>,
+    /// The next instance to open.
+    pub(super) next: usize,
+    pub(super) in_progress: u32,
+}
+
+#[derive(Debug, Clone)]
+pub struct Node {
+    pub step: StepIdx,
+    pub group: u32,
+    pub path: StepPath,
+    pub status: Status,
+    pub undo: UndoStatus,
+    pub changed: bool,
+    /// Undo information is durable.
+    pub armed: bool,
+    /// All attempts, from 1.
+    pub attempts: u32,
+    /// Attempts since it was last started anew; what retries count.
+    pub tries: u32,
+    pub undo_attempts: u32,
+    /// When the first of `tries` began.
+    pub tries_since: u64,
+    pub started_at: Option<u64>,
+    pub finished_at: Option<u64>,
+    /// Ties of a rollback go by this, the latest first.
+    pub start_seq: u64,
+    pub outputs: Option<Arc<Json>>,
+    pub capture: Option<Arc<Json>>,
+    pub rare: Option<Box<Rare>>,
+
+    /// Needs that are not satisfied.
+    pub(super) waits: u32,
+    /// Children that may still finish.
+    pub(super) open: u32,
+    /// Attempts that run anywhere inside.
+    pub(super) inside: u32,
+    /// Can never start, because something it needs failed.
+    pub(super) dead: bool,
+    /// Nothing inside may start.
+    pub(super) halted: bool,
+    /// A child failed and was not absorbed.
+    pub(super) child_failed: bool,
+    pub(super) until: u64,
+    pub(super) instances: Option<Box<Instances>>,
+
+    pub(super) rollback: Option<u16>,
+    /// Dependents whose undo is not settled.
+    pub(super) undo_waits: u32,
+    /// Children whose undo is not settled.
+    pub(super) undo_open: u32,
+    pub(super) undo_opened: bool,
+    pub(super) undo_settled: bool,
+    pub(super) undo_until: u64,
+    pub(super) undo_tries: u32,
+}
+
+impl Node {
+    pub(super) fn new(step: StepIdx, group: u32, path: StepPath, waits: u32) -> Self {
+        Self {
+            step,
+            group,
+            path,
+            status: Status::Blocked,
+            undo: UndoStatus::None,
+            changed: false,
+            armed: false,
+            attempts: 0,
+            tries: 0,
+            undo_attempts: 0,
+            tries_since: 0,
+            started_at: None,
+            finished_at: None,
+            start_seq: 0,
+            outputs: None,
+            capture: None,
+            rare: None,
+            waits,
+            open: 0,
+            inside: 0,
+            dead: false,
+            halted: false,
+            child_failed: false,
+            until: 0,
+            instances: None,
+            rollback: None,
+            undo_waits: 0,
+            undo_open: 0,
+            undo_opened: false,
+            undo_settled: false,
+            undo_until: 0,
+            undo_tries: 0,
+        }
+    }
+
+    pub(super) fn root(_: NodeId) -> Self {
+        Self { status: Status::Running, ..Self::new(StepIdx(u32::MAX), u32::MAX, "".into(), 0) }
+    }
+
+    pub(super) fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    pub fn error(&self) -> Option<&StepError> {
+        self.rare.as_ref()?.error.as_ref()
+    }
+
+    pub fn undo_error(&self) -> Option<&StepError> {
+        self.rare.as_ref()?.undo_error.as_ref()
+    }
+
+    pub fn detached(&self) -> Option<&Detached> {
+        self.rare.as_ref()?.detached.as_ref()
+    }
+
+    pub fn notes(&self) -> &[Json] {
+        self.rare.as_ref().map_or(&[], |r| &r.notes)
+    }
+
+    /// The question that it waits on.
+    pub fn question(&self) -> Option<&Question> {
+        self.rare.as_ref()?.question.as_ref()
+    }
+
+    pub fn answers(&self) -> &[Answer] {
+        self.rare.as_ref().map_or(&[], |r| &r.answers)
+    }
+
+    pub fn doubt(&self) -> Option<&str> {
+        self.rare.as_ref()?.doubt.as_deref()
+    }
+
+    /// When a backoff ends, by the run's clock.
+    pub fn until(&self) -> u64 {
+        if self.undo == UndoStatus::Backoff { self.undo_until } else { self.until }
+    }
+
+    /// Nothing more happens to it on the way forward.
+    pub fn is_terminal(&self) -> bool {
+        matches!(self.status, Status::Succeeded | Status::Failed | Status::Skipped | Status::Cancelled)
+    }
+
+    /// The word for it in reports and in `show`.
+    pub fn status_name(&self) -> &'static str {
+        match self.undo {
+            UndoStatus::None => self.status.name(),
+            UndoStatus::Pending | UndoStatus::Ready | UndoStatus::Undoing | UndoStatus::Backoff => "undoing",
+            UndoStatus::Undone => "undone",
+            UndoStatus::Failed => "undo-failed",
+            UndoStatus::Kept => "kept",
+        }
+    }
+
+    /// The word for the way forward alone: what `steps.<id>.status` is in templates.
+    pub fn forward_name(&self) -> &'static str {
+        self.status.name()
+    }
+
+    /// Nothing inside may start.
+    pub fn is_halted(&self) -> bool {
+        self.halted
+    }
+}
+
+impl Status {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Blocked => "blocked",
+            Self::Ready => "ready",
+            Self::Running => "running",
+            Self::Backoff => "backoff",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+            Self::Cancelled => "cancelled",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The state as reports, `show` and the API see it.
+
+use serde::Serialize;
+
+use super::{NodeId, Phase, RunState, Status};
+use crate::Json;
+use crate::event::Outcome;
+use crate::step::StepError;
+
+/// The word for a whole run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunStatus {
+    Running,
+    /// For a person or a lock.
+    Waiting,
+    RollingBack,
+    Succeeded,
+    Failed,
+    RolledBack,
+    Stuck,
+    Cancelled,
+}
+
+impl RunStatus {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::RollingBack => "rolling-back",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::RolledBack => "rolled-back",
+            Self::Stuck => "stuck",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl From<Outcome> for RunStatus {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Succeeded => Self::Succeeded,
+            Outcome::Failed => Self::Failed,
+            Outcome::RolledBack => Self::RolledBack,
+            Outcome::Stuck => Self::Stuck,
+            Outcome::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+/// One step of `runback show --output json`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StepView {
+    pub id: String,
+    #[serde(rename = "type")]
+    pub step_type: &'static str,
+    pub status: &'static str,
+    pub attempts: u32,
+    pub changed: bool,
+    pub outputs: Json,
+    pub error: Option<StepError>,
+    pub undo_error: Option<StepError>,
+    /// Milliseconds since the epoch.
+    pub started_at: Option<u64>,
+    pub finished_at: Option<u64>,
+}
+
+impl RunState {
+    pub fn status(&self) -> RunStatus {
+        match self.phase {
+            Phase::Created | Phase::Running | Phase::Finally | Phase::Ending => {
+                if self.waits_only() {
+                    RunStatus::Waiting
+                } else {
+                    RunStatus::Running
+                }
+            }
+            Phase::RollingBack => RunStatus::RollingBack,
+            Phase::Held(_) => RunStatus::Failed,
+            Phase::Finished(outcome) => outcome.into(),
+        }
+    }
+
+    /// Nothing goes on without a person: questions or doubts are all that is left.
+    fn waits_only(&self) -> bool {
+        self.busy() == 0
+            && self.ready.is_empty()
+            && self.backoff.is_empty()
+            && self.undo_ready.is_empty()
+            && self.undo_backoff.is_empty()
+            && (self.asking > 0 || self.doubts().next().is_some())
+    }
+
+    /// Steps that only a person can settle.
+    pub fn doubts(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.interrupted().filter(|n| self.node(*n).doubt().is_some())
+    }
+
+    /// Steps that wait for an answer.
+    pub fn questions(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let asking = |n: &NodeId| self.node(*n).question().is_some();
+        self.active().filter(asking)
+    }
+
+    /// What `run.status` is in `finally`.
+    pub fn status_for_finally(&self) -> &'static str {
+        self.ending.map_or(self.status(), RunStatus::from).name()
+    }
+
+    pub fn step_view(&self, node: NodeId) -> StepView {
+        let n = self.node(node);
+        StepView {
+            id: n.path.to_string(),
+            step_type: self.step(node).type_name(),
+            status: n.status_name(),
+            attempts: n.attempts,
+            changed: n.changed,
+            outputs: n.outputs.as_deref().cloned().unwrap_or(Json::Null),
+            error: if n.status == Status::Succeeded { None } else { n.error().cloned() },
+            undo_error: n.undo_error().cloned(),
+            started_at: n.started_at,
+            finished_at: n.finished_at,
+        }
+    }
+}
