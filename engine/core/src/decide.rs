@@ -90,17 +90,19 @@ fn ended_badly(state: &RunState, domain: NodeId) -> Option<EventBody> {
     if domain != ROOT {
         let step = Some(state.path(domain).clone());
         // Inside a run that is halted as a whole, the whole is taken back (or held) as one.
-        return (!state.node(ROOT).is_halted())
-            .then_some(EventBody::RollbackStarted { step, reason: RollbackReason::Failure, by, force: false });
+        return (!state.node(ROOT).is_halted()).then_some(EventBody::RollbackStarted {
+            step,
+            reason: RollbackReason::Failure,
+            by,
+            force: false,
+        });
     }
     let cancelled = state.cancel.is_some();
     let hold = state.hold_wanted() || state.on_failure() == OnFailure::Hold;
     Some(match (cancelled, hold) {
         (true, true) => EventBody::RunHeld { reason: HoldReason::Cancelled },
         (false, true) => EventBody::RunHeld { reason: HoldReason::Failure },
-        (true, false) => {
-            EventBody::RollbackStarted { step: None, reason: RollbackReason::Cancelled, by, force: false }
-        }
+        (true, false) => EventBody::RollbackStarted { step: None, reason: RollbackReason::Cancelled, by, force: false },
         (false, false) => EventBody::RollbackStarted { step: None, reason: RollbackReason::Failure, by, force: false },
     })
 }
@@ -265,7 +267,9 @@ fn item_key(
     });
     match key {
         Ok(key) if is_key(&key) => Ok(key),
-        Ok(key) => Err(StepError::permanent(format!("`{key}` cannot be the key of an instance: 1 to 200 characters, none of `[]/` or control characters"))),
+        Ok(key) => Err(StepError::permanent(format!(
+            "`{key}` cannot be the key of an instance: 1 to 200 characters, none of `[]/` or control characters"
+        ))),
         Err(e) => Err(StepError::permanent(format!("the key of item {index} could not be worked out: {e}"))),
     }
 }

@@ -139,7 +139,10 @@ pub enum PlanRollback {
     Auto,
     None,
     /// A step of its own in place of the typed inverse.
-    Action { action: Box<PlanAction>, only_if_succeeded: bool },
+    Action {
+        action: Box<PlanAction>,
+        only_if_succeeded: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -287,8 +290,7 @@ impl Plan {
         // Steps stand in file order, which need not be topological: relax until it settles along a worklist.
         let mut left: Vec<u32> =
             (0..self.steps.len()).map(|i| self.edges.needs(StepIdx(i as u32)).len() as u32).collect();
-        let mut todo: Vec<StepIdx> =
-            (0..self.steps.len() as u32).map(StepIdx).filter(|i| left[i.at()] == 0).collect();
+        let mut todo: Vec<StepIdx> = (0..self.steps.len() as u32).map(StepIdx).filter(|i| left[i.at()] == 0).collect();
         while let Some(step) = todo.pop() {
             for dependent in self.edges.dependents(step) {
                 wave[dependent.at()] = wave[dependent.at()].max(wave[step.at()] + 1);

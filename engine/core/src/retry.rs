@@ -4,8 +4,8 @@
 use std::hash::Hasher;
 use std::time::Duration;
 
-use crate::playbook::model::{Retry, RetryOn};
 use crate::plan::StepPolicy;
+use crate::playbook::model::{Retry, RetryOn};
 use crate::step::{Class, StepError};
 
 /// What came before the next attempt.
@@ -97,9 +97,8 @@ mod tests {
     #[test]
     fn backs_off_to_the_maximum_and_ends() {
         let policy = policy(9, 0.0);
-        let seconds: Vec<_> = (1..=9)
-            .map(|n| next(&policy, history(n), &StepError::transient("x")).map(|d| d.as_secs()))
-            .collect();
+        let seconds: Vec<_> =
+            (1..=9).map(|n| next(&policy, history(n), &StepError::transient("x")).map(|d| d.as_secs())).collect();
         let want = [1, 2, 4, 8, 16, 32, 60, 60].map(Some);
         assert_eq!(seconds[..8], want);
         assert_eq!(seconds[8], None);

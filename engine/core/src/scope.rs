@@ -91,7 +91,8 @@ pub fn outputs(state: &RunState, node: NodeId) -> Result<Json, RenderError> {
             for (row, instance) in instances.iter().enumerate() {
                 if let Json::Object(outputs) = outputs(state, *instance)? {
                     for (name, value) in outputs {
-                        let column = columns.entry(name).or_insert_with(|| Json::Array(vec![Json::Null; instances.len()]));
+                        let column =
+                            columns.entry(name).or_insert_with(|| Json::Array(vec![Json::Null; instances.len()]));
                         column[row] = value;
                     }
                 }
@@ -182,7 +183,8 @@ impl View<'_> {
             return Ok(());
         }
         let ended_well = n.status == Status::Succeeded;
-        let has_outputs = ended_well || n.outputs.is_some() || !matches!(self.state.step(node).kind, PlanKind::Action(_));
+        let has_outputs =
+            ended_well || n.outputs.is_some() || !matches!(self.state.step(node).kind, PlanKind::Action(_));
         if n.status == Status::Skipped || !has_outputs {
             if reference.optional {
                 return Ok(());

@@ -11,12 +11,24 @@ use runback_core::target::Stream;
 #[derive(Debug, Clone)]
 pub enum Notice<'a> {
     /// Masked output, as it came; may hold half a line.
-    Output { node: NodeId, stream: Stream, bytes: &'a [u8] },
-    Progress { node: NodeId, progress: &'a Progress },
+    Output {
+        node: NodeId,
+        stream: Stream,
+        bytes: &'a [u8],
+    },
+    Progress {
+        node: NodeId,
+        progress: &'a Progress,
+    },
     /// A ready step waits for locks that somebody else holds; `why` names the holder.
-    LockWait { node: Option<NodeId>, why: &'a str },
+    LockWait {
+        node: Option<NodeId>,
+        why: &'a str,
+    },
     /// Something that a person should know and that changes nothing: a log that could not be written.
-    Warning { message: &'a str },
+    Warning {
+        message: &'a str,
+    },
 }
 
 /// Sees everything, changes nothing. Called on the driver's own task: be quick.

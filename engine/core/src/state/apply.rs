@@ -192,7 +192,11 @@ impl RunState {
                 if n.undo != UndoStatus::Undoing {
                     return Err(format!("its undo is {:?}", n.undo));
                 }
-                if n.undo_attempts == *attempt { Ok(()) } else { Err(format!("attempt {} is current", n.undo_attempts)) }
+                if n.undo_attempts == *attempt {
+                    Ok(())
+                } else {
+                    Err(format!("attempt {} is current", n.undo_attempts))
+                }
             }
             E::RunHeld { .. } => {
                 going()?;
@@ -217,11 +221,7 @@ impl RunState {
             }
             E::RunFinished { outcome, .. } => {
                 phase(&[Phase::Ending])?;
-                if self.ending == Some(*outcome) {
-                    Ok(())
-                } else {
-                    Err(format!("the outcome is {:?}", self.ending))
-                }
+                if self.ending == Some(*outcome) { Ok(()) } else { Err(format!("the outcome is {:?}", self.ending)) }
             }
         }
     }
@@ -578,7 +578,8 @@ impl RunState {
             if again && !(in_finally && !is_action && n.instances.is_some()) {
                 n.tries = 0;
                 n.finished_at = None;
-                n.status = if is_action || n.started_at.is_none() || in_finally { Status::Blocked } else { Status::Running };
+                n.status =
+                    if is_action || n.started_at.is_none() || in_finally { Status::Blocked } else { Status::Running };
             }
         }
         // A block that was taken back must run again even where it counted as a success.

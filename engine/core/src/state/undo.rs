@@ -70,7 +70,11 @@ impl RunState {
         }
         match &action.rollback {
             PlanRollback::Action { only_if_succeeded, .. } => {
-                if *only_if_succeeded && n.status != Status::Succeeded { Fate::Nothing } else { Fate::Undo }
+                if *only_if_succeeded && n.status != Status::Succeeded {
+                    Fate::Nothing
+                } else {
+                    Fate::Undo
+                }
             }
             _ if reads => Fate::Nothing,
             PlanRollback::Auto if action.undo == UndoKind::Full => {

@@ -20,6 +20,7 @@ use crate::diagnostic::Diagnostic;
 use crate::playbook::yaml::{Node, inner_span};
 use crate::span::Span;
 
+pub(crate) use helpers::kind as kind_of;
 pub use scan::{Shape, shape};
 pub use value::ValueTemplate;
 pub(crate) use value::scalar;
