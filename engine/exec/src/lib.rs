@@ -1,4 +1,6 @@
 //! The effects of runback: the driver, the journal store, processes, targets, the clock. Knows no step type.
 
 pub mod mask;
+pub mod output;
 pub mod reporter;
+pub mod secrets;
