@@ -13,7 +13,7 @@ use crate::Json;
 use crate::diagnostic::Code;
 
 /// Names that are in scope at the root: inside a block, `inputs.x` means the root's unless the item has it.
-pub(super) const ROOTS: &[&str] = &["inputs", "secrets", "steps", "each", "run", "playbook", "target"];
+pub(crate) const ROOTS: &[&str] = &["inputs", "secrets", "steps", "each", "run", "playbook", "target"];
 const BLOCKS: &[&str] = &["if", "unless", "each", "with"];
 
 /// A reference in terms of the template's text.

@@ -21,9 +21,12 @@ use crate::playbook::yaml::{Node, inner_span};
 use crate::span::Span;
 
 pub(crate) use helpers::kind as kind_of;
+pub(crate) use helpers::{compare_numbers, kind, regex, same};
+pub(crate) use lower::ROOTS;
+pub(crate) use render::walk;
 pub use scan::{Shape, shape};
 pub use value::ValueTemplate;
-pub(crate) use value::scalar;
+pub(crate) use value::{scalar, weight};
 
 use ir::{Ex, Piece};
 

@@ -34,6 +34,15 @@ impl Problem {
         self
     }
 
+    /// For a text that stands in no file: what, where and what to do, in one line.
+    pub(crate) fn tell(&self, text: &str) -> String {
+        let before = text.get(..self.at.start).unwrap_or(text);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+        let help = self.help.as_ref().map(|h| format!(" ({h})")).unwrap_or_default();
+        format!("line {line}, column {column}: {}{help}", self.message)
+    }
+
     pub(crate) fn into_diagnostic(self, file_text: &str, node: &Node) -> Diagnostic {
         let span = inner_span(file_text, node, self.at.start, self.at.end);
         let mut diagnostic = Diagnostic::new(self.code, self.message, span, self.label).maybe_help(self.help);
@@ -47,8 +56,8 @@ impl Problem {
 /// The nearest of the names to a mistyped one, when it is near enough to be meant.
 pub(crate) fn nearest<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let allowed = match word.chars().count() {
-        0..=2 => 1,
-        3..=5 => 2,
+        0..=3 => 1,
+        4..=6 => 2,
         _ => 3,
     };
     names

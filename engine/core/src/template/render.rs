@@ -7,7 +7,7 @@ use std::cell::Cell;
 use super::helpers::{self, Args, kind, truthy};
 use super::ir::{Base, Call, Ex, PathEx, Piece};
 use super::problem::nearest;
-use super::{Inner, RenderError, value_text};
+use super::{Inner, RenderError, value_text, weight};
 use crate::Json;
 
 /// Bytes of text that one template may make.
@@ -80,7 +80,7 @@ impl<'a> Renderer<'a> {
     }
 
     fn spend(&self, work: usize) -> Result<(), RenderError> {
-        let spent = self.work.get().saturating_add(work as u32);
+        let spent = self.work.get().saturating_add(u32::try_from(work).unwrap_or(u32::MAX));
         self.work.set(spent);
         if spent > MAX_WORK { fail("the template takes too long: its loops have too many turns") } else { Ok(()) }
     }
@@ -188,13 +188,15 @@ impl<'a> Renderer<'a> {
             values.push(value);
         }
         self.spend(work)?;
-        (call.helper.run)(&Args { values: &values, regex: call.regex.as_ref() }).map_err(|why| {
+        let made = (call.helper.run)(&Args { values: &values, regex: call.regex.as_ref() }).map_err(|why| {
             let about = match call.args.first() {
                 Some(Ex::Path(path)) => format!(" (its first argument is `{}`)", self.path_text(path)),
                 _ => String::new(),
             };
             RenderError { message: format!("`{}` {why}{about}", call.helper.name) }
-        })
+        })?;
+        self.spend(weight(&made))?;
+        Ok(made)
     }
 
     fn path<'f>(&'f self, path: &'f PathEx, frame: Option<&'f Frame<'f>>) -> Result<Cow<'f, Json>, RenderError> {

@@ -109,6 +109,16 @@ pub(crate) fn scalar(node: &Node) -> Json {
     }
 }
 
+/// What looking at all of a value, or copying it, costs: its parts, and its text by the 64 bytes.
+pub(crate) fn weight(json: &Json) -> usize {
+    match json {
+        Json::String(s) => 1 + s.len() / 64,
+        Json::Array(list) => 1 + list.iter().map(weight).sum::<usize>(),
+        Json::Object(map) => 1 + map.values().map(weight).sum::<usize>(),
+        Json::Null | Json::Bool(_) | Json::Number(_) => 1,
+    }
+}
+
 fn text_value(file_text: &str, node: &Node, text: &str, errors: &mut Vec<Diagnostic>) -> ValueTemplate {
     if !text.contains("{{") {
         return ValueTemplate::Literal(text.into());
