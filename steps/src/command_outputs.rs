@@ -58,14 +58,10 @@ impl<'de> Deserialize<'de> for OutputSpec {
                 };
                 match map.next_key::<String>()? {
                     None => Ok(spec),
-                    Some(second) => Err(de::Error::custom(format!("`{second}` is one too many: {}", Expected))),
+                    Some(second) => {
+                        Err(de::Error::custom(format!("`{second}` is one too many: an output is taken from one place")))
+                    }
                 }
-            }
-        }
-        struct Expected;
-        impl std::fmt::Display for Expected {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an output is taken from one place")
             }
         }
         deserializer.deserialize_any(Spec)
@@ -105,7 +101,7 @@ pub(crate) type OutputSpecs = BTreeMap<String, OutputSpec>;
 /// `exit_code` and `stdout`, and whatever the step declares.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct CommandOutputs(BTreeMap<String, Json>);
+pub(crate) struct CommandOutputs(BTreeMap<String, Json>);
 
 impl JsonSchema for CommandOutputs {
     fn schema_name() -> Cow<'static, str> {

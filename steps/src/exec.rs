@@ -30,32 +30,32 @@ use crate::command_outputs::{self, CommandOutputs, OutputSpecs};
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Inputs {
+pub(crate) struct Inputs {
     /// The program and its arguments.
-    pub command: Vec<String>,
+    pub(crate) command: Vec<String>,
     /// Working directory.
     #[serde(default)]
-    pub cwd: Option<String>,
+    pub(crate) cwd: Option<String>,
     /// What the program reads from its standard input.
     #[serde(default)]
-    pub stdin: Option<String>,
+    pub(crate) stdin: Option<String>,
     /// Name → where its value comes from: `stdout`, `{json: path}` or `{regex: pattern}`.
     #[serde(default)]
-    outputs: OutputSpecs,
+    pub(crate) outputs: OutputSpecs,
     /// A path that the program makes: if something is there, it is not run.
     #[serde(default)]
-    pub creates: Option<String>,
+    pub(crate) creates: Option<String>,
     /// Exit codes that are a success.
     #[serde(default = "command_outputs::zero")]
-    pub ok_codes: Vec<i32>,
+    pub(crate) ok_codes: Vec<i32>,
     /// Exit codes that mean that something was changed. Default: all that are a success.
     #[serde(default)]
-    pub changed_codes: Option<Vec<i32>>,
+    pub(crate) changed_codes: Option<Vec<i32>>,
 }
 
 /// The step type `exec`.
 #[derive(Debug, Clone, Copy)]
-pub struct Exec;
+pub(crate) struct Exec;
 
 #[async_trait::async_trait]
 impl StepType for Exec {

@@ -2,6 +2,7 @@
 
 mod command_outputs;
 mod exec;
+mod file;
 mod shell;
 #[cfg(test)]
 mod testing;
@@ -13,6 +14,7 @@ use runback_core::step::Catalog;
 pub fn catalog() -> Catalog {
     let mut all = Catalog::default();
     all.add(exec::Exec);
+    all.add(file::write::Write);
     all.add(shell::Shell);
     all
 }

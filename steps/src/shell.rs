@@ -39,33 +39,33 @@ const MAX_WRITTEN: u64 = 1 << 20;
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Inputs {
+pub(crate) struct Inputs {
     /// The script's text.
-    pub script: String,
+    pub(crate) script: String,
     /// What runs it: `bash`, `sh`, `dash`, `ksh`, `zsh`, `python3`, `perl`, `ruby` or `node`. Default: `bash` where the
     /// target has it, else `sh`.
     #[serde(default)]
-    pub shell: Option<String>,
+    pub(crate) shell: Option<String>,
     /// Working directory.
     #[serde(default)]
-    pub cwd: Option<String>,
+    pub(crate) cwd: Option<String>,
     /// What the script reads from its standard input.
     #[serde(default)]
-    pub stdin: Option<String>,
+    pub(crate) stdin: Option<String>,
     /// Name → where its value comes from: `stdout`, `file`, `{json: path}` or `{regex: pattern}`.
     #[serde(default)]
-    outputs: OutputSpecs,
+    pub(crate) outputs: OutputSpecs,
     /// Exit codes that are a success.
     #[serde(default = "command_outputs::zero")]
-    pub ok_codes: Vec<i32>,
+    pub(crate) ok_codes: Vec<i32>,
     /// Exit codes that mean that something was changed. Default: all that are a success.
     #[serde(default)]
-    pub changed_codes: Option<Vec<i32>>,
+    pub(crate) changed_codes: Option<Vec<i32>>,
 }
 
 /// The step type `shell`.
 #[derive(Debug, Clone, Copy)]
-pub struct Shell;
+pub(crate) struct Shell;
 
 /// Interpreters and the options that come before the script's text.
 const SHELLS: [(&str, &[&str]); 9] = [

@@ -1,0 +1,21 @@
+//! Files and links on a target: writing, changing and removing them, each with its way back.
+
+mod attributes;
+mod before;
+mod diff;
+mod parents;
+mod paths;
+mod put;
+pub(crate) mod write;
+
+pub(crate) use attributes::{Mode, Ownership};
+
+/// As lower-case hex.
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
+    use sha2::Digest as _;
+    use std::fmt::Write as _;
+    sha2::Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
