@@ -14,6 +14,9 @@ use runback_core::step::Catalog;
 pub fn catalog() -> Catalog {
     let mut all = Catalog::default();
     all.add(exec::Exec);
+    all.add(file::copy::FileCopy);
+    all.add(file::line::Line);
+    all.add(file::template::Template);
     all.add(file::write::Write);
     all.add(shell::Shell);
     all

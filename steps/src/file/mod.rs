@@ -2,10 +2,14 @@
 
 mod attributes;
 mod before;
+pub(crate) mod copy;
 mod diff;
+pub(crate) mod line;
+mod local;
 mod parents;
 mod paths;
 mod put;
+pub(crate) mod template;
 pub(crate) mod write;
 
 pub(crate) use attributes::{Mode, Ownership};

@@ -1,0 +1,258 @@
+//! `file.copy`: a copy of one file.
+//!
+//! **Does.** Takes `src`, a file on the machine that runback runs on (beside the playbook), or `from_target`, one on the
+//! step's target, and puts a copy at `path` as `file.write` does: in one step, checked by `validate` first, and not at
+//! all where it is already so. A new copy has the mode of its source and belongs to the user that runback acts as,
+//! unless `mode`, `owner` and `group` say otherwise; a file that is replaced keeps its own.
+//!
+//! **Outputs.** `path`, `sha256`, `size`, `mode`, `uid`, `gid`, `previous_sha256`, `backup`.
+//!
+//! **Undo** is that of `file.write`: the earlier file comes back, if the copy is still as the step left it.
+//!
+//! **Does not** copy directories (`file.unpack` brings a whole tree), and does not send more than 256 MiB from the
+//! playbook's folder to a remote target.
+
+use runback_core::step::{
+    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+};
+use runback_core::target::FileKind;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::put::{self, Capture, Outputs, Source, Wanted};
+use super::{Mode, Ownership, before, local, paths};
+
+/// Larger files are copied by the target, if it has them, in bytes.
+const IN_MEMORY: u64 = 16 << 20;
+/// What is sent to a remote target at most, in bytes.
+const MAX_SENT: u64 = 256 << 20;
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Inputs {
+    /// The file to copy, on the machine that runback runs on; a relative path counts from the playbook's folder.
+    #[serde(default)]
+    pub(crate) src: Option<String>,
+    /// The file to copy, on the step's target. Either this or `src`.
+    #[serde(default)]
+    pub(crate) from_target: Option<String>,
+    /// The copy. On `local`, a relative path counts from the playbook's folder.
+    pub(crate) path: String,
+    /// Permission bits as octal digits in quotes, such as "0644".
+    #[serde(default)]
+    pub(crate) mode: Option<Mode>,
+    /// Name or number of its owner.
+    #[serde(default)]
+    pub(crate) owner: Option<String>,
+    /// Name or number of its group.
+    #[serde(default)]
+    pub(crate) group: Option<String>,
+    /// Make the directories above it that are not there.
+    #[serde(default)]
+    pub(crate) create_dirs: bool,
+    /// A command, as a list of words, that must accept the new file before it takes the old one's place; `{path}` is the
+    /// new file.
+    #[serde(default)]
+    pub(crate) validate: Option<Vec<String>>,
+}
+
+/// The step type `file.copy`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FileCopy;
+
+async fn wanted<'a>(cx: &Cx<'_>, inputs: &'a Inputs) -> Result<Wanted<'a>, StepError> {
+    let (source, mode) = match (&inputs.src, &inputs.from_target) {
+        (Some(src), None) => from_local(cx, src).await?,
+        (None, Some(src)) => from_target(cx, &cx.path(src)).await?,
+        _ => return Err(StepError::permanent("give either `src` or `from_target`")),
+    };
+    Ok(Wanted {
+        path: cx.path(&inputs.path),
+        source,
+        ownership: Ownership { mode: inputs.mode, owner: inputs.owner.as_deref(), group: inputs.group.as_deref() },
+        new_mode: Some(mode),
+        create_dirs: inputs.create_dirs,
+        validate: inputs.validate.as_deref().unwrap_or_default(),
+    })
+}
+
+async fn from_local(cx: &Cx<'_>, src: &str) -> Result<(Source, u32), StepError> {
+    let path = cx.local_path(src);
+    let (size, mode) = local::stat(&path)?;
+    if size > IN_MEMORY && cx.target.is_local() {
+        return from_target(cx, &path.to_string_lossy()).await;
+    }
+    let bytes = local::read(&path, MAX_SENT)
+        .map_err(|e| e.help("fetch it from the target itself, or name one there with `from_target`"))?;
+    Ok((Source::Bytes(bytes), mode))
+}
+
+async fn from_target(cx: &Cx<'_>, path: &str) -> Result<(Source, u32), StepError> {
+    let stat = cx.target.stat(path).await?;
+    let stat = stat.ok_or_else(|| StepError::permanent(format!("{path}: nothing is there to copy")))?;
+    if stat.kind != FileKind::File {
+        return Err(StepError::permanent(format!("{path} is {}", before::kind(&stat)))
+            .help("only regular files can be copied; name the file itself"));
+    }
+    let source = if stat.size <= IN_MEMORY {
+        Source::Bytes(cx.target.read(path, IN_MEMORY).await?)
+    } else {
+        let sha256 = cx.target.sha256(path).await?;
+        Source::OnTarget { path: path.to_owned(), sha256, size: stat.size, mode: stat.mode }
+    };
+    Ok((source, stat.mode))
+}
+
+#[async_trait::async_trait]
+impl StepType for FileCopy {
+    type Inputs = Inputs;
+    type Outputs = Outputs;
+    type Capture = Capture;
+
+    fn descriptor(&self) -> Descriptor {
+        Descriptor {
+            name: "file.copy",
+            doc: "A copy of one file, from beside the playbook or on the target.",
+            access: Access::Changes,
+            undo: UndoKind::Full,
+            on_interrupt: OnInterrupt::Rerun,
+            detach: false,
+            examples: &[
+                "- id: unit\n  uses: file.copy\n  with: { src: files/app.service, path: /etc/systemd/system/app.service, mode: \"0644\" }\n",
+                "- id: keep\n  uses: file.copy\n  with: { from_target: /etc/fstab, path: /root/fstab.before }\n",
+            ],
+        }
+    }
+
+    fn problems(&self, inputs: &Inputs) -> Vec<InputProblem> {
+        let mut all: Vec<_> = paths::file_problems("path", &inputs.path).into_iter().collect();
+        for (key, src) in [("src", &inputs.src), ("from_target", &inputs.from_target)] {
+            all.extend(src.as_deref().and_then(|src| paths::file_problems(key, src)));
+        }
+        if inputs.src.is_some() == inputs.from_target.is_some() {
+            all.push(InputProblem {
+                path: Vec::new(),
+                message: "a copy has one source".to_owned(),
+                help: Some(
+                    "give `src` for a file beside the playbook, or `from_target` for one on the target".to_owned(),
+                ),
+            });
+        }
+        all.extend(put::validate_problems(inputs.validate.as_ref()));
+        all
+    }
+
+    async fn preview(&self, cx: &Cx<'_>, inputs: &Inputs) -> Result<Preview, StepError> {
+        put::preview(cx, &wanted(cx, inputs).await?).await
+    }
+
+    async fn capture(&self, cx: &Cx<'_>, inputs: &Inputs) -> Result<Capture, StepError> {
+        put::capture(cx, &wanted(cx, inputs).await?).await
+    }
+
+    async fn act(&self, cx: &Cx<'_>, inputs: &Inputs, capture: &Capture) -> Result<Acted<Outputs>, StepError> {
+        put::act(cx, &wanted(cx, inputs).await?, capture).await
+    }
+
+    async fn undo(
+        &self,
+        cx: &Cx<'_>,
+        _: &Inputs,
+        capture: &Capture,
+        outputs: Option<&Outputs>,
+    ) -> Result<Undone, StepError> {
+        put::undo(cx, capture, outputs).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::testing::{Lab, break_everywhere};
+    use runback_core::Json;
+    use runback_core::step::Class;
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn copies_with_the_mode_and_undoes() {
+        for key in ["src", "from_target"] {
+            let lab = Lab::new();
+            lab.put("files/run.sh", "#!/bin/sh\n");
+            lab.set_mode("files/run.sh", 0o755);
+            let before = lab.snapshot();
+            let with = json!({key: "files/run.sh", "path": "bin/run", "create_dirs": true});
+            assert_eq!(lab.preview(&FileCopy, &with).await.unwrap().changes, Some(true));
+            let ran = lab.run(&FileCopy, &with).await.unwrap();
+            assert_eq!((lab.text("bin/run").as_str(), lab.mode("bin/run")), ("#!/bin/sh\n", 0o755));
+            assert!(!lab.run(&FileCopy, &with).await.unwrap().changed);
+            lab.undo(&FileCopy, &with, &ran).await.unwrap();
+            assert_eq!(lab.snapshot(), before);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_one_is_copied_by_the_target() {
+        let prepare = |lab: &Lab| {
+            lab.put("large", vec![b'l'; (IN_MEMORY + 1) as usize]);
+            lab.set_mode("large", 0o640);
+        };
+        let lab = Lab::new();
+        prepare(&lab);
+        let before = lab.snapshot();
+        let with = json!({"src": "large", "path": "copy"});
+        let ran = lab.run(&FileCopy, &with).await.unwrap();
+        assert_eq!(lab.mode("copy"), 0o640);
+        assert_eq!(std::fs::read(lab.path("copy")).unwrap(), std::fs::read(lab.path("large")).unwrap());
+        lab.undo(&FileCopy, &with, &ran).await.unwrap();
+        assert_eq!(lab.snapshot(), before);
+    }
+
+    #[tokio::test]
+    async fn every_break_can_be_undone() {
+        let prepare = |lab: &Lab| {
+            lab.put("a", "new");
+            lab.put("b", "old");
+        };
+        assert!(break_everywhere(&FileCopy, prepare, |_| json!({"from_target": "a", "path": "b"})).await >= 2);
+    }
+
+    #[tokio::test]
+    async fn drift_is_a_conflict() {
+        let mut lab = Lab::new();
+        lab.put("a", "new");
+        let with = json!({"src": "a", "path": "b"});
+        let ran = lab.run(&FileCopy, &with).await.unwrap();
+        lab.put("b", "other");
+        assert_eq!(lab.undo(&FileCopy, &with, &ran).await.unwrap_err().class, Class::Conflict);
+        lab.force = true;
+        lab.undo(&FileCopy, &with, &ran).await.unwrap();
+        assert!(!lab.exists("b"));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_copied_is_named() {
+        let lab = Lab::new();
+        lab.put("d/x", "");
+        for (with, message) in [
+            (json!({"src": "no", "path": "b"}), "No such file"),
+            (json!({"src": "d", "path": "b"}), "d is a directory"),
+            (json!({"from_target": "no", "path": "b"}), "nothing is there to copy"),
+            (json!({"from_target": "d", "path": "b"}), "d is a directory"),
+        ] {
+            let error = lab.capture(&FileCopy, &with).await.unwrap_err();
+            assert!(error.message.contains(message), "{error}");
+        }
+    }
+
+    #[test]
+    fn bad_inputs_are_named() {
+        let paths = |with: Json| -> Vec<String> {
+            Lab::problems(&FileCopy, &with).into_iter().map(|p| p.path.join(".")).collect()
+        };
+        assert_eq!(paths(json!({"path": "b"})), [""]);
+        assert_eq!(paths(json!({"path": "b", "src": "a", "from_target": "a"})), [""]);
+        assert_eq!(paths(json!({"path": "", "src": "a/"})), ["path", "src"]);
+        assert!(paths(json!({"path": "b", "src": "a"})).is_empty());
+    }
+}
