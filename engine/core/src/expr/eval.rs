@@ -193,7 +193,7 @@ impl<'a> Evaluator<'a> {
         let values = values?;
         self.spend(values.iter().map(|v| weight(v)).sum())?;
         (call.function.run)(&Args { values: &values, regex: call.regex.as_ref() })
-            .or_else(|why| fail(format!("`{}` {why} (in `{}`)", call.function.name, self.text(ast))))
+            .or_else(|why| fail(format!("`{}`: {why} (in `{}`)", call.function.name, self.text(ast))))
     }
 
     fn comprehension(&self, m: &Macro, outer: Option<&Scope<'_>>) -> Result<Json, RenderError> {

@@ -383,7 +383,8 @@ impl Lowering<'_> {
             (true, [_, Ex::Literal(Json::String(pattern)), ..]) => match helpers::regex(pattern) {
                 Ok(regex) => Some(regex),
                 Err(why) => {
-                    self.complain(at, format!("the pattern of `{}` cannot be read", helper.name), why, "");
+                    let message = format!("the pattern of `{}` cannot be read", helper.name);
+                    self.problems.push(Problem::new(Code::BadRegex, at, message, why));
                     None
                 }
             },

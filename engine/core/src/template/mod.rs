@@ -13,12 +13,13 @@ mod scan;
 mod value;
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::Json;
 use crate::diagnostic::Diagnostic;
 use crate::playbook::yaml::{Node, inner_span};
-use crate::span::Span;
+use crate::span::{SourceId, Span};
 
 pub(crate) use helpers::kind as kind_of;
 pub(crate) use helpers::{compare_numbers, kind, regex, same};
@@ -29,6 +30,7 @@ pub use value::ValueTemplate;
 pub(crate) use value::{scalar, weight};
 
 use ir::{Ex, Piece};
+use problem::Problem;
 
 #[cfg(test)]
 mod tests;
@@ -81,24 +83,30 @@ impl Template {
             Some(text) => text.to_owned(),
             None => value_text(&scalar(node)).unwrap_or_default().into_owned(),
         };
-        let verbatim =
-            |text| Inner { text, span: node.span, references: Vec::new(), unquoted: Vec::new(), body: Body::Verbatim };
+        let place = |at: Range<usize>| inner_span(file_text, node, at.start, at.end);
+        Self::new(text, node.span, place)
+            .map_err(|problems| problems.into_iter().map(|p| p.into_diagnostic(file_text, node)).collect())
+    }
+
+    /// Parses a text that stands in no playbook (a file that a step renders); the error says what is wrong and
+    /// where. Spans count from the beginning of the text.
+    pub fn parse_text(text: &str) -> Result<Self, String> {
+        let span = |at: Range<usize>| Span::new(SourceId::default(), at.start, at.end);
+        Self::new(text.to_owned(), span(0..text.len()), span)
+            .map_err(|problems| problems.iter().map(|p| p.tell(text)).collect::<Vec<_>>().join("; "))
+    }
+
+    fn new(text: String, span: Span, place: impl Fn(Range<usize>) -> Span) -> Result<Self, Vec<Problem>> {
+        let verbatim = |text| Inner { text, span, references: Vec::new(), unquoted: Vec::new(), body: Body::Verbatim };
         if !text.contains("{{") {
             return Ok(Self { inner: Arc::new(verbatim(text)) });
         }
-        let place = |problems: Vec<problem::Problem>| -> Vec<Diagnostic> {
-            problems.into_iter().map(|p| p.into_diagnostic(file_text, node)).collect()
-        };
-        let scan = scan::scan(&text).map_err(place)?;
-        let lowered = lower::lower(&text, &scan).map_err(place)?;
+        let scan = scan::scan(&text)?;
+        let lowered = lower::lower(&text, &scan)?;
         let references = lowered
             .references
             .into_iter()
-            .map(|r| Reference {
-                path: r.path,
-                span: inner_span(file_text, node, r.at.start, r.at.end),
-                optional: r.optional,
-            })
+            .map(|r| Reference { path: r.path, span: place(r.at), optional: r.optional })
             .collect();
         let whole = matches!(&scan.tags[..], [tag] if tag.at == (0..text.len()));
         let mut pieces = lowered.pieces;

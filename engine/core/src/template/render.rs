@@ -56,12 +56,16 @@ impl<'a> Renderer<'a> {
             return Ok(text);
         }
         let name = self.name(ex);
+        let argument = match ex {
+            Ex::Path(path) => self.path_text(path),
+            _ => "…",
+        };
         match value {
             Json::Null => fail(format!(
-                "{name} is null and cannot stand in text: write {{{{default … \"…\"}}}} to say what to put there"
+                "{name} is null and cannot stand in text: write {{{{default {argument} \"…\"}}}} to say what to put there"
             )),
             other => fail(format!(
-                "{name} is {} and cannot stand in text: write {{{{json …}}}} or {{{{join … \",\"}}}}",
+                "{name} is {} and cannot stand in text: write {{{{json {argument}}}}} or {{{{join {argument} \",\"}}}}",
                 kind(other)
             )),
         }
@@ -193,14 +197,13 @@ impl<'a> Renderer<'a> {
                 Some(Ex::Path(path)) => format!(" (its first argument is `{}`)", self.path_text(path)),
                 _ => String::new(),
             };
-            RenderError { message: format!("`{}` {why}{about}", call.helper.name) }
+            RenderError { message: format!("`{}`: {why}{about}", call.helper.name) }
         })?;
         self.spend(weight(&made))?;
         Ok(made)
     }
 
     fn path<'f>(&'f self, path: &'f PathEx, frame: Option<&'f Frame<'f>>) -> Result<Cow<'f, Json>, RenderError> {
-        let name = || self.path_text(path);
         match &path.base {
             Base::Root(reference) => {
                 let segments = &self.template.references[*reference as usize].path;
@@ -208,17 +211,19 @@ impl<'a> Renderer<'a> {
             }
             Base::Item { up, segments, or_root } => {
                 let item = self.frame(frame, *up)?.value;
-                let missing = match walk(item, segments) {
+                let missing = match follow(item, segments) {
                     Ok(value) => return Ok(Cow::Borrowed(value)),
                     Err(missing) => missing,
                 };
                 if *or_root {
-                    let outer = walk(self.context, segments);
-                    if let Ok(value) = outer {
-                        return Ok(Cow::Borrowed(value));
+                    match follow(self.context, segments) {
+                        Ok(value) => return Ok(Cow::Borrowed(value)),
+                        // The first name is the root's: that is what is meant.
+                        Err(outer) if outer.depth > 0 && missing.depth == 0 => return Err(outer.tell(segments, "")),
+                        Err(_) => {}
                     }
                 }
-                fail(format!("`{}` has no value in this block: {}", name(), missing.message))
+                Err(missing.tell(segments, "the value of this block"))
             }
             Base::Key { up } => Ok(Cow::Borrowed(&self.frame(frame, *up)?.key)),
             Base::Index { up } => Ok(Cow::Owned(self.frame(frame, *up)?.index.into())),
@@ -238,8 +243,20 @@ impl<'a> Renderer<'a> {
 
 /// Follows a path. The error names the part that is missing and what there is instead.
 pub(crate) fn walk<'j, S: AsRef<str>>(base: &'j Json, segments: &[S]) -> Result<&'j Json, RenderError> {
+    follow(base, segments).map_err(|missing| missing.tell(segments, "what is in scope"))
+}
+
+/// Where a path ends before its end.
+struct Missing<'j> {
+    /// The value that has no such part.
+    at: &'j Json,
+    /// How many segments led to it.
+    depth: usize,
+}
+
+fn follow<'j, S: AsRef<str>>(base: &'j Json, segments: &[S]) -> Result<&'j Json, Missing<'j>> {
     let mut at = base;
-    for (i, segment) in segments.iter().enumerate() {
+    for (depth, segment) in segments.iter().enumerate() {
         let segment = segment.as_ref();
         let next = match at {
             Json::Object(map) => map.get(segment),
@@ -248,28 +265,30 @@ pub(crate) fn walk<'j, S: AsRef<str>>(base: &'j Json, segments: &[S]) -> Result<
         };
         match next {
             Some(next) => at = next,
-            None => return Err(missing(at, segments, i)),
+            None => return Err(Missing { at, depth }),
         }
     }
     Ok(at)
 }
 
-#[cold]
-fn missing<S: AsRef<str>>(at: &Json, segments: &[S], i: usize) -> RenderError {
-    let path = |n: usize| segments[..n].iter().map(S::as_ref).collect::<Vec<_>>().join(".");
-    let segment = segments[i].as_ref();
-    let within = if i == 0 { "what is in scope".to_owned() } else { format!("`{}`", path(i)) };
-    let why = match at {
-        Json::Object(map) if map.is_empty() => format!("{within} is empty"),
-        Json::Object(map) => {
-            let near = nearest(segment, map.keys().map(String::as_str));
-            let hint = near.map(|n| format!(" (did you mean `{n}`?)")).unwrap_or_default();
-            let shown: Vec<&str> = map.keys().map(String::as_str).take(8).collect();
-            let more = if map.len() > shown.len() { ", …" } else { "" };
-            format!("{within} has no `{segment}`{hint}; it has {}{more}", shown.join(", "))
-        }
-        Json::Array(list) => format!("{within} is a list of {} and has no item `{segment}`", list.len()),
-        other => format!("{within} is {}", kind(other)),
-    };
-    RenderError { message: format!("`{}` has no value: {why}", path(segments.len())) }
+impl Missing<'_> {
+    #[cold]
+    fn tell<S: AsRef<str>>(&self, segments: &[S], base: &str) -> RenderError {
+        let path = |n: usize| segments[..n].iter().map(S::as_ref).collect::<Vec<_>>().join(".");
+        let segment = segments[self.depth].as_ref();
+        let within = if self.depth == 0 { base.to_owned() } else { format!("`{}`", path(self.depth)) };
+        let why = match self.at {
+            Json::Object(map) if map.is_empty() => format!("{within} is empty"),
+            Json::Object(map) => {
+                let near = nearest(segment, map.keys().map(String::as_str));
+                let hint = near.map(|n| format!(" (did you mean `{n}`?)")).unwrap_or_default();
+                let shown: Vec<&str> = map.keys().map(String::as_str).take(8).collect();
+                let more = if map.len() > shown.len() { ", …" } else { "" };
+                format!("{within} has no `{segment}`{hint}; it has {}{more}", shown.join(", "))
+            }
+            Json::Array(list) => format!("{within} is a list of {} and has no item `{segment}`", list.len()),
+            other => format!("{within} is {}", kind(other)),
+        };
+        RenderError { message: format!("`{}` has no value: {why}", path(segments.len())) }
+    }
 }
