@@ -2,5 +2,7 @@
 
 pub mod mask;
 pub mod output;
+pub mod process;
 pub mod reporter;
 pub mod secrets;
+pub mod target;
