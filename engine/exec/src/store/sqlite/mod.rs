@@ -1,0 +1,232 @@
+//! The store on disk: one SQLite database in WAL mode, lock files for the owners of runs, a folder of logs.
+//! Any number of processes may use it at once, on one machine: SQLite's WAL does not work over a network.
+
+mod journal;
+mod lock_table;
+mod open;
+mod read;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use async_trait::async_trait;
+use runback_core::event::Event;
+
+use super::{
+    Hold, Lease, LockAttempt, LockWaiting, Posted, Request, RunFilter, RunRow, Store, StoreError, Verified,
+    check_first, check_run_id, lock_names,
+};
+use crate::lease::{Life, NotTaken, Owner, RunLock, now_ms, probe};
+
+pub use open::{JOURNAL_FILE, default_state_dir};
+
+/// So long a commit waits for those of other processes.
+pub(super) const BUSY_SECONDS: u64 = 30;
+
+impl Hold for RunLock {}
+
+#[derive(Debug)]
+pub struct SqliteStore {
+    layout: Arc<open::Layout>,
+    readers: Arc<read::Readers>,
+    writer: writer::Writer,
+    /// Counts what this very store wrote that its own drivers wait for: SQLite tells only of others.
+    own_changes: AtomicU32,
+}
+
+impl SqliteStore {
+    /// Opens the state folder, or makes it (0700). Blocks for some milliseconds at most, a new one for one sync.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        open::check_sqlite()?;
+        let layout = Arc::new(open::Layout::prepare(dir)?);
+        let writer = writer::Writer::start(layout.connect()?, layout.journal.clone())?;
+        let readers = Arc::new(read::Readers::new(Arc::clone(&layout)));
+        Ok(Self { layout, readers, writer, own_changes: AtomicU32::new(0) })
+    }
+
+    fn tell(&self) {
+        self.own_changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn take(&self, run: &str) -> Result<RunLock, StoreError> {
+        RunLock::acquire(&self.layout.leases, run, &Owner::this_process()).map_err(|refused| match refused {
+            NotTaken::Held(owner) => StoreError::Busy { run: run.to_owned(), owner },
+            NotTaken::Io(error) => StoreError::from_io(&self.layout.leases, &error),
+        })
+    }
+
+    async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&rusqlite::Connection) -> Result<T, read::ReadFault> + Send + 'static,
+    {
+        let readers = Arc::clone(&self.readers);
+        tokio::task::spawn_blocking(move || readers.with(work)).await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    async fn exists(&self, run: &str) -> Result<bool, StoreError> {
+        let run = run.to_owned();
+        self.writer.look(move |journal| Ok(journal.epoch(&run)?.is_some())).await
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn create(&self, run: &str, events: Vec<Event>) -> Result<Lease, StoreError> {
+        let (playbook, created_at) = check_first(run, &events)?;
+        let hold = match self.take(run) {
+            Ok(hold) => hold,
+            Err(StoreError::Busy { .. }) if self.exists(run).await? => {
+                return Err(StoreError::RunExists { run: run.to_owned() });
+            }
+            Err(error) => return Err(error),
+        };
+        let lease = Lease::new(run, 1, false, Box::new(hold));
+        let held = Arc::clone(&lease.held);
+        self.writer.write(None, move |journal| journal.create(&held, &playbook, created_at, &events)).await?;
+        Ok(lease)
+    }
+
+    async fn acquire(&self, run: &str) -> Result<Lease, StoreError> {
+        check_run_id(run)?;
+        if !self.exists(run).await? {
+            return Err(StoreError::unknown(run));
+        }
+        let hold = self.take(run)?;
+        let name = run.to_owned();
+        let epoch = self.writer.write(None, move |journal| journal.next_epoch(&name)).await?;
+        Ok(Lease::new(run, epoch, true, Box::new(hold)))
+    }
+
+    async fn append(&self, lease: &Lease, events: Vec<Event>) -> Result<(), StoreError> {
+        lease.held.check()?;
+        let held = Arc::clone(&lease.held);
+        self.writer.write(Some(Arc::clone(&held)), move |journal| journal.append(&held, &events)).await
+    }
+
+    async fn events(&self, run: &str, after_seq: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
+        let run = run.to_owned();
+        self.read(move |connection| read::events(connection, &run, after_seq, limit)).await
+    }
+
+    async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunRow>, StoreError> {
+        let (filter, layout) = (filter.clone(), Arc::clone(&self.layout));
+        self.read(move |connection| {
+            let mut rows = read::runs(connection, &filter)?;
+            for row in &mut rows {
+                if let Ok(Life::Alive(owner)) = probe(&layout.leases, &row.run) {
+                    row.owner = Some(owner.unwrap_or_else(|| unnamed(row.last_at)));
+                }
+            }
+            Ok(rows)
+        })
+        .await
+    }
+
+    async fn resolve(&self, prefix: &str) -> Result<String, StoreError> {
+        let prefix = prefix.to_owned();
+        self.read(move |connection| read::resolve(connection, &prefix)).await
+    }
+
+    async fn delete(&self, run: &str) -> Result<(), StoreError> {
+        check_run_id(run)?;
+        if !self.exists(run).await? {
+            return Err(StoreError::unknown(run));
+        }
+        let hold = self.take(run)?;
+        let (name, logs) = (run.to_owned(), self.layout.logs.join(run));
+        // Logs first: one that is killed in between leaves a run that can be removed again, not logs of nobody.
+        let removed = tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&logs) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError::from_io(&logs, &error)),
+            _ => Ok(()),
+        });
+        removed.await.unwrap_or(Err(StoreError::Closed))?;
+        self.writer
+            .write(None, move |journal| {
+                // Kept until the rows are gone.
+                let _ = &hold;
+                journal.delete(&name)
+            })
+            .await?;
+        self.tell();
+        Ok(())
+    }
+
+    async fn verify(&self, run: &str) -> Result<Verified, StoreError> {
+        let run = run.to_owned();
+        self.read(move |connection| read::verify(connection, &run)).await
+    }
+
+    async fn try_lock(
+        &self,
+        lease: &Lease,
+        holder_step: Option<&str>,
+        names: &[String],
+    ) -> Result<LockAttempt, StoreError> {
+        lease.held.check()?;
+        lease.held.locks.store(true, Ordering::Relaxed);
+        let (held, step, names) = (Arc::clone(&lease.held), holder_step.map(str::to_owned), lock_names(names));
+        let leases = self.layout.leases.clone();
+        self.writer.write(None, move |journal| journal.try_lock(&held, step.as_deref(), &names, &leases)).await
+    }
+
+    async fn withdraw_lock(&self, lease: &Lease, holder_step: Option<&str>) -> Result<(), StoreError> {
+        let (held, step) = (Arc::clone(&lease.held), holder_step.map(str::to_owned));
+        self.writer.write(None, move |journal| journal.withdraw(&held, step.as_deref())).await?;
+        self.tell();
+        Ok(())
+    }
+
+    async fn release_locks(&self, lease: &Lease) -> Result<(), StoreError> {
+        if !lease.held.locks.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let held = Arc::clone(&lease.held);
+        let some = self.writer.look(move |journal| journal.has_locks(&held)).await?;
+        if some {
+            let held = Arc::clone(&lease.held);
+            self.writer.write(None, move |journal| journal.release(&held)).await?;
+            self.tell();
+        }
+        Ok(())
+    }
+
+    async fn post(&self, run: &str, request: Request) -> Result<u64, StoreError> {
+        let name = run.to_owned();
+        let id = self.writer.write(None, move |journal| journal.post(&name, now_ms(), &request)).await?;
+        self.tell();
+        Ok(id)
+    }
+
+    async fn take_requests(&self, lease: &Lease) -> Result<Vec<Posted>, StoreError> {
+        lease.held.check()?;
+        let held = Arc::clone(&lease.held);
+        self.writer.look(move |journal| journal.requests(&held)).await
+    }
+
+    async fn changed(&self) -> Result<u64, StoreError> {
+        let others = self.writer.look(|journal| journal.data_version()).await?;
+        Ok((u64::from(others) << 32) | u64::from(self.own_changes.load(Ordering::Relaxed)))
+    }
+
+    fn logs_dir(&self, run: &str) -> Option<PathBuf> {
+        Some(self.layout.logs.join(run))
+    }
+}
+
+/// Alive, and killed or stopped before it wrote its name.
+fn unnamed(since: u64) -> Owner {
+    Owner { user: "unknown".to_owned(), host: "unknown".to_owned(), pid: 0, since }
+}
+
+impl LockWaiting {
+    fn of(blocker: super::locks::InTheWay, leases: &Path) -> Self {
+        let owner = match probe(leases, &blocker.run) {
+            Ok(Life::Alive(owner)) => owner,
+            _ => None,
+        };
+        Self::new(blocker, owner)
+    }
+}
