@@ -29,6 +29,8 @@ pub fn catalog() -> Catalog {
     all.add(exec::Exec);
     all.add(file::copy::FileCopy);
     all.add(file::line::Line);
+    all.add(file::link::Link);
+    all.add(file::remove::Remove);
     all.add(file::template::Template);
     all.add(file::write::Write);
     all.add(http::check::HttpCheck);

@@ -106,6 +106,19 @@ impl Now {
     }
 }
 
+/// Copies a file that is too large for the journal beside itself, before it is replaced. `now` is what stands there.
+pub(crate) async fn copy_aside(cx: &Cx<'_>, path: &str, before: &FileBefore, now: &Now) -> Result<(), StepError> {
+    let Some(aside) = before.content.aside() else { return Ok(()) };
+    if matches!(look(cx, aside).await?, Now::File { sha256, .. } if sha256 == before.sha256) {
+        return Ok(());
+    }
+    if !now.is(before) {
+        return Err(StepError::conflict(format!("{path} was changed by someone else since the step began"))
+            .help("start a new run: what is there now would be lost"));
+    }
+    Ok(cx.target.copy(path, aside).await?)
+}
+
 /// Brings a captured file back to its path. What stands there now is replaced.
 pub(crate) async fn restore(cx: &Cx<'_>, path: &str, before: &FileBefore) -> Result<(), StepError> {
     let attributes = before.attributes();

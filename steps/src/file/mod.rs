@@ -5,10 +5,12 @@ mod before;
 pub(crate) mod copy;
 mod diff;
 pub(crate) mod line;
+pub(crate) mod link;
 mod local;
 mod parents;
 mod paths;
 mod put;
+pub(crate) mod remove;
 pub(crate) mod template;
 pub(crate) mod write;
 

@@ -149,7 +149,9 @@ pub(crate) async fn act(cx: &Cx<'_>, wanted: &Wanted<'_>, capture: &Capture) -> 
                 cx.host.note(serde_json::json!({ "writes_sha256": sha256 })).await?;
             }
             parents::make(cx, &capture.made_dirs).await?;
-            keep_aside(cx, capture, &now).await?;
+            if let Some(old) = &capture.before {
+                before::copy_aside(cx, path, old, &now).await?;
+            }
             put(cx, wanted, capture).await?;
         }
     }
@@ -170,21 +172,6 @@ pub(crate) async fn act(cx: &Cx<'_>, wanted: &Wanted<'_>, capture: &Capture) -> 
         backup: if changed { capture.before.as_ref().and_then(|b| b.content.aside()).map(str::to_owned) } else { None },
     };
     Ok(Acted { outputs, changed })
-}
-
-/// Copies a file that is too large for the journal beside itself, before it is replaced.
-async fn keep_aside(cx: &Cx<'_>, capture: &Capture, now: &Now) -> Result<(), StepError> {
-    let Some(before) = &capture.before else { return Ok(()) };
-    let Some(aside) = before.content.aside() else { return Ok(()) };
-    if matches!(before::look(cx, aside).await?, Now::File { sha256, .. } if sha256 == before.sha256) {
-        return Ok(());
-    }
-    if !now.is(before) {
-        let path = &capture.path;
-        return Err(StepError::conflict(format!("{path} was changed by someone else since the step began"))
-            .help("run it again: what is there now would be lost"));
-    }
-    Ok(cx.target.copy(&capture.path, aside).await?)
 }
 
 /// Writes the new content beside the file where it must be checked or copied first, and switches.
