@@ -9,6 +9,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 
 use runback_core::Json;
 use runback_core::step::{
@@ -17,7 +18,8 @@ use runback_core::step::{
 };
 use runback_core::template::ValueTemplate;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Serialize};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Map;
 
 use crate::http::look::{compile, problem};
@@ -30,7 +32,7 @@ pub(crate) struct Inputs {
     pub(crate) prompt: String,
     /// Fields to fill in with the answer: name → what it must be.
     #[serde(default)]
-    pub(crate) form: BTreeMap<String, Field>,
+    pub(crate) form: Form,
     /// Names or roles of those who may answer. Empty = everyone who may approve.
     #[serde(default)]
     pub(crate) approvers: Vec<String>,
@@ -47,6 +49,52 @@ pub(crate) struct Inputs {
     /// The one who started the run may answer too.
     #[serde(default)]
     pub(crate) allow_self: bool,
+}
+
+/// Fields in the order in which the author wrote them: that is how they are asked for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Form(Vec<(String, Field)>);
+
+impl<'de> Deserialize<'de> for Form {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = Form;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of fields")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Form, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Form(fields))
+            }
+        }
+        deserializer.deserialize_map(Read)
+    }
+}
+
+impl Serialize for Form {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, field)| (name, field)))
+    }
+}
+
+impl JsonSchema for Form {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Form".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        BTreeMap::<String, Field>::json_schema(generator)
+    }
 }
 
 fn one() -> u32 {
@@ -175,7 +223,7 @@ impl StepType for Approval {
         if inputs.on_timeout == OnTimeout::Approve && inputs.timeout.is_none() {
             found.push(problem(&["on_timeout"], "has no meaning without `timeout`".to_owned()));
         }
-        for (name, field) in &inputs.form {
+        for (name, field) in &inputs.form.0 {
             if FIXED.contains(&name.as_str()) {
                 found.push(problem(&["form", name], format!("`{name}` is an output of every approval")));
             }
@@ -215,7 +263,7 @@ impl StepType for Approval {
     }
 
     async fn act(&self, cx: &Cx<'_>, inputs: &Inputs, (): &()) -> Result<Acted<Outputs>, StepError> {
-        let form = if inputs.form.is_empty() { Json::Null } else { encode_form(&inputs.form)? };
+        let form = if inputs.form.0.is_empty() { Json::Null } else { encode_form(&inputs.form)? };
         let question = Question {
             prompt: inputs.prompt.clone(),
             form,
@@ -239,7 +287,7 @@ impl StepType for Approval {
     }
 }
 
-fn encode_form(form: &BTreeMap<String, Field>) -> Result<Json, StepError> {
+fn encode_form(form: &Form) -> Result<Json, StepError> {
     serde_json::to_value(form).map_err(|e| StepError::permanent(format!("form: {e}")))
 }
 
@@ -248,7 +296,7 @@ fn outputs(inputs: &Inputs, answer: Answer) -> Result<Map<String, Json>, StepErr
     let mut outputs = Map::new();
     outputs.insert("approved_by".to_owned(), answer.by.into());
     outputs.insert("reason".to_owned(), answer.reason.into());
-    for (name, field) in &inputs.form {
+    for (name, field) in &inputs.form.0 {
         let given = answer.fields.get(name).filter(|v| !v.is_null()).or(field.default.as_ref());
         let Some(value) = given else {
             return Err(StepError::permanent(format!("the answer leaves the field `{name}` empty")));
@@ -324,6 +372,8 @@ mod tests {
         assert_eq!((asked.min_approvals, asked.timeout_ms, asked.approve_on_timeout), (2, Some(3_600_000), true));
         assert_eq!(asked.approvers, ["oncall"]);
         assert!(!asked.allow_self);
+        let names: Vec<_> = asked.form.as_object().unwrap().keys().cloned().collect();
+        assert_eq!(names, ["ticket", "minutes"]);
         assert_eq!(asked.form["minutes"]["max"], json!(60.0));
         assert_eq!(asked.form["ticket"], json!({ "type": "string", "pattern": "CHG-[0-9]+" }));
     }
@@ -374,10 +424,10 @@ mod tests {
             "min_approvals",
             "prompt",
             "on_timeout",
+            "form.reason",
             "form.a.pattern",
             "form.b.default",
             "form.c.default",
-            "form.reason",
         ];
         assert_eq!(paths, wanted);
         assert!(Lab::problems(&Approval, &with()).is_empty());

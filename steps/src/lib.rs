@@ -46,23 +46,38 @@ pub fn catalog() -> Catalog {
 mod tests {
     use runback_core::Json;
 
+    /// Looks at the steps of a fragment whose step type this build has, and says how many these are.
+    fn accepted(text: &str) -> usize {
+        let all = super::catalog();
+        let steps: Vec<Json> = serde_yaml::from_str(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+        let mut seen = 0;
+        for step in &steps {
+            let Some(step_type) = step["uses"].as_str().and_then(|name| all.get(name)) else { continue };
+            seen += 1;
+            // A template stands for a value of any type: only whole literals can be looked at here.
+            let with = &step["with"];
+            let problems = if with.to_string().contains("{{") { Vec::new() } else { step_type.problems(with) };
+            assert_eq!(problems, [], "{text}");
+        }
+        seen
+    }
+
     /// The whole language is checked elsewhere; this finds an example whose keys or values its own step type refuses.
     #[test]
     fn every_example_is_accepted_by_its_step_type() {
-        let all = super::catalog();
-        for step_type in all.iter() {
+        for step_type in super::catalog().iter() {
             let descriptor = step_type.descriptor();
             assert!(!descriptor.examples.is_empty(), "{} has no example", descriptor.name);
             for text in descriptor.examples {
-                let steps: Vec<Json> = serde_yaml::from_str(text).unwrap_or_else(|e| panic!("{text}: {e}"));
-                let with = |s: &Json| (s["uses"] == descriptor.name).then(|| s["with"].clone());
-                for inputs in steps.iter().filter_map(with) {
-                    // A template stands for a value of any type: only whole literals can be looked at here.
-                    let problems =
-                        if inputs.to_string().contains("{{") { Vec::new() } else { step_type.problems(&inputs) };
-                    assert_eq!(problems, [], "{text}");
-                }
+                accepted(text);
             }
         }
+    }
+
+    #[test]
+    fn the_guide_shows_what_the_step_types_take() {
+        let guide = include_str!("../../docs/guide/checks-and-waits.md");
+        let blocks = guide.split("```yaml").skip(1).map(|rest| rest.split("```").next().unwrap_or_default());
+        assert_eq!(blocks.map(accepted).sum::<usize>(), 10);
     }
 }

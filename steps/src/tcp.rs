@@ -84,7 +84,7 @@ const EXAMPLES: &[&str] = &[
 - id: drained
   uses: tcp.check
   with: { host: web1, port: 8080, state: closed }
-  retry: { max_attempts: 60, initial_interval: 1s, backoff_coefficient: 1, retry_on: [transient] }
+  retry: { max_attempts: 60, initial_interval: 1s, backoff_coefficient: 1 }
 ",
 ];
 

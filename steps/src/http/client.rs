@@ -62,19 +62,27 @@ pub(crate) async fn build(cx: &Cx<'_>, url: &reqwest::Url, options: &Options<'_>
         let warning = format!("warning: insecure: the certificate of {} is not verified\n", shown(url));
         cx.host.output(Stream::Stderr, warning.as_bytes());
     }
+    let (insecure, redirects, plain) = (options.insecure, options.redirects, url.scheme() == "http");
+    // Reading the system's authorities blocks for some milliseconds.
+    let built = tokio::task::spawn_blocking(move || construct(extra, insecure, redirects, plain));
+    built.await.map_err(|e| StepError::permanent(format!("cannot set up an HTTP client: {e}")))?
+}
+
+fn construct(extra: Vec<Certificate>, insecure: bool, redirects: u32, plain: bool) -> Result<Client, StepError> {
     let start = || {
-        let follow = match options.redirects {
+        let follow = match redirects {
             0 => redirect::Policy::none(),
             n => redirect::Policy::limited(n as usize),
         };
         let agent = concat!("runback/", env!("CARGO_PKG_VERSION"));
         let builder = Client::builder().redirect(follow).user_agent(agent).tls_info(true).pool_max_idle_per_host(0);
-        builder.tls_danger_accept_invalid_certs(options.insecure)
+        builder.tls_danger_accept_invalid_certs(insecure)
     };
-    // Reading the system's authorities blocks for some milliseconds; plain HTTP must work where there are none.
+    let alone = extra.is_empty();
     match start().tls_certs_merge(extra).build() {
         Ok(client) => Ok(client),
-        Err(_) if url.scheme() == "http" => start().tls_certs_only([]).build().map_err(|e| unusable(&e)),
+        // Plain HTTP must work on a machine that has no authorities.
+        Err(_) if plain && alone => start().tls_certs_only([]).build().map_err(|e| unusable(&e)),
         Err(e) => Err(unusable(&e).help("install the system's CA certificates (ca-certificates), or give ca_file")),
     }
 }

@@ -6,7 +6,8 @@
 //!
 //! GET, HEAD and OPTIONS count as reading. Any other method changes something that runback cannot take back by itself: name
 //! the request that does in the step's `rollback`. When runback dies in the middle of a request, nobody knows whether it
-//! arrived: the run waits for an operator. POST and PATCH carry an `Idempotency-Key` that stays the same for all attempts
+//! arrived: methods that may be repeated (GET, HEAD, OPTIONS, PUT, DELETE) are sent again, for POST and PATCH the run waits
+//! for an operator. These two carry an `Idempotency-Key` that stays the same for all attempts
 //! of a step in a run; a server that honours it does the work once only.
 //!
 //! The answer's body is stored as an output, so it must not be a secret that runback does not know; `Set-Cookie` headers
@@ -20,7 +21,8 @@ use reqwest::multipart::{Form, Part};
 use reqwest::{RequestBuilder, Url};
 use runback_core::Json;
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, OutputNames, Preview, StepError, StepType, UndoKind,
+    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, OutputNames, Preview, Probe, StepError, StepType,
+    UndoKind,
 };
 use runback_core::template::ValueTemplate;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -204,7 +206,7 @@ impl StepType for HttpRequest {
             doc: "Sends an HTTP request (JSON, form, text, file, multipart) and takes values out of the answer.",
             access: Access::Changes,
             undo: UndoKind::None,
-            on_interrupt: OnInterrupt::Ask,
+            on_interrupt: OnInterrupt::Probe,
             detach: false,
             examples: EXAMPLES,
         }
@@ -304,6 +306,15 @@ impl StepType for HttpRequest {
         outputs.insert("json".to_owned(), json.unwrap_or_default());
         outputs.insert("elapsed_ms".to_owned(), answered.elapsed_ms.into());
         Ok(Acted { outputs: Outputs(outputs), changed: !inputs.method.is_safe() })
+    }
+
+    async fn probe(&self, _cx: &Cx<'_>, inputs: &Inputs, (): &()) -> Result<Probe<Outputs>, StepError> {
+        if inputs.method.is_idempotent() {
+            return Ok(Probe::NotDone);
+        }
+        let url = inputs.full_url()?;
+        let method = inputs.method.to_http();
+        Ok(Probe::Unknown(format!("{method} {} may have arrived or not; look at the server", shown(&url))))
     }
 }
 

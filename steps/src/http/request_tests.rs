@@ -185,3 +185,14 @@ fn output_names_hold_what_is_extracted() {
     let OutputNames::Closed(names) = HttpRequest.output_names(&with) else { panic!("closed") };
     assert_eq!(names, ["status", "url", "headers", "body", "json", "elapsed_ms", "id"]);
 }
+
+#[tokio::test]
+async fn after_an_interruption_only_a_post_is_in_doubt() {
+    let probe = async |method: &str| {
+        Lab::new().probe(&HttpRequest, &json!({ "url": "http://h/x", "method": method }), &Json::Null).await.unwrap()
+    };
+    assert_eq!(probe("PUT").await, Probe::NotDone);
+    assert_eq!(probe("GET").await, Probe::NotDone);
+    let wanted = "POST http://h/x may have arrived or not; look at the server";
+    assert_eq!(probe("POST").await, Probe::Unknown(wanted.to_owned()));
+}

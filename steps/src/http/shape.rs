@@ -28,6 +28,11 @@ impl Method {
         matches!(self, Self::Get | Self::Head | Self::Options)
     }
 
+    /// Sending it twice is the same as once (RFC 9110, 9.2.2).
+    pub(crate) fn is_idempotent(self) -> bool {
+        !matches!(self, Self::Post | Self::Patch)
+    }
+
     pub(crate) fn to_http(self) -> reqwest::Method {
         match self {
             Self::Get => reqwest::Method::GET,
