@@ -1,6 +1,8 @@
 //! From a playbook's text to a list of diagnostics and, when none of them is an error, a [`Plan`]. Reads no
 //! files itself: what it includes comes through [`Load`].
 
+pub mod schema;
+
 use std::sync::Arc;
 
 use crate::diagnostic::{Diagnostic, Severity};

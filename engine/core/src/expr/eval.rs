@@ -35,8 +35,8 @@ fn fail<T>(message: impl Into<String>) -> Result<T, RenderError> {
     Err(RenderError { message: message.into() })
 }
 
-fn owned<'s>(json: impl Into<Json>) -> Value<'s> {
-    Ok(Cow::Owned(json.into()))
+fn owned<'s>(json: impl Into<Json>) -> Cow<'s, Json> {
+    Cow::Owned(json.into())
 }
 
 impl<'a> Evaluator<'a> {
@@ -107,7 +107,7 @@ impl<'a> Evaluator<'a> {
             }
             Kind::List(items) => {
                 let items: Result<Vec<Json>, _> = items.iter().map(|i| self.owned_value(i, scope)).collect();
-                owned(items?)
+                Ok(owned(items?))
             }
             Kind::Map(entries) => {
                 let mut map = serde_json::Map::new();
@@ -117,9 +117,9 @@ impl<'a> Evaluator<'a> {
                     };
                     map.insert(name, self.owned_value(value, scope)?);
                 }
-                owned(map)
+                Ok(owned(map))
             }
-            Kind::Not(of) => owned(!self.boolean("!", of, scope)?),
+            Kind::Not(of) => Ok(owned(!self.boolean("!", of, scope)?)),
             Kind::Negate(of) => match &*self.value(of, scope)? {
                 Json::Number(n) => self.number(ast, n.as_i128().map(|i| -i), || n.as_f64().map(|f| -f)),
                 other => fail(format!("`-` wants a number, `{}` is {}", self.text(of), kind(other))),
@@ -127,18 +127,18 @@ impl<'a> Evaluator<'a> {
             Kind::And(all) => {
                 for operand in all {
                     if !self.boolean("&&", operand, scope)? {
-                        return owned(false);
+                        return Ok(owned(false));
                     }
                 }
-                owned(true)
+                Ok(owned(true))
             }
             Kind::Or(any) => {
                 for operand in any {
                     if self.boolean("||", operand, scope)? {
-                        return owned(true);
+                        return Ok(owned(true));
                     }
                 }
-                owned(false)
+                Ok(owned(false))
             }
             Kind::Choice(parts) => {
                 let [condition, then, otherwise] = &**parts;
@@ -146,7 +146,7 @@ impl<'a> Evaluator<'a> {
                 self.value(chosen, scope)
             }
             Kind::Binary(op, left, right) => self.binary(ast, *op, left, right, scope),
-            Kind::Has(path) => owned(self.has(path, scope)?),
+            Kind::Has(path) => Ok(owned(self.has(path, scope)?)),
             Kind::Call(call) => self.call(ast, call, scope).map(Cow::Owned),
             Kind::Macro(m) => self.comprehension(m, scope).map(Cow::Owned),
         }
@@ -250,7 +250,7 @@ impl<'a> Evaluator<'a> {
             Op::Equal | Op::NotEqual => {
                 self.comparable(&a, &b, left, right)?;
                 self.spend(weight(&a).min(weight(&b)))?;
-                owned(same(&a, &b) == (op == Op::Equal))
+                Ok(owned(same(&a, &b) == (op == Op::Equal)))
             }
             Op::Less | Op::LessEqual | Op::Greater | Op::GreaterEqual => {
                 let ordering = match (&*a, &*b) {
@@ -258,19 +258,19 @@ impl<'a> Evaluator<'a> {
                     (Json::String(a), Json::String(b)) => Some(a.cmp(b)),
                     (x, y) => return self.mismatch(op, "two numbers or two strings", x, y),
                 };
-                owned(ordering.is_some_and(|o| match op {
+                Ok(owned(ordering.is_some_and(|o| match op {
                     Op::Less => o == Ordering::Less,
                     Op::LessEqual => o != Ordering::Greater,
                     Op::Greater => o == Ordering::Greater,
                     _ => o != Ordering::Less,
-                }))
+                })))
             }
             Op::In => match (&*a, &*b) {
                 (item, Json::Array(list)) => {
                     self.spend(list.iter().map(weight).sum())?;
-                    owned(list.iter().any(|i| same(i, item)))
+                    Ok(owned(list.iter().any(|i| same(i, item))))
                 }
-                (Json::String(key), Json::Object(map)) => owned(map.contains_key(key)),
+                (Json::String(key), Json::Object(map)) => Ok(owned(map.contains_key(key))),
                 (Json::String(_), Json::String(_)) => fail(format!(
                     "`in` wants a list or a map, `{}` is a string: write `{}.contains({})`",
                     self.text(right),
@@ -286,11 +286,11 @@ impl<'a> Evaluator<'a> {
                     if a.len() + b.len() > MAX_MADE {
                         return fail(format!("`{}` makes too long a text", self.text(ast)));
                     }
-                    owned(format!("{a}{b}"))
+                    Ok(owned(format!("{a}{b}")))
                 }
                 (Json::Array(a), Json::Array(b)) if op == Op::Add => {
                     self.spend(a.iter().chain(b).map(weight).sum())?;
-                    owned(a.iter().chain(b).cloned().collect::<Json>())
+                    Ok(owned(a.iter().chain(b).cloned().collect::<Json>()))
                 }
                 (x, y) if op == Op::Add => self.mismatch(op, "two numbers, two strings or two lists", x, y),
                 (x, y) => self.mismatch(op, "two numbers", x, y),
@@ -371,7 +371,7 @@ impl<'a> Evaluator<'a> {
             None => float().and_then(Number::from_f64),
         };
         match number {
-            Some(n) => owned(Json::Number(n)),
+            Some(n) => Ok(owned(Json::Number(n))),
             None => fail(format!("`{}` gives a number that does not fit in 64 bits", self.text(ast))),
         }
     }

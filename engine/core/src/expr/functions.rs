@@ -140,13 +140,11 @@ fn size(a: &Args<'_>) -> Result<Json, String> {
 
 fn matches(a: &Args<'_>) -> Result<Json, String> {
     let text = a.text(0)?;
-    match a.regex {
-        Some(regex) => Ok(regex.is_match(text).into()),
-        None => {
-            let pattern = regex(a.text(1)?).map_err(|e| format!("cannot read its pattern: {e}"))?;
-            Ok(pattern.is_match(text).into())
-        }
+    if let Some(regex) = a.regex {
+        return Ok(regex.is_match(text).into());
     }
+    let pattern = regex(a.text(1)?).map_err(|e| format!("cannot read its pattern: {e}"))?;
+    Ok(pattern.is_match(text).into())
 }
 
 fn split(a: &Args<'_>) -> Result<Json, String> {

@@ -33,7 +33,7 @@ pub(super) fn syntax(at: Range<usize>, message: impl Into<String>, label: impl I
     Problem::new(Code::ExpressionSyntax, at, message, label)
 }
 
-pub(super) fn lex(text: &str) -> Result<Vec<Word>, Problem> {
+pub(super) fn lex(text: &str) -> Result<Vec<Word>, Box<Problem>> {
     let mut words: Vec<Word> = Vec::new();
     let bytes = text.as_bytes();
     let mut i = 0;
@@ -65,20 +65,18 @@ pub(super) fn lex(text: &str) -> Result<Vec<Word>, Problem> {
             Token::Name(text[start..i].to_owned())
         } else if let Some(op) = OPS.iter().find(|op| text[i..].starts_with(**op)) {
             if text[i..].starts_with("{{") {
-                return Err(template(start..start + 2));
+                return Err(template(start..start + 2).into());
             }
             if text[i..].starts_with("===") || text[i..].starts_with("!==") {
-                return Err(syntax(start..start + 3, "there is no `===`", "here").help(format!("write `{op}`")));
+                return Err(syntax(start..start + 3, "there is no `===`", "here").help(format!("write `{op}`")).into());
             }
             i += op.len();
             Token::Op(op)
         } else {
-            return Err(stray(text, i));
+            return Err(stray(text, i).into());
         };
-        if let Token::Str(value) = &token {
-            if value.contains("{{") {
-                return Err(template(start..i));
-            }
+        if matches!(&token, Token::Str(value) if value.contains("{{")) {
+            return Err(template(start..i).into());
         }
         words.push(Word { token, at: start..i });
     }
@@ -123,7 +121,11 @@ fn stray(text: &str, i: usize) -> Problem {
     }
 }
 
-fn number(text: &str, start: usize) -> Result<(Token, usize), Problem> {
+fn too_large(at: Range<usize>) -> Box<Problem> {
+    syntax(at, "a number that does not fit in 64 bits", "here").into()
+}
+
+fn number(text: &str, start: usize) -> Result<(Token, usize), Box<Problem>> {
     let bytes = text.as_bytes();
     let digits = |mut i: usize| {
         while bytes.get(i).is_some_and(u8::is_ascii_digit) {
@@ -135,7 +137,7 @@ fn number(text: &str, start: usize) -> Result<(Token, usize), Problem> {
         let end = start + 2 + text[start + 2..].bytes().take_while(u8::is_ascii_hexdigit).count();
         return i64::from_str_radix(&text[start + 2..end], 16)
             .map(|n| (Token::Int(n), end))
-            .map_err(|_| syntax(start..end, "a number that does not fit in 64 bits", "here"));
+            .map_err(|_| too_large(start..end));
     }
     let mut end = digits(start);
     let mut float = false;
@@ -157,19 +159,19 @@ fn number(text: &str, start: usize) -> Result<(Token, usize), Problem> {
             format!("`{}` is no number", &text[start..end + unit]),
             "a number and letters",
         )
-        .help("put text between quotes; a number has no unit"));
+        .help("put text between quotes; a number has no unit")
+        .into());
     }
     let written = &text[start..end];
-    let too_large = || syntax(start..end, "a number that does not fit in 64 bits", "here");
     if float {
-        let value = written.parse::<f64>().ok().filter(|f| f.is_finite()).ok_or_else(too_large)?;
+        let value = written.parse::<f64>().ok().filter(|f| f.is_finite()).ok_or_else(|| too_large(start..end))?;
         return Ok((Token::Float(value), end));
     }
-    written.parse().map(|n| (Token::Int(n), end)).map_err(|_| too_large())
+    written.parse().map(|n| (Token::Int(n), end)).map_err(|_| too_large(start..end))
 }
 
 /// `start` is at the quote.
-fn string(text: &str, start: usize, raw: bool) -> Result<(String, usize), Problem> {
+fn string(text: &str, start: usize, raw: bool) -> Result<(String, usize), Box<Problem>> {
     let quote = text.as_bytes()[start];
     let mut value = String::new();
     let mut chars = text[start + 1..].char_indices().map(|(i, c)| (start + 1 + i, c));
@@ -200,7 +202,8 @@ fn string(text: &str, start: usize, raw: bool) -> Result<(String, usize), Proble
                         i..i + 2,
                         format!("`\\{escaped}` wants {length} hexadecimal digits of a character"),
                         "here",
-                    ));
+                    )
+                    .into());
                 };
                 value.push(c);
             }
@@ -210,9 +213,10 @@ fn string(text: &str, start: usize, raw: bool) -> Result<(String, usize), Proble
                     format!("unknown escape `\\{other}`"),
                     "in this string",
                 )
-                .help(format!("write \\\\{other} for the two characters, or r\"…\" for a string without escapes")));
+                .help(format!("write \\\\{other} for the two characters, or r\"…\" for a string without escapes"))
+                .into());
             }
         }
     }
-    Err(syntax(start..start + 1, "a string is never closed", "opened here"))
+    Err(syntax(start..start + 1, "a string is never closed", "opened here").into())
 }

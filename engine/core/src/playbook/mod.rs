@@ -1,4 +1,5 @@
 //! A playbook's text, and what becomes of it: spanned YAML, then the typed model.
 
+pub mod duration;
 pub mod model;
 pub mod yaml;

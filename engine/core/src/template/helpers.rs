@@ -85,8 +85,8 @@ const fn plain(name: &'static str, usage: &'static str, min: usize, max: usize, 
     }
 }
 
-const fn safe(h: Helper) -> Helper {
-    Helper { safe_in_shell: true, ..h }
+const fn safe(name: &'static str, usage: &'static str, min: usize, max: usize, run: fn(&Args<'_>) -> Made) -> Helper {
+    Helper { safe_in_shell: true, ..plain(name, usage, min, max, run) }
 }
 
 const fn boolean(
@@ -103,11 +103,14 @@ const fn boolean(
 /// Sorted by name.
 static HELPERS: &[Helper] = &[
     boolean("and", "and a b", usize::MAX, Missing::Null, |a| Ok(a.values.iter().all(|v| truthy(v, false)).into())),
-    safe(plain("base64", "base64 text", 1, 1, |a| Ok(STANDARD.encode(&*a.text(0)?).into()))),
+    safe("base64", "base64 text", 1, 1, |a| Ok(STANDARD.encode(&*a.text(0)?).into())),
     plain("base64_decode", "base64_decode text", 1, 1, base64_decode),
     plain("basename", "basename path", 1, 1, |a| Ok(basename(&a.text(0)?).into())),
     plain("concat", "concat a b", 1, usize::MAX, concat),
-    Helper { missing: Missing::NullButLast, ..plain("default", "default value \"otherwise\"", 2, usize::MAX, default) },
+    Helper {
+        missing: Missing::NullButLast,
+        ..plain("default", "default value \"otherwise\"", 2, usize::MAX, |a| Ok(default(a)))
+    },
     plain("dirname", "dirname path", 1, 1, |a| Ok(dirname(&a.text(0)?).into())),
     boolean("eq", "eq a b", 2, Missing::Error, |a| Ok(same(&a.values[0], &a.values[1]).into())),
     plain("first", "first list", 1, 1, |a| end(a, "first", |l| l.first())),
@@ -122,8 +125,8 @@ static HELPERS: &[Helper] = &[
     plain("keys", "keys map", 1, 1, |a| Ok(a.map(0)?.keys().map(|k| Json::from(k.as_str())).collect())),
     plain("last", "last list", 1, 1, |a| end(a, "last", |l| l.last())),
     boolean("le", "le a b", 2, Missing::Error, |a| order(a, Ordering::is_le)),
-    safe(plain("len", "len value", 1, 1, length)),
-    safe(plain("length", "length value", 1, 1, length)),
+    safe("len", "len value", 1, 1, length),
+    safe("length", "length value", 1, 1, length),
     plain("lookup", "lookup map key", 2, 2, get),
     plain("lower", "lower text", 1, 1, |a| Ok(a.text(0)?.to_lowercase().into())),
     boolean("lt", "lt a b", 2, Missing::Error, |a| order(a, Ordering::is_lt)),
@@ -131,21 +134,21 @@ static HELPERS: &[Helper] = &[
     boolean("ne", "ne a b", 2, Missing::Error, |a| Ok((!same(&a.values[0], &a.values[1])).into())),
     boolean("not", "not value", 1, Missing::Null, |a| Ok((!truthy(&a.values[0], false)).into())),
     boolean("or", "or a b", usize::MAX, Missing::Null, |a| Ok(a.values.iter().any(|v| truthy(v, false)).into())),
-    safe(plain("quote", "quote value", 1, 1, quote_words)),
-    safe(plain("range", "range 3", 1, 2, range)),
+    safe("quote", "quote value", 1, 1, quote_words),
+    safe("range", "range 3", 1, 2, range),
     Helper {
         regex_argument: true,
         ..plain("regex_replace", "regex_replace text \"pattern\" \"replacement\"", 3, 3, regex_replace)
     },
     plain("replace", "replace text \"from\" \"to\"", 3, 3, replace),
-    safe(plain("sha256", "sha256 text", 1, 1, |a| Ok(hex(&Sha256::digest(a.text(0)?.as_bytes())).into()))),
+    safe("sha256", "sha256 text", 1, 1, |a| Ok(hex(&Sha256::digest(a.text(0)?.as_bytes())).into())),
     plain("split", "split text \",\"", 2, 2, split),
     plain("trim", "trim text", 1, 1, |a| Ok(a.text(0)?.trim().into())),
     plain("upper", "upper text", 1, 1, |a| Ok(a.text(0)?.to_uppercase().into())),
     plain("values", "values map", 1, 1, |a| Ok(a.map(0)?.values().cloned().collect())),
 ];
 
-impl<'a> Args<'a> {
+impl Args<'_> {
     /// A string, number or boolean as text.
     fn text(&self, i: usize) -> Result<Cow<'_, str>, String> {
         value_text(&self.values[i]).ok_or_else(|| format!("wants a string, got {}", kind(&self.values[i])))
@@ -265,9 +268,10 @@ fn concat(a: &Args<'_>) -> Made {
     bounded(made)
 }
 
-fn default(a: &Args<'_>) -> Made {
+/// The first that is not null; else the last, whatever it is.
+fn default(a: &Args<'_>) -> Json {
     let value = a.values.iter().find(|v| !v.is_null()).or(a.values.last());
-    Ok(value.map(|v| v.as_ref().clone()).unwrap_or_default())
+    value.map(|v| v.as_ref().clone()).unwrap_or_default()
 }
 
 fn end(a: &Args<'_>, which: &str, pick: fn(&Vec<Json>) -> Option<&Json>) -> Made {
@@ -284,7 +288,7 @@ fn get(a: &Args<'_>) -> Made {
         }
         other => return Err(format!("wants a map or a list, got {}", kind(other))),
     };
-    let otherwise = a.values.get(2).map(|v| v.as_ref());
+    let otherwise = a.values.get(2).map(AsRef::as_ref);
     found.or(otherwise).cloned().ok_or_else(|| format!("there is no `{}` in it", a.text(1).unwrap_or_default()))
 }
 
@@ -351,12 +355,11 @@ fn range(a: &Args<'_>) -> Made {
 fn regex_replace(a: &Args<'_>) -> Made {
     let (text, replacement) = (a.text(0)?, a.text(2)?);
     let made_here;
-    let regex = match a.regex {
-        Some(regex) => regex,
-        None => {
-            made_here = regex(&a.text(1)?).map_err(|e| format!("cannot read the pattern: {e}"))?;
-            &made_here
-        }
+    let regex = if let Some(regex) = a.regex {
+        regex
+    } else {
+        made_here = regex(&a.text(1)?).map_err(|e| format!("cannot read the pattern: {e}"))?;
+        &made_here
     };
     let mut made = String::new();
     let mut at = 0;

@@ -7,6 +7,7 @@ use handlebars::template::{BlockParam, HelperTemplate, Parameter, Template as Tr
 
 use super::helpers::{self, Helper};
 use super::ir::{Base, Call, Ex, PathEx, Piece};
+use super::path::Written;
 use super::problem::{Problem, nearest};
 use super::scan::{Scan, TagKind};
 use crate::Json;
@@ -437,7 +438,7 @@ impl Lowering<'_> {
             return self.local(name, written.up, at);
         }
         if written.root {
-            return self.from_root(written.segments, at, used, optional);
+            return self.root_path(written.segments, at, used, optional);
         }
         if written.up == 0 && !written.this {
             let named = self.frames.iter().rev().enumerate().find_map(|(up, f)| {
@@ -465,7 +466,7 @@ impl Lowering<'_> {
             return None;
         }
         if written.up == self.frames.len() {
-            return self.from_root(written.segments, at, used, optional);
+            return self.root_path(written.segments, at, used, optional);
         }
         let free = written.up == 0 && !written.this;
         if free && written.segments.len() > 1 && ROOTS.contains(&written.segments[0].as_str()) {
@@ -476,7 +477,7 @@ impl Lowering<'_> {
         Some(self.item(written.up, &written.segments, free, at, used, optional))
     }
 
-    fn from_root(&mut self, path: Vec<String>, at: &Range<usize>, used: Use, optional: bool) -> Option<Base> {
+    fn root_path(&mut self, path: Vec<String>, at: &Range<usize>, used: Use, optional: bool) -> Option<Base> {
         if path.is_empty() {
             self.complain(
                 at.clone(),
@@ -503,10 +504,10 @@ impl Lowering<'_> {
         if let Some(path) = frame.path.clone().filter(|_| !segments.is_empty()) {
             let whole = path.into_iter().chain(segments.iter().cloned()).collect();
             self.reference(whole, at.clone(), used, optional);
-        } else if let (Some(source), Use::Output) = (source, used) {
-            if !self.out.unquoted.contains(&source) {
-                self.out.unquoted.push(source);
-            }
+        } else if let (Some(source), Use::Output) = (source, used)
+            && !self.out.unquoted.contains(&source)
+        {
+            self.out.unquoted.push(source);
         }
         Base::Item { up: up as u16, segments: segments.iter().map(|s| s.as_str().into()).collect(), or_root }
     }
@@ -540,59 +541,5 @@ impl Lowering<'_> {
                 None
             }
         }
-    }
-}
-
-/// A path as it is written.
-struct Written<'r> {
-    root: bool,
-    local: Option<&'r str>,
-    up: usize,
-    /// It says `this` or `./`.
-    this: bool,
-    segments: Vec<String>,
-}
-
-impl<'r> Written<'r> {
-    fn read(raw: &'r str) -> Self {
-        let mut written = Self { root: false, local: None, up: 0, this: false, segments: Vec::new() };
-        let mut rest = raw;
-        if let Some(after) = rest.strip_prefix("./") {
-            written.this = true;
-            rest = after;
-        }
-        if rest == "@root" {
-            return Self { root: true, ..written };
-        }
-        if let Some(after) = rest.strip_prefix("@root.").or_else(|| rest.strip_prefix("@root/")) {
-            written.root = true;
-            rest = after;
-        }
-        let local = rest.strip_prefix('@');
-        rest = local.unwrap_or(rest);
-        while let Some(after) = rest.strip_prefix("../") {
-            written.up += 1;
-            rest = after;
-        }
-        if local.is_some() {
-            written.local = Some(rest);
-            return written;
-        }
-        while !rest.is_empty() {
-            let (segment, after, bracket) = match rest.strip_prefix('[').and_then(|r| r.split_once(']')) {
-                Some((inside, after)) => (inside, after, true),
-                None => {
-                    let end = rest.find(['.', '/']).unwrap_or(rest.len());
-                    (&rest[..end], &rest[end..], false)
-                }
-            };
-            if segment == "this" && !bracket {
-                written.this |= written.segments.is_empty();
-            } else if !segment.is_empty() || bracket {
-                written.segments.push(segment.to_owned());
-            }
-            rest = after.strip_prefix(['.', '/']).unwrap_or(after);
-        }
-        written
     }
 }

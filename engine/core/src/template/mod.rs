@@ -7,6 +7,7 @@
 mod helpers;
 mod ir;
 mod lower;
+mod path;
 pub(crate) mod problem;
 mod render;
 mod scan;

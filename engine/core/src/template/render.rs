@@ -210,7 +210,7 @@ impl<'a> Renderer<'a> {
                 walk(self.context, segments).map(Cow::Borrowed)
             }
             Base::Item { up, segments, or_root } => {
-                let item = self.frame(frame, *up)?.value;
+                let item = Self::frame(frame, *up)?.value;
                 let missing = match follow(item, segments) {
                     Ok(value) => return Ok(Cow::Borrowed(value)),
                     Err(missing) => missing,
@@ -225,14 +225,14 @@ impl<'a> Renderer<'a> {
                 }
                 Err(missing.tell(segments, "the value of this block"))
             }
-            Base::Key { up } => Ok(Cow::Borrowed(&self.frame(frame, *up)?.key)),
-            Base::Index { up } => Ok(Cow::Owned(self.frame(frame, *up)?.index.into())),
-            Base::First { up } => Ok(Cow::Owned((self.frame(frame, *up)?.index == 0).into())),
-            Base::Last { up } => Ok(Cow::Owned(self.frame(frame, *up)?.last.into())),
+            Base::Key { up } => Ok(Cow::Borrowed(&Self::frame(frame, *up)?.key)),
+            Base::Index { up } => Ok(Cow::Owned(Self::frame(frame, *up)?.index.into())),
+            Base::First { up } => Ok(Cow::Owned((Self::frame(frame, *up)?.index == 0).into())),
+            Base::Last { up } => Ok(Cow::Owned(Self::frame(frame, *up)?.last.into())),
         }
     }
 
-    fn frame<'f>(&self, mut frame: Option<&'f Frame<'f>>, up: u16) -> Result<&'f Frame<'f>, RenderError> {
+    fn frame<'f>(mut frame: Option<&'f Frame<'f>>, up: u16) -> Result<&'f Frame<'f>, RenderError> {
         for _ in 0..up {
             frame = frame.and_then(|f| f.outer);
         }
