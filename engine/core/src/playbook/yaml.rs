@@ -140,7 +140,7 @@ pub fn parse_lossy(source: SourceId, text: &str) -> (Option<Node>, Vec<Diagnosti
             syntax::Mend::Again => {}
             syntax::Mend::Stop(last) => {
                 let mut diagnostics = built.diagnostics;
-                diagnostics.extend(last);
+                diagnostics.push(*last);
                 return recovery.finish(None, diagnostics);
             }
         }

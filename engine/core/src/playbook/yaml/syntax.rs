@@ -1,5 +1,5 @@
-//! Syntax errors in the words of someone who writes YAML by hand, and how a pass goes on behind two of them:
-//! tabs, and templates without quotes. Knows nothing of trees.
+//! Syntax errors in the words of someone who writes YAML by hand, and how a pass goes on behind one of them:
+//! a template without quotes. Knows nothing of trees.
 //!
 //! To go on, the mistake is overwritten by something harmless of the same length (so that every offset stays
 //! true) and the whole text is parsed again.
@@ -53,8 +53,8 @@ impl Patches {
 
 pub(super) enum Mend {
     Again,
-    /// No further; what else is to be said.
-    Stop(Option<Diagnostic>),
+    /// No further, and why.
+    Stop(Box<Diagnostic>),
 }
 
 #[derive(Debug, Default)]
@@ -62,7 +62,6 @@ pub(super) struct Recovery {
     patches: Patches,
     diagnostics: Vec<Diagnostic>,
     passes: usize,
-    tabs: bool,
     stopped_at: Option<usize>,
 }
 
@@ -75,33 +74,22 @@ impl Recovery {
         self.passes += 1;
         let progress = self.stopped_at.is_none_or(|at| at < stopped.offset);
         self.stopped_at = Some(stopped.offset);
-        if self.passes < MAX_PASSES && progress {
-            if let Some(tabs) = tabs_at(&stopped.kind, self.patches.text(text), stopped.offset) {
-                self.tabs = true;
-                let help = "indent with spaces; YAML allows no tabs there";
-                let first = Span::new(source, tabs.start, tabs.end);
-                let message = "a tab stands where YAML wants spaces";
-                self.diagnostics.push(Diagnostic::new(Code::YamlTab, message, first, "a tab").help(help));
-                self.patches.overwrite(text, tabs, " ");
-                return Mend::Again;
+        if self.passes < MAX_PASSES
+            && progress
+            && let Some((token, braces)) = self.template_without_quotes(text, stopped)
+        {
+            self.diagnostics.push(unquoted_template(text, Span::new(source, token.start, token.end)));
+            for range in braces {
+                self.patches.overwrite(text, range.clone(), "x");
+                self.patches.templates.push(range);
             }
-            if let Some(found) = self.template_without_quotes(text, stopped) {
-                let (token, braces) = found;
-                self.diagnostics.push(unquoted_template(text, Span::new(source, token.start, token.end)));
-                for range in braces {
-                    self.patches.overwrite(text, range.clone(), "x");
-                    self.patches.templates.push(range);
-                }
-                return Mend::Again;
-            }
+            return Mend::Again;
         }
-        if !progress && !self.tabs {
+        if !progress {
             // The last patch was no cure, so what was said about it was no help.
             self.diagnostics.pop();
         }
-        // Spaces in the place of tabs are a guess: what stops now may be its consequence.
-        let consequence = self.tabs && !self.diagnostics.is_empty();
-        Mend::Stop((!consequence).then(|| explain(source, text, stopped)))
+        Mend::Stop(Box::new(explain(source, text, stopped)))
     }
 
     fn template_without_quotes(&self, text: &str, stopped: &Stopped) -> Option<(Range<usize>, Vec<Range<usize>>)> {
@@ -109,12 +97,12 @@ impl Recovery {
         [stopped.offset, stopped.last_end].into_iter().find_map(|at| find_template(patched, &line(patched, at)))
     }
 
-    /// All diagnostics in file order. After tabs there is no tree: its shape is a guess.
+    /// All diagnostics in file order.
     pub(super) fn finish(self, root: Option<Node>, more: Vec<Diagnostic>) -> (Option<Node>, Vec<Diagnostic>) {
         let mut diagnostics = self.diagnostics;
         diagnostics.extend(more);
         diagnostics.sort_by_key(|d| d.labels.first().map(|l| l.span));
-        (root.filter(|_| !self.tabs), diagnostics)
+        (root, diagnostics)
     }
 }
 
@@ -137,25 +125,44 @@ fn line(text: &str, at: usize) -> Range<usize> {
     start..end.max(start)
 }
 
-fn tabs_at(kind: &ErrorKind, text: &str, offset: usize) -> Option<Range<usize>> {
-    let tabs = [
+/// Tabs that indent, when one of them is what stopped the parser: the first, and those at the start of later
+/// lines. No pass goes on behind them, since the depth that was meant is a guess.
+fn tabs(source: SourceId, text: &str, stopped: &Stopped) -> Option<Diagnostic> {
+    const MAX_LABELS: usize = 10;
+    let kinds = [
         ErrorKind::TabNotAllowed,
         ErrorKind::TabInBlockIndentation,
         ErrorKind::TabAtBlockScalarStart,
         ErrorKind::TabInIndentation,
         ErrorKind::TabInPlainScalar,
     ];
-    // The parser notices some tabs only lines later, and some a line before the one it is at.
-    let here = line(text, offset);
-    let next = line(text, (here.end + 1).min(text.len()));
-    let after_next = line(text, (next.end + 1).min(text.len()));
-    let indentation = here.start..here.end - text[here.clone()].trim_start().len();
-    let places = if tabs.contains(kind) { vec![here, next, after_next] } else { vec![indentation] };
-    places.into_iter().find_map(|line| {
-        let start = line.start + text[line.clone()].find('\t')?;
-        let len = text[start..line.end].bytes().take_while(|b| *b == b'\t').count();
-        Some(start..start + len)
-    })
+    let here = line(text, stopped.offset);
+    let run = |within: Range<usize>| {
+        let start = within.start + text[within.clone()].find('\t')?;
+        let len = text[start..within.end].bytes().take_while(|b| *b == b'\t').count();
+        Some(Span::new(source, start, start + len))
+    };
+    let first = if kinds.contains(&stopped.kind) {
+        // The parser notices some tabs only lines later, and some a line before the one it is at.
+        let next = line(text, (here.end + 1).min(text.len()));
+        let after_next = line(text, (next.end + 1).min(text.len()));
+        [here, next, after_next].into_iter().find_map(run)?
+    } else if stopped.open_flow.is_none() {
+        run(here.start..here.end - text[here.clone()].trim_start().len())?
+    } else {
+        return None;
+    };
+    let help = "indent with spaces; YAML allows no tabs there";
+    let message = "a tab stands where YAML wants spaces";
+    let mut diagnostic = Diagnostic::new(Code::YamlTab, message, first, "a tab").help(help);
+    let rest = &text[first.end as usize..];
+    for (at, _) in rest.match_indices("\n\t").take(MAX_LABELS) {
+        let row = line(text, first.end as usize + at + 1);
+        if let Some(span) = run(row) {
+            diagnostic = diagnostic.label(span, "another");
+        }
+    }
+    Some(diagnostic)
 }
 
 /// The first value of a line that begins with `{{` outside of quotes and comments: its whole text, and the
@@ -183,6 +190,9 @@ fn find_template(text: &str, line: &Range<usize>) -> Option<(Range<usize>, Vec<R
 
 /// What the parser said, in terms of the text.
 fn explain(source: SourceId, text: &str, stopped: &Stopped) -> Diagnostic {
+    if let Some(diagnostic) = tabs(source, text, stopped) {
+        return diagnostic;
+    }
     let here = line(text, stopped.offset);
     let row_text = text[here.clone()].trim_end();
     let row = stopped.offset.min(here.start + row_text.len())..here.start + row_text.len();
@@ -213,7 +223,9 @@ fn explain(source: SourceId, text: &str, stopped: &Stopped) -> Diagnostic {
         }
         ErrorKind::UnexpectedCharacter { character } if character.is_control() => {
             let message = format!("the control character U+{:04X} is not allowed in YAML", u32::from(*character));
-            at(first_char, &message, "here").help("delete it, or write it as an escape in double quotes: \"\\x07\"")
+            let start = stopped.offset + text[stopped.offset..].find(*character).unwrap_or(0);
+            let end = (start + character.len_utf8()).min(text.len());
+            at(start..end, &message, "here").help("delete it, or write it as an escape in double quotes: \"\\x07\"")
         }
         ErrorKind::UnexpectedCharacter { character } => {
             let message = format!("a value without quotes cannot begin with `{character}`");
@@ -283,7 +295,8 @@ fn value_in_value(text: &str, stopped: &Stopped, at: At<'_>) -> Diagnostic {
 fn flow_or_other(text: &str, stopped: &Stopped, kind: &ErrorKind, row: Range<usize>, at: At<'_>) -> Diagnostic {
     if let ErrorKind::MismatchedFlowCollectionEnd { open, close } = kind {
         let message = format!("`{open}` is closed by `{close}`");
-        let closing = row.start..(row.start + 1).min(text.len());
+        let start = text[stopped.last_end..].find(*close).map_or(row.start, |i| stopped.last_end + i);
+        let closing = start..(start + 1).min(text.len());
         return with_opening(at(closing, &message, "the wrong bracket"), stopped);
     }
     if let Some(open) = stopped.open_flow {

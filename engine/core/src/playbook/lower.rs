@@ -1,0 +1,203 @@
+//! From the YAML tree to the typed model, by hand, so that every mistake is collected and each points at its
+//! characters. Resolves no reference and knows no step type: that is `check`.
+
+mod fields;
+mod policy;
+mod schedule;
+mod steps;
+mod suspects;
+mod targets;
+mod values;
+
+use std::collections::HashSet;
+
+use super::model::{Defaults, Playbook};
+use super::yaml::{Node, NodeValue};
+use crate::diagnostic::{Code, Diagnostic};
+use crate::event::OnFailure;
+use crate::span::{SourceId, Span, Spanned};
+use fields::{Fields, Keys};
+
+/// The version under `runback:` that this runback reads.
+pub const LANGUAGE_VERSION: i64 = 1;
+
+const PLAYBOOK: Keys = Keys {
+    of: "a playbook",
+    known: &[
+        "runback",
+        "name",
+        "description",
+        "inputs",
+        "secrets",
+        "targets",
+        "defaults",
+        "locks",
+        "max_parallel",
+        "timeout",
+        "on_failure",
+        "fail_fast",
+        "schedule",
+        "steps",
+        "finally",
+        "outputs",
+    ],
+    hints: &[
+        ("version", "the language version is `runback: 1`"),
+        ("tasks", "steps of a playbook stand under `steps`"),
+        ("jobs", "steps of a playbook stand under `steps`"),
+        ("hosts", "name machines under `targets`, and use them with `defaults: {target: …}`"),
+        ("vars", "declare values under `inputs`"),
+        ("variables", "declare values under `inputs`"),
+        ("parameters", "declare values under `inputs`"),
+        ("env", "give all steps an environment with `defaults: {env: …}`"),
+        ("target", "give all steps a target with `defaults: {target: …}`"),
+        ("retry", "give all steps a retry policy with `defaults: {retry: …}`"),
+        ("on", "start a playbook by the clock with `schedule`"),
+        ("triggers", "start a playbook by the clock with `schedule`"),
+        ("always", "steps that always run at the end stand under `finally`"),
+        ("cleanup", "steps that always run at the end stand under `finally`"),
+    ],
+};
+
+const ON_FAILURE: [(&str, OnFailure); 3] =
+    [("rollback", OnFailure::Rollback), ("hold", OnFailure::Hold), ("continue", OnFailure::Continue)];
+
+/// Lowers one playbook. There is a model in spite of diagnostics when the shape is usable, so that later checks
+/// can add theirs; what could not be read is left out of it, and the ids of steps are all there.
+pub fn lower(source: SourceId, text: &str, node: &Node) -> (Option<Playbook>, Vec<Diagnostic>) {
+    let mut lower = Lower { source, text, diagnostics: Vec::new() };
+    let playbook = lower.playbook(node);
+    lower.suspects(node);
+    let mut diagnostics = lower.diagnostics;
+    diagnostics.sort_by_key(|d| d.labels.first().map(|l| l.span));
+    (playbook, diagnostics)
+}
+
+/// What one lowering carries: the text for spans, and what it has found.
+struct Lower<'a> {
+    source: SourceId,
+    text: &'a str,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Lower<'_> {
+    fn playbook(&mut self, node: &Node) -> Option<Playbook> {
+        let keys = self.fields(node, &PLAYBOOK)?;
+        self.language_version(&keys);
+        let name = match keys.required(self, "name") {
+            Some(name) => self.playbook_name(name),
+            None => None,
+        };
+        let inputs = keys.get("inputs").map(|n| self.inputs(n)).unwrap_or_default();
+        let secrets = keys.get("secrets").map(|n| self.secrets(n)).unwrap_or_default();
+        let targets = keys.get("targets").map(|n| self.targets(n)).unwrap_or_default();
+        let defaults = keys.get("defaults").map(|n| self.defaults(n)).unwrap_or_default();
+        let mut ids = HashSet::new();
+        let steps = keys.required(self, "steps");
+        let usable = steps.is_some_and(|n| n.as_list().is_some());
+        let finally = keys.get("finally");
+        // Given ids first: a made one gives way.
+        self.given_ids([steps, finally].into_iter().flatten(), &mut ids);
+        let steps = steps.map(|n| self.steps(n, "steps", "", &mut ids)).unwrap_or_default();
+        let finally = finally.map(|n| self.steps(n, "finally", "finally-", &mut ids)).unwrap_or_default();
+        let playbook = Playbook {
+            source: self.source,
+            name: name.unwrap_or_else(|| Spanned::new("unnamed".to_owned(), head(self.text, node.span))),
+            description: keys.get("description").and_then(|n| self.string(n, "description")).map(str::to_owned),
+            inputs,
+            secrets,
+            targets,
+            defaults,
+            locks: keys.get("locks").map(|n| self.templates(n, "locks")).unwrap_or_default(),
+            max_parallel: keys.get("max_parallel").and_then(|n| {
+                let value = self.whole(n, "max_parallel", 1, 10_000)?;
+                u32::try_from(value).ok().map(|value| Spanned::new(value, n.span))
+            }),
+            timeout: keys.get("timeout").and_then(|n| self.positive_duration(n, "timeout")),
+            on_failure: keys.get("on_failure").and_then(|n| self.one_of(n, "on_failure", &ON_FAILURE)),
+            fail_fast: keys.get("fail_fast").and_then(|n| self.boolean(n, "fail_fast")).unwrap_or(false),
+            schedule: keys.get("schedule").map(|n| self.schedules(n)).unwrap_or_default(),
+            steps,
+            finally,
+            outputs: keys.get("outputs").map(|n| self.named_values(n, "outputs")).unwrap_or_default(),
+        };
+        usable.then_some(playbook)
+    }
+
+    fn language_version(&mut self, keys: &Fields<'_>) {
+        let Some(node) = keys.required(self, "runback") else { return };
+        let help = "write `runback: 1`";
+        match &node.value {
+            NodeValue::Int(LANGUAGE_VERSION) => {}
+            NodeValue::Int(_) | NodeValue::UInt(_) | NodeValue::Float(_) => {
+                let version = self.raw(node.span);
+                let message = format!("language version {version} is not known; this runback knows 1");
+                self.report(
+                    Diagnostic::new(Code::LanguageVersion, message, node.span, "the language version").help(help),
+                );
+            }
+            _ => {
+                let message = format!("`runback` must be the number 1, the language version, not {}", node.kind());
+                let span = head(self.text, node.span);
+                self.report(Diagnostic::new(Code::WrongType, message, span, node.kind()).help(help));
+            }
+        }
+    }
+
+    fn playbook_name(&mut self, node: &Node) -> Option<Spanned<String>> {
+        let name = self.string(node, "name")?;
+        if name.trim().is_empty() || name.chars().any(char::is_control) || name.chars().count() > 100 {
+            let message = "`name` must be one line of 1 to 100 characters";
+            self.report(Diagnostic::new(Code::WrongValue, message, head(self.text, node.span), "this name"));
+        }
+        Some(Spanned::new(name.to_owned(), node.span))
+    }
+
+    fn defaults(&mut self, node: &Node) -> Defaults {
+        const DEFAULTS: Keys = Keys {
+            of: "`defaults`",
+            known: &[
+                "target",
+                "env",
+                "timeout",
+                "deadline",
+                "idle_timeout",
+                "kill_grace",
+                "retry",
+                "on_interrupt",
+                "detach",
+            ],
+            hints: &[
+                ("on_failure", "`on_failure` stands at the top of the playbook"),
+                ("locks", "`locks` of the run stand at the top of the playbook"),
+                ("retries", "write `retry: 3`"),
+                ("environment", "it is called `env`"),
+            ],
+        };
+        let Some(keys) = self.fields(node, &DEFAULTS) else { return Defaults::default() };
+        Defaults {
+            target: keys.get("target").and_then(|n| self.template(n, "target")),
+            env: keys.get("env").map(|n| self.env(n)).unwrap_or_default(),
+            policy: self.policy(&keys),
+        }
+    }
+
+    fn report(&mut self, diagnostic: Diagnostic) {
+        self.diagnostics.push(diagnostic);
+    }
+
+    /// The text of a span.
+    fn raw(&self, span: Span) -> &str {
+        self.text.get(span.start as usize..span.end as usize).unwrap_or("")
+    }
+}
+
+/// The first line of a span: labels over many lines are hard to read.
+fn head(text: &str, span: Span) -> Span {
+    let (start, end) = (span.start as usize, span.end as usize);
+    let first = text.get(start..end).and_then(|t| t.lines().next()).unwrap_or("").trim_end().len();
+    Span::new(span.source, start, start + first)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,439 @@
+//! `steps`, `finally` and blocks: what each step does, after what, and how it is taken back.
+
+use std::collections::HashSet;
+
+use super::fields::{Fields, Keys};
+use super::{Lower, ON_FAILURE, head};
+use crate::diagnostic::{Code, Diagnostic};
+use crate::expr::Expr;
+use crate::playbook::model::{Action, ForEach, Rollback, RollbackIf, Step, Uses};
+use crate::playbook::yaml::{Node, NodeValue, Style};
+use crate::span::{Span, Spanned};
+use crate::template::problem::nearest;
+
+const STEP: Keys = Keys {
+    of: "a step",
+    known: &[
+        "id",
+        "uses",
+        "with",
+        "run",
+        "steps",
+        "needs",
+        "when",
+        "for_each",
+        "target",
+        "env",
+        "timeout",
+        "deadline",
+        "idle_timeout",
+        "kill_grace",
+        "retry",
+        "rollback",
+        "irreversible",
+        "continue_on_error",
+        "locks",
+        "on_interrupt",
+        "detach",
+        "outputs",
+        "on_failure",
+    ],
+    hints: &[
+        ("name", "a step has an `id`; say the rest in a comment"),
+        ("description", "a step has no description; use a comment"),
+        ("if", "it is called `when`"),
+        ("unless", "negate it: `when: \"!(…)\"`"),
+        ("depends_on", "it is called `needs`"),
+        ("after", "it is called `needs`"),
+        ("loop", "it is called `for_each`"),
+        ("with_items", "it is called `for_each`"),
+        ("foreach", "it is called `for_each`"),
+        ("matrix", "it is called `for_each`"),
+        ("retries", "write `retry: 3` for three tries in all"),
+        ("script", "a shell script stands under `run`"),
+        ("shell", "a shell script stands under `run`"),
+        ("cmd", "a shell script stands under `run`"),
+        ("command", "a shell script stands under `run`; without a shell: `uses: exec`"),
+        ("environment", "it is called `env`"),
+        ("type", "a step type stands under `uses`"),
+        ("action", "a step type stands under `uses`"),
+        ("args", "the inputs of a step type stand under `with`"),
+        ("params", "the inputs of a step type stand under `with`"),
+        ("inputs", "the inputs of a step type stand under `with`"),
+        ("on", "it is called `target`"),
+        ("host", "it is called `target`"),
+        ("register", "name what a step gives under `outputs`"),
+        ("ignore_errors", "it is called `continue_on_error`"),
+        ("allow_failure", "it is called `continue_on_error`"),
+        ("block", "a block is a step with `steps`"),
+        ("undo", "it is called `rollback`"),
+        ("lock", "it is called `locks`"),
+        ("finally", "`finally` stands at the top of the playbook"),
+    ],
+};
+
+/// What a step without a readable action has: a block that holds nothing. The mistake has been told.
+fn no_action() -> Action {
+    Action::Block(Vec::new())
+}
+
+impl Lower<'_> {
+    /// One list of steps. `prefix` keeps the ids that are made for it apart from those of other lists of the
+    /// same scope; `ids` holds the ids that the scope has.
+    pub(super) fn steps(&mut self, node: &Node, name: &str, prefix: &str, ids: &mut HashSet<String>) -> Vec<Step> {
+        let Some(items) = self.list(node, name) else { return Vec::new() };
+        if items.is_empty() && name == "steps" {
+            self.wrong_value(node.span, "`steps` is empty", None);
+        }
+        let mut steps = Vec::with_capacity(items.len());
+        for (index, item) in items.iter().enumerate() {
+            if let NodeValue::Str(text, _) = &item.value {
+                let message = "a step must be a map, not a string";
+                let help = format!("for a shell script write `- run: {}`", text.lines().next().unwrap_or_default());
+                let span = head(self.text, item.span);
+                self.report(Diagnostic::new(Code::WrongType, message, span, "a string").help(help));
+                continue;
+            }
+            let Some(keys) = self.fields(item, &STEP) else { continue };
+            steps.push(self.step(item, &keys, index, prefix, ids));
+        }
+        steps
+    }
+
+    /// Notes the ids that are given in lists of one scope, and reports those that are given twice.
+    pub(super) fn given_ids<'n>(&mut self, lists: impl Iterator<Item = &'n Node>, ids: &mut HashSet<String>) {
+        let mut first: std::collections::HashMap<&str, Span> = std::collections::HashMap::new();
+        for item in lists.filter_map(Node::as_list).flatten() {
+            let Some(id) = item.get("id") else { continue };
+            let Some(text) = id.as_str() else { continue };
+            if let Some(before) = first.get(text) {
+                let message = format!("two steps have the id `{text}`");
+                self.report(
+                    Diagnostic::new(Code::DuplicateId, message, id.span, "here again")
+                        .label(*before, "first here")
+                        .help("give each step of a list an id of its own"),
+                );
+                continue;
+            }
+            first.insert(text, id.span);
+            ids.insert(text.to_owned());
+        }
+    }
+
+    fn step(&mut self, node: &Node, keys: &Fields<'_>, index: usize, prefix: &str, ids: &mut HashSet<String>) -> Step {
+        let given = keys.get("id").and_then(|n| self.step_id(n));
+        let action = self.action(keys);
+        let is_block = matches!(&action, Action::Block(_));
+        let id_given = given.is_some();
+        let id = given.unwrap_or_else(|| {
+            let made = made_id(prefix, &action, index, ids);
+            ids.insert(made.clone());
+            Spanned::new(made, keys.first_key(self.text))
+        });
+        self.misplaced(keys, is_block);
+        let on_failure = keys
+            .get("on_failure")
+            .and_then(|n| self.one_of(n, "on_failure", &ON_FAILURE).map(|value| Spanned::new(value, n.span)));
+        Step {
+            id,
+            id_given,
+            span: node.span,
+            needs: keys.get("needs").map(|n| self.strings(n, "needs")),
+            when: keys.get("when").and_then(|n| self.expression(n, "when")),
+            for_each: keys.get("for_each").and_then(|n| self.for_each(n)),
+            target: keys.get("target").and_then(|n| self.template(n, "target")),
+            env: keys.get("env").map(|n| self.env(n)).unwrap_or_default(),
+            policy: self.policy(keys),
+            rollback: keys.get("rollback").and_then(|n| self.rollback(n)).unwrap_or_default(),
+            irreversible: keys
+                .get("irreversible")
+                .and_then(|n| self.boolean(n, "irreversible").map(|value| Spanned::new(value, n.span))),
+            continue_on_error: keys
+                .get("continue_on_error")
+                .and_then(|n| self.boolean(n, "continue_on_error"))
+                .unwrap_or(false),
+            locks: keys.get("locks").map(|n| self.templates(n, "locks")).unwrap_or_default(),
+            on_failure,
+            outputs: match keys.get("outputs") {
+                Some(outputs) if is_block => self.named_values(outputs, "outputs"),
+                _ => Vec::new(),
+            },
+            action,
+        }
+    }
+
+    fn step_id(&mut self, node: &Node) -> Option<Spanned<String>> {
+        let id = self.string(node, "id")?;
+        let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let first = id.starts_with(|c: char| c.is_ascii_lowercase());
+        if first && id.bytes().all(inner) && id.len() <= 64 {
+            return Some(Spanned::new(id.to_owned(), node.span));
+        }
+        let message = format!("`{id}` cannot be the id of a step");
+        let rule = "use up to 64 lower-case letters, digits and dashes, a letter first";
+        let better = slug(id);
+        let usable = better.starts_with(|c: char| c.is_ascii_lowercase()) && better.len() <= 64;
+        let help = if usable { format!("{rule}: {better}") } else { rule.to_owned() };
+        let span = head(self.text, node.span);
+        self.report(Diagnostic::new(Code::BadId, message, span, "not an id").help(help));
+        // It is kept, so that what refers to it is not said to refer to nothing.
+        Some(Spanned::new(id.to_owned(), node.span))
+    }
+
+    fn action(&mut self, keys: &Fields<'_>) -> Action {
+        let actions = keys.present(&["uses", "run", "steps"]);
+        match actions[..] {
+            [] if ["uses", "run", "steps"].iter().any(|key| keys.misspelt(key)) => return no_action(),
+            [] => {
+                let message = "a step needs one of `uses`, `run` and `steps`";
+                let help = "`run` is a shell script, `uses` a step type, `steps` a block";
+                let span = keys.first_key(self.text);
+                self.report(Diagnostic::new(Code::MissingKey, message, span, "does nothing").help(help));
+                return no_action();
+            }
+            [_] => {}
+            _ => self.conflict(&actions, "a step does one thing: make them steps of their own"),
+        }
+        if let Some((key, _)) = keys.pair("with")
+            && keys.get("uses").is_none()
+        {
+            let message = "`with` gives the inputs of a step type, and this step has no `uses`".to_owned();
+            self.pointless(key.span, message, "for a script with options write `uses: shell`, `with: {script: …}`");
+        }
+        if let Some(steps) = keys.get("steps") {
+            let mut ids = HashSet::new();
+            self.given_ids(std::iter::once(steps), &mut ids);
+            return Action::Block(self.steps(steps, "steps", "", &mut ids));
+        }
+        self.uses(keys).map_or_else(no_action, Action::Uses)
+    }
+
+    /// `uses` + `with`, or `run`; of a step or of its rollback.
+    fn uses(&mut self, keys: &Fields<'_>) -> Option<Uses> {
+        if let Some((key, script)) = keys.pair("run") {
+            return self.run(key, script, keys.pair("outputs"));
+        }
+        let node = keys.get("uses")?;
+        let step_type = self.string(node, "uses")?;
+        if step_type.contains("{{") {
+            let help = Some("write one step per type, each with a `when`".to_owned());
+            self.wrong_value(
+                node.span,
+                "`uses` cannot be a template: the step type must be known before the run",
+                help,
+            );
+            return None;
+        }
+        let empty = Node { span: head(self.text, node.span), value: NodeValue::Map(Vec::new()) };
+        let with = match keys.get("with") {
+            Some(with) if self.map(with, "`with`").is_some() => with.clone(),
+            _ => empty,
+        };
+        let with_template = self.value(&with);
+        Some(Uses { step_type: Spanned::new(step_type.to_owned(), node.span), with, with_template, from_run: false })
+    }
+
+    /// `run: text` is the step type `shell` with `script`, and the step's `outputs` moved into `with`.
+    fn run(&mut self, key: &Node, script: &Node, outputs: Option<(&Node, &Node)>) -> Option<Uses> {
+        let text = self.string(script, "run")?;
+        if text.trim().is_empty() {
+            self.wrong_value(script.span, "`run` is empty", None);
+        }
+        let name = |span: Span, text: &str| Node { span, value: NodeValue::Str(text.into(), Style::Plain) };
+        let mut pairs = vec![(name(key.span, "script"), script.clone())];
+        if let Some((key, outputs)) = outputs
+            && let Some(named) = self.map(outputs, "`outputs`")
+        {
+            for (key, _) in named {
+                self.name(key, "the name of an output", true);
+            }
+            pairs.push((key.clone(), outputs.clone()));
+        }
+        let with = Node { span: script.span, value: NodeValue::Map(pairs) };
+        let with_template = self.value(&with);
+        Some(Uses { step_type: Spanned::new("shell".to_owned(), key.span), with, with_template, from_run: true })
+    }
+
+    /// Keys that mean nothing beside the step's action.
+    fn misplaced(&mut self, keys: &Fields<'_>, is_block: bool) {
+        if let Some((key, _)) = keys.pair("outputs")
+            && keys.get("uses").is_some()
+        {
+            let message = "`outputs` is for `run` and blocks: a step type has outputs of its own".to_owned();
+            self.pointless(key.span, message, "leave it out, and use `steps.<id>.outputs.<name>`");
+        }
+        if let Some((key, _)) = keys.pair("on_failure")
+            && !is_block
+            && keys.get("for_each").is_none()
+        {
+            let message = "`on_failure` is for blocks, `for_each` and the playbook".to_owned();
+            self.pointless(key.span, message, "for a single step use `retry`, `rollback` or `continue_on_error`");
+        }
+        if is_block && keys.get("steps").is_some() {
+            for (key, span) in keys.present(&["detach", "on_interrupt", "idle_timeout", "kill_grace"]) {
+                let message = format!("`{key}` is about a command, and a block runs none itself");
+                self.pointless(span, message, "give it to the steps of the block, or under `defaults`");
+            }
+        }
+    }
+
+    /// A CEL expression; the literals true and false need no quotes.
+    fn expression(&mut self, node: &Node, name: &str) -> Option<Expr> {
+        let literal;
+        let node = if let NodeValue::Bool(value) = node.value {
+            let text = if value { "true" } else { "false" };
+            literal = Node { span: node.span, value: NodeValue::Str(text.into(), Style::Plain) };
+            &literal
+        } else if node.as_str().is_some() {
+            node
+        } else {
+            self.wrong_type(node, &format!("`{name}`"), "an expression, such as inputs.count > 1");
+            return None;
+        };
+        match Expr::parse(self.text, node) {
+            Ok(expr) => Some(expr),
+            Err(diagnostics) => {
+                self.diagnostics.extend(diagnostics);
+                None
+            }
+        }
+    }
+
+    /// A list, a template that gives one, or a map with `items` and how to go through them.
+    fn for_each(&mut self, node: &Node) -> Option<ForEach> {
+        const FOR_EACH: Keys = Keys {
+            of: "`for_each`",
+            known: &["items", "as", "key", "max_parallel", "fail_fast"],
+            hints: &[
+                ("in", "it is called `items`"),
+                ("list", "it is called `items`"),
+                ("var", "it is called `as`"),
+                ("name", "it is called `key`: what instances are called"),
+                ("parallel", "it is called `max_parallel`"),
+                ("batch", "it is called `max_parallel`"),
+            ],
+        };
+        if node.as_map().is_none() {
+            let items = self.items(node, "for_each")?;
+            return Some(ForEach {
+                items,
+                items_span: node.span,
+                as_name: "each".to_owned(),
+                key: None,
+                max_parallel: None,
+                fail_fast: false,
+            });
+        }
+        let keys = self.fields(node, &FOR_EACH)?;
+        let as_name = keys.get("as").and_then(|n| self.item_name(n));
+        let key = keys.get("key").and_then(|n| self.template(n, "key"));
+        let max_parallel = keys.get("max_parallel").and_then(|n| self.whole(n, "max_parallel", 1, 10_000));
+        let fail_fast = keys.get("fail_fast").and_then(|n| self.boolean(n, "fail_fast")).unwrap_or(false);
+        let items = keys.required(self, "items")?;
+        Some(ForEach {
+            items: self.items(items, "items")?,
+            items_span: items.span,
+            as_name: as_name.unwrap_or_else(|| "each".to_owned()),
+            key,
+            max_parallel: max_parallel.and_then(|n| u32::try_from(n).ok()),
+            fail_fast,
+        })
+    }
+
+    fn items(&mut self, node: &Node, name: &str) -> Option<crate::template::ValueTemplate> {
+        let fits = match &node.value {
+            NodeValue::List(_) => true,
+            NodeValue::Map(_) => name == "items",
+            NodeValue::Str(text, _) => text.contains("{{"),
+            _ => false,
+        };
+        if !fits {
+            self.wrong_type(node, &format!("`{name}`"), "a list, or a template that gives one");
+            return None;
+        }
+        Some(self.value(node))
+    }
+
+    fn item_name(&mut self, node: &Node) -> Option<String> {
+        let text = self.string(node, "as")?;
+        if matches!(text, "inputs" | "secrets" | "steps" | "run" | "playbook" | "target") {
+            self.wrong_value(node.span, format!("`{text}` is a name that playbooks have already"), None);
+            return None;
+        }
+        self.name(node, "the name of an item", false).map(|name| name.value)
+    }
+
+    fn rollback(&mut self, node: &Node) -> Option<Rollback> {
+        const ROLLBACK: Keys = Keys {
+            of: "`rollback`",
+            known: &["uses", "with", "run", "if"],
+            hints: &[
+                ("when", "it is called `if`: started or succeeded"),
+                ("script", "a shell script stands under `run`"),
+                ("command", "a shell script stands under `run`"),
+            ],
+        };
+        if let Some(text) = node.as_str() {
+            let help = match nearest(text, ["auto", "none"]) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "for a script write `rollback: { run: … }`".to_owned(),
+            };
+            match text {
+                "auto" => return Some(Rollback::Auto),
+                "none" => return Some(Rollback::None),
+                _ => self.wrong_value(
+                    node.span,
+                    format!("`rollback` must be auto, none or a map, not `{text}`"),
+                    Some(help),
+                ),
+            }
+            return None;
+        }
+        if node.as_map().is_none() {
+            let help = matches!(node.value, NodeValue::Bool(false)).then(|| "write `rollback: none`".to_owned());
+            let message = format!("`rollback` must be auto, none or a map, not {}", node.kind());
+            let span = head(self.text, node.span);
+            self.report(Diagnostic::new(Code::WrongType, message, span, node.kind()).maybe_help(help));
+            return None;
+        }
+        let keys = self.fields(node, &ROLLBACK)?;
+        let conditions = [("started", RollbackIf::Started), ("succeeded", RollbackIf::Succeeded)];
+        let condition = keys.get("if").and_then(|n| self.one_of(n, "if", &conditions)).unwrap_or_default();
+        let actions = keys.present(&["uses", "run"]);
+        match actions[..] {
+            [] if keys.misspelt("uses") || keys.misspelt("run") => return None,
+            [] => {
+                let message = "`rollback` needs `uses` or `run`";
+                let span = keys.first_key(self.text);
+                self.report(Diagnostic::new(Code::MissingKey, message, span, "does nothing"));
+                return None;
+            }
+            [_] => {}
+            _ => self.conflict(&actions, "a rollback is one step"),
+        }
+        if let (Some((with, _)), None) = (keys.pair("with"), keys.get("uses")) {
+            let message = "`with` gives the inputs of a step type, and this rollback has no `uses`".to_owned();
+            self.pointless(with.span, message, "leave it out");
+        }
+        let uses = Box::new(self.uses(&keys)?);
+        Some(Rollback::Step { uses, condition })
+    }
+}
+
+/// `shell-3`: the type and the position from 1; with a number behind it where an id of the scope is the same.
+fn made_id(prefix: &str, action: &Action, index: usize, ids: &HashSet<String>) -> String {
+    let kind = match action {
+        Action::Uses(uses) => slug(&uses.step_type.value),
+        Action::Block(_) => "block".to_owned(),
+    };
+    let id = format!("{prefix}{kind}-{}", index + 1);
+    let numbered = (2..).map(|n| format!("{id}-{n}"));
+    std::iter::once(id.clone()).chain(numbered).find(|id| !ids.contains(id)).unwrap_or(id)
+}
+
+/// Lower case, with a dash for whatever is not a letter or digit.
+fn slug(text: &str) -> String {
+    let dashed: String =
+        text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+    dashed.trim_matches('-').to_owned()
+}

@@ -1,0 +1,80 @@
+//! Plain scalars that YAML 1.1 readers, and people, take for something else: `yes`, `0755`, `22:22`.
+
+use super::Lower;
+use crate::diagnostic::{Code, Diagnostic};
+use crate::playbook::yaml::{Node, NodeValue, Style};
+
+impl Lower<'_> {
+    /// Warns of every such value in the tree, unless something has been said about it already.
+    pub(super) fn suspects(&mut self, node: &Node) {
+        let said: std::collections::HashSet<_> =
+            self.diagnostics.iter().filter_map(|d| d.labels.first()).map(|l| l.span).collect();
+        let mut found = Vec::new();
+        walk(node, &mut |value| {
+            if !said.contains(&value.span)
+                && let Some(diagnostic) = suspect(value, self.raw(value.span))
+            {
+                found.push(diagnostic);
+            }
+        });
+        self.diagnostics.extend(found);
+    }
+}
+
+/// Values only: as keys such words are what they look like.
+fn walk(node: &Node, visit: &mut dyn FnMut(&Node)) {
+    match &node.value {
+        NodeValue::List(items) => items.iter().for_each(|n| walk(n, visit)),
+        NodeValue::Map(pairs) => pairs.iter().for_each(|(_, v)| walk(v, visit)),
+        _ => visit(node),
+    }
+}
+
+fn suspect(node: &Node, raw: &str) -> Option<Diagnostic> {
+    let (message, help) = match &node.value {
+        NodeValue::Str(text, Style::Plain) => {
+            if matches!(text.to_ascii_lowercase().as_str(), "yes" | "no" | "on" | "off") && text.len() <= 3 {
+                (format!("`{text}` is a string here, and a boolean to YAML 1.1"), quote_or(text))
+            } else if is_sexagesimal(text) {
+                let message = format!("`{text}` is a string here, and a number in base 60 to YAML 1.1");
+                (message, format!("quote it: \"{text}\""))
+            } else {
+                return None;
+            }
+        }
+        NodeValue::Int(value) if has_leading_zero(raw) => {
+            let help = format!(
+                "quote it for the text (\"{raw}\"), or write 0o{} for octal",
+                raw.trim_start_matches(['+', '-', '0'])
+            );
+            (format!("`{raw}` is the decimal number {value} here, and octal to YAML 1.1"), help)
+        }
+        _ => return None,
+    };
+    Some(Diagnostic::new(Code::NorwayProblem, message, node.span, "written without quotes").help(help))
+}
+
+fn quote_or(text: &str) -> String {
+    let boolean = matches!(text.to_ascii_lowercase().as_str(), "yes" | "on");
+    format!("quote it: \"{text}\"; or write {boolean} if a boolean is meant")
+}
+
+fn has_leading_zero(raw: &str) -> bool {
+    let digits = raw.trim_start_matches(['+', '-']);
+    digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// `22:22`, `1:30:00`: digits in groups, all but the first below 60.
+fn is_sexagesimal(text: &str) -> bool {
+    let mut groups = text.split(':');
+    let first = groups.next().unwrap_or_default();
+    let number = |group: &str| !group.is_empty() && group.len() <= 5 && group.bytes().all(|b| b.is_ascii_digit());
+    let mut rest = 0;
+    for group in groups {
+        if !number(group) || group.len() > 2 || group.parse::<u32>().is_ok_and(|n| n > 59) {
+            return false;
+        }
+        rest += 1;
+    }
+    rest > 0 && number(first) && !first.starts_with('0')
+}
