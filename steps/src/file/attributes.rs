@@ -114,6 +114,24 @@ pub(crate) fn differences(is: &FileAttributes, wanted: &FileAttributes) -> Vec<S
     all
 }
 
+/// How something differs from what a step left, in words. An action that did not finish may have left each of mode,
+/// owner and group old or new.
+pub(crate) fn drift(
+    is: &FileAttributes,
+    was: &FileAttributes,
+    left: &FileAttributes,
+    finished: bool,
+) -> Option<String> {
+    let either = |new: Option<u32>, old: Option<u32>, is: Option<u32>| if !finished && old == is { None } else { new };
+    let expected = FileAttributes {
+        mode: either(left.mode, was.mode, is.mode),
+        uid: either(left.uid, was.uid, is.uid),
+        gid: either(left.gid, was.gid, is.gid),
+    };
+    let wrong = differences(is, &expected);
+    if wrong.is_empty() { None } else { Some(wrong.join(", ")) }
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]

@@ -1,17 +1,19 @@
 //! Files and links on a target: writing, changing and removing them, each with its way back.
 
-mod attributes;
-mod before;
+pub(crate) mod attributes;
+pub(crate) mod before;
 pub(crate) mod copy;
 mod diff;
 pub(crate) mod line;
 pub(crate) mod link;
 mod local;
-mod parents;
-mod paths;
+pub(crate) mod mode;
+pub(crate) mod parents;
+pub(crate) mod paths;
 mod put;
 pub(crate) mod remove;
 pub(crate) mod template;
+pub(crate) mod unpack;
 pub(crate) mod write;
 
 pub(crate) use attributes::{Mode, Ownership};

@@ -311,20 +311,9 @@ fn differs(cx: &Cx<'_>, capture: &Capture, left: Option<&Outputs>, now: &Now) ->
             hashes[0].get(..12).unwrap_or_default()
         ));
     }
-    let wrong = match left {
-        Some(left) => attributes::differences(have, &attributes_of(left)),
-        None => {
-            let old = capture.before.as_ref().map(FileBefore::attributes).unwrap_or_default();
-            let either = |new: Option<u32>, old: Option<u32>, is: Option<u32>| if old == is { None } else { new };
-            let expected = FileAttributes {
-                mode: either(capture.attributes.mode, old.mode, have.mode),
-                uid: either(capture.attributes.uid, old.uid, have.uid),
-                gid: either(capture.attributes.gid, old.gid, have.gid),
-            };
-            attributes::differences(have, &expected)
-        }
-    };
-    if wrong.is_empty() { None } else { Some(format!("has {}", wrong.join(", "))) }
+    let old = capture.before.as_ref().map(FileBefore::attributes).unwrap_or_default();
+    let new = left.map_or_else(|| capture.attributes.clone(), attributes_of);
+    attributes::drift(have, &old, &new, left.is_some()).map(|what| format!("has {what}"))
 }
 
 /// Removes a staged file that an interrupted attempt left.

@@ -1,0 +1,3 @@
+//! Directories on a target.
+
+pub(crate) mod create;
