@@ -139,7 +139,11 @@ async fn look(cx: &Cx<'_>, inputs: &Inputs) -> Result<Capture, StepError> {
             Before::Absent
         }
         Some(stat) if stat.kind == FileKind::Dir => {
-            if cx.target.list(&path).await?.is_empty() { Before::Empty(attributes::of(&stat)) } else { Before::Full }
+            if cx.target.list(&path).await?.is_empty() {
+                Before::Empty(attributes::of(&stat))
+            } else {
+                Before::Full
+            }
         }
         Some(stat) => {
             return Err(StepError::permanent(format!("{path} is {}", before::kind(&stat)))
@@ -155,9 +159,8 @@ async fn archive(cx: &Cx<'_>, inputs: &Inputs, beside: &Beside) -> Result<String
         (Some(src), None) if cx.target.is_local() => cx.local_path(src).to_string_lossy().into_owned(),
         (Some(src), None) => {
             if cx.reattach.is_none() {
-                let bytes = local::read(&cx.local_path(src), MAX_SENT).map_err(|e| {
-                    e.help("fetch it from the target itself, or name one there with `from_target`")
-                })?;
+                let bytes = local::read(&cx.local_path(src), MAX_SENT)
+                    .map_err(|e| e.help("fetch it from the target itself, or name one there with `from_target`"))?;
                 let own = FileAttributes { mode: Some(0o600), ..FileAttributes::default() };
                 cx.target.write(&beside.archive, &bytes, &own).await?;
             }
@@ -312,7 +315,7 @@ impl StepType for Unpack {
             beside.clear(cx).await?;
             parents::make(cx, &capture.made_dirs).await?;
         }
-        let done = async {
+        let done: Result<Outputs, StepError> = async {
             let (files, hash) = stage(cx, inputs, &beside).await?;
             switch(cx, path, &beside, &hash).await?;
             Ok(Outputs { path: path.clone(), files, tree: hash })
