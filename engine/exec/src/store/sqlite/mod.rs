@@ -41,7 +41,7 @@ impl SqliteStore {
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         open::check_sqlite()?;
         let layout = Arc::new(open::Layout::prepare(dir)?);
-        let writer = writer::Writer::start(layout.connect()?, layout.journal.clone())?;
+        let writer = writer::Writer::start(layout.connect()?, &layout.journal)?;
         let readers = Arc::new(read::Readers::new(Arc::clone(&layout)));
         Ok(Self { layout, readers, writer, own_changes: AtomicU32::new(0) })
     }

@@ -3,7 +3,7 @@
 //! Knows jobs, not what they write.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -68,7 +68,8 @@ trait Job: Send {
 
 struct Call<T, F> {
     writes: bool,
-    work: F,
+    /// None once it is over.
+    work: Option<F>,
     result: Option<Result<T, StoreError>>,
     /// Broken as soon as this call fails.
     breaks: Option<Arc<Held>>,
@@ -85,7 +86,8 @@ where
     }
 
     fn run(&mut self, journal: &mut Journal) -> Result<(), rusqlite::Error> {
-        match (self.work)(journal) {
+        let Some(work) = &mut self.work else { return Ok(()) };
+        match work(journal) {
             Ok(value) => {
                 self.result = Some(Ok(value));
                 Ok(())
@@ -107,9 +109,11 @@ where
             Some(error) => Err(error.clone()),
             None => self.result.take().unwrap_or(Err(StoreError::Closed)),
         };
-        if let (Err(_), Some(held)) = (&result, &self.breaks) {
+        if let (Err(_), Some(held)) = (&result, self.breaks.take()) {
             held.break_it();
         }
+        // What it keeps of a lease goes before the answer: who drops the lease then has given the run back.
+        self.work = None;
         if let Some(reply) = self.reply.take() {
             // Nobody waits any more: then nobody needs the answer.
             let _ = reply.send(result);
@@ -130,16 +134,16 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Writer {
-    pub(super) fn start(connection: Connection, path: PathBuf) -> Result<Self, StoreError> {
+    pub(super) fn start(connection: Connection, path: &Path) -> Result<Self, StoreError> {
         let (queue, jobs) = mpsc::channel();
-        let mut journal = Journal { connection, heads: HashMap::new(), path: path.clone() };
+        let mut journal = Journal { connection, heads: HashMap::new(), path: path.to_owned() };
         let thread = std::thread::Builder::new()
             .name("runback-journal".to_owned())
             .spawn(move || {
                 serve(&mut journal, &jobs);
                 close(journal);
             })
-            .map_err(|error| StoreError::from_io(&path, &error))?;
+            .map_err(|error| StoreError::from_io(path, &error))?;
         Ok(Self { queue: Mutex::new(Some(queue)), thread: Some(thread) })
     }
 
@@ -167,7 +171,7 @@ impl Writer {
         F: FnMut(&mut Journal) -> Result<T, Fault> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let job = Box::new(Call { writes, work, result: None, breaks, reply: Some(reply) });
+        let job = Box::new(Call { writes, work: Some(work), result: None, breaks, reply: Some(reply) });
         {
             let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
             queue.as_ref().ok_or(StoreError::Closed)?.send(job).map_err(|_| StoreError::Closed)?;
@@ -216,7 +220,9 @@ fn write_together(journal: &mut Journal, batch: &mut [Box<dyn Job>]) {
         }
         Err(Lost { error, .. }) => {
             let error = StoreError::from_sqlite(&journal.path, &error);
-            batch.iter_mut().for_each(|job| job.answer(Some(&error)));
+            for job in batch {
+                job.answer(Some(&error));
+            }
         }
     }
 }
