@@ -217,3 +217,99 @@ fn text(mut bytes: Zeroizing<Vec<u8>>) -> Result<SecretString, (String, String)>
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use runback_core::span::{SourceId, Spanned};
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+    use crate::process::Processes;
+    use crate::target::LocalTarget;
+
+    struct Patient;
+    #[async_trait::async_trait]
+    impl Watch for Patient {
+        fn output(&self, _: Stream, bytes: &[u8]) {
+            panic!("a secret was shown: {bytes:?}");
+        }
+        async fn stopped(&self) {
+            std::future::pending::<()>().await;
+        }
+        fn kill_grace(&self) -> Duration {
+            Duration::ZERO
+        }
+    }
+
+    async fn read(base: &Path, from: Vec<(&str, SecretFrom)>) -> Result<Secrets, Vec<SecretError>> {
+        let span = Span::new(SourceId(0), 1, 3);
+        let decls: Vec<_> = from
+            .into_iter()
+            .map(|(name, from)| SecretDecl { name: Spanned::new(name.to_owned(), span), from })
+            .collect();
+        let target = LocalTarget::new(base.to_owned(), base.join("d"), Processes::without_guard());
+        let env = |name: &str| (name == "TOKEN").then(|| OsString::from("from-env"));
+        resolve(&decls, SecretSources { env: &env, base, target: &target }, &Patient).await
+    }
+
+    fn command(words: &[&str]) -> SecretFrom {
+        SecretFrom::Command(words.iter().map(|w| (*w).to_owned()).collect())
+    }
+
+    #[tokio::test]
+    async fn values_come_from_env_file_and_command() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("key"), "line one\nline two\n\n").unwrap();
+        let secrets = read(
+            dir.path(),
+            vec![
+                ("a", SecretFrom::Env("TOKEN".to_owned())),
+                ("b", SecretFrom::File("key".to_owned())),
+                ("c", command(&["sh", "-c", "cat key | head -n1; pwd >&2"])),
+            ],
+        )
+        .await
+        .unwrap();
+        let value = |name| secrets.get(name).unwrap().expose_secret();
+        assert_eq!((value("a"), value("b"), value("c")), ("from-env", "line one\nline two\n", "line one"));
+        assert_eq!(format!("{secrets:?}"), r#"{"a", "b", "c"}"#);
+        assert_eq!(secrets.masker().mask_str("x from-env"), "x ***");
+    }
+
+    #[tokio::test]
+    async fn every_failure_is_told_without_the_value() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("empty"), "\n").unwrap();
+        std::fs::write(dir.path().join("binary"), b"hunter22\xff").unwrap();
+        let errors = read(
+            dir.path(),
+            vec![
+                ("fine", SecretFrom::Env("TOKEN".to_owned())),
+                ("unset", SecretFrom::Env("NO_SUCH".to_owned())),
+                ("gone", SecretFrom::File("no/such".to_owned())),
+                ("empty", SecretFrom::File("empty".to_owned())),
+                ("binary", SecretFrom::File("binary".to_owned())),
+                ("fails", command(&["sh", "-c", "echo hunter22; echo vault is sealed >&2; exit 3"])),
+                ("missing", command(&["no-such-command", "a b"])),
+            ],
+        )
+        .await
+        .unwrap_err();
+        let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "secret `unset` cannot be read from the environment variable `NO_SUCH`: it is not set",
+                "secret `gone` cannot be read from the file `no/such`: No such file or directory (os error 2)",
+                "secret `empty` cannot be read from the file `empty`: it is empty",
+                "secret `binary` cannot be read from the file `binary`: it is not UTF-8 text",
+                "secret `fails` cannot be read from the command `sh -c 'echo hunter22; echo vault is sealed >&2; exit 3'`: \
+                 exit code 3: vault is sealed",
+                "secret `missing` cannot be read from the command `no-such-command 'a b'`: command not found: no-such-command",
+            ]
+        );
+        assert!(errors.iter().all(|e| !e.help.is_empty()));
+        assert_eq!(errors[0].diagnostic().code, Code::SecretUnavailable);
+    }
+}

@@ -215,11 +215,13 @@ pub(super) async fn run(
     command: &Command,
     base: &Path,
     watch: &dyn Watch,
+    stdin: Option<OwnedFd>,
 ) -> Result<Exit, TargetError> {
     processes.reap();
     let name = command.argv.first().map_or("", String::as_str);
     let broken = |e: io::Error| TargetError::new(TargetErrorKind::Other, format!("{name}: its pipes failed: {e}"));
-    let (mut streams, ends) = Streams::new(command, watch).map_err(broken)?;
+    let (mut streams, mut ends) = Streams::new(command, watch).map_err(broken)?;
+    ends.stdin = stdin.or(ends.stdin);
     streams.prime().map_err(broken)?;
     let child = Child::start(processes, command, base, &ends).await?;
     drop(ends);

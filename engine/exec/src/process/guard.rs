@@ -153,6 +153,7 @@ impl Guard {
 
 /// What stands in the table when runback is gone.
 struct Left {
+    scratch: PathBuf,
     /// `RUNBACK_COOKIE=unique.`
     prefix: Vec<u8>,
     numbers: HashSet<u64>,
@@ -162,8 +163,12 @@ struct Left {
 fn parse(table: &[u8]) -> Option<Left> {
     let unique = table.get(..HEADER)?.strip_prefix(MAGIC)?;
     let unique = unique.split(|&b| b == 0).next().filter(|u| !u.is_empty())?;
-    let mut left =
-        Left { prefix: [COOKIE.as_bytes(), b"=", unique, b"."].concat(), numbers: HashSet::new(), leaders: Vec::new() };
+    let mut left = Left {
+        scratch: super::scratch_path(std::str::from_utf8(unique).ok()?),
+        prefix: [COOKIE.as_bytes(), b"=", unique, b"."].concat(),
+        numbers: HashSet::new(),
+        leaders: Vec::new(),
+    };
     for slot in table[HEADER..].chunks_exact(SLOT) {
         let number = u64::from_le_bytes(slot[..8].try_into().ok()?);
         let pid = i32::from_le_bytes(slot[8..12].try_into().ok()?);
@@ -218,6 +223,8 @@ pub fn main() -> ! {
     if !left.numbers.is_empty() {
         left.hunt();
     }
+    // Sockets of what was killed. Most runs have none.
+    let _ = std::fs::remove_dir_all(&left.scratch);
     std::process::exit(0)
 }
 

@@ -18,7 +18,7 @@ use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -43,6 +43,23 @@ pub struct Processes {
     warn: Box<dyn Fn(&str) + Send + Sync>,
     /// Children that were killed and were not yet dead when nobody waited for them any more.
     unreaped: Mutex<Vec<(OwnedFd, Option<Slot>)>>,
+    scratch_path: PathBuf,
+    /// It was made.
+    scratch: Mutex<bool>,
+}
+
+/// Where the folder of [`Processes::scratch`] is. Always in /tmp: a socket's path has at most 107 bytes, and the guard
+/// has no environment to ask. The name cannot be guessed by others.
+pub(crate) fn scratch_path(unique: &str) -> PathBuf {
+    Path::new("/tmp").join(format!("runback-{unique}"))
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        if *self.scratch.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            let _ = std::fs::remove_dir_all(&self.scratch_path);
+        }
+    }
 }
 
 impl fmt::Debug for Processes {
@@ -74,8 +91,11 @@ impl Processes {
             })
             .collect();
         let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
+        let unique = format!("{}-{random:016x}", std::process::id());
         Arc::new(Self {
-            unique: format!("{}-{random:016x}", std::process::id()),
+            scratch_path: scratch_path(&unique),
+            scratch: Mutex::new(false),
+            unique,
             last: AtomicU64::new(0),
             environment,
             guard_command,
@@ -88,7 +108,31 @@ impl Processes {
     /// Runs a command to its end: its output goes to `watch` as it comes, and when the watch says stop, or the
     /// command's own timeout is over, its whole tree is stopped. `cwd` is where it runs unless it names a folder.
     pub async fn run(self: &Arc<Self>, command: &Command, cwd: &Path, watch: &dyn Watch) -> Result<Exit, TargetError> {
-        child::run(self, command, cwd, watch).await
+        child::run(self, command, cwd, watch, None).await
+    }
+
+    /// As [`Processes::run`], with a descriptor of the caller's (3 or higher) as standard input, so that its other
+    /// end can stay open: `command.stdin` is None then.
+    pub(crate) async fn run_with_stdin(
+        self: &Arc<Self>,
+        command: &Command,
+        cwd: &Path,
+        watch: &dyn Watch,
+        stdin: OwnedFd,
+    ) -> Result<Exit, TargetError> {
+        child::run(self, command, cwd, watch, Some(stdin)).await
+    }
+
+    /// A private folder with a short name for sockets, made when first asked for. It goes with this value, and the
+    /// guard removes it after a `kill -9`.
+    pub(crate) fn scratch(&self) -> std::io::Result<&Path> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let mut made = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*made {
+            std::fs::DirBuilder::new().mode(0o700).create(&self.scratch_path)?;
+            *made = true;
+        }
+        Ok(&self.scratch_path)
     }
 
     fn next(&self) -> u64 {
