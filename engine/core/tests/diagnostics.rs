@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use runback_core::diagnostic::{Code, Diagnostic, Severity};
-use runback_core::playbook::{lower, yaml};
+use runback_core::playbook::{self, yaml};
 use runback_core::span::{Source, SourceId};
 
 fn folder() -> PathBuf {
@@ -28,11 +28,7 @@ fn check(bytes: &[u8]) -> (String, Vec<Diagnostic>) {
         Ok(text) => text,
         Err((text, diagnostic)) => return (text, vec![*diagnostic]),
     };
-    let (node, mut diagnostics) = yaml::parse_lossy(SourceId(0), text);
-    if let Some(node) = node {
-        diagnostics.extend(lower::lower(SourceId(0), text, &node).1);
-    }
-    (text.to_owned(), diagnostics)
+    (text.to_owned(), playbook::read(SourceId(0), text).1)
 }
 
 /// Code, message, help, and each label as line:column..length, the characters that it covers, and its text.

@@ -64,13 +64,33 @@ const ON_FAILURE: [(&str, OnFailure); 3] =
 
 /// Lowers one playbook. There is a model in spite of diagnostics when the shape is usable, so that later checks
 /// can add theirs; what could not be read is left out of it, and the ids of steps are all there.
+///
+/// Holds two trees for a while; [`super::read`] does not.
 pub fn lower(source: SourceId, text: &str, node: &Node) -> (Option<Playbook>, Vec<Diagnostic>) {
+    lower_owned(source, text, node.clone())
+}
+
+/// Like [`lower`], but frees each step's part of the tree once it is lowered.
+pub(super) fn lower_owned(source: SourceId, text: &str, mut node: Node) -> (Option<Playbook>, Vec<Diagnostic>) {
     let mut lower = Lower { source, text, diagnostics: Vec::new() };
-    let playbook = lower.playbook(node);
-    lower.suspects(node);
+    let suspects = lower.suspects(&node);
+    let steps = take_list(&mut node, "steps");
+    let finally = take_list(&mut node, "finally");
+    let playbook = lower.playbook(&node, steps, finally);
     let mut diagnostics = lower.diagnostics;
+    let said: HashSet<Span> = diagnostics.iter().filter_map(|d| d.labels.first()).map(|l| l.span).collect();
+    diagnostics.extend(suspects.into_iter().filter(|d| !said.contains(&d.labels[0].span)));
     diagnostics.sort_by_key(|d| d.labels.first().map(|l| l.span));
     (playbook, diagnostics)
+}
+
+/// The items of the list under a key, which leaves an empty list there.
+fn take_list(node: &mut Node, key: &str) -> Vec<Node> {
+    let NodeValue::Map(pairs) = &mut node.value else { return Vec::new() };
+    match pairs.iter_mut().find(|(k, _)| k.as_str() == Some(key)) {
+        Some((_, Node { value: NodeValue::List(items), .. })) => std::mem::take(items),
+        _ => Vec::new(),
+    }
 }
 
 /// What one lowering carries: the text for spans, and what it has found.
@@ -81,7 +101,7 @@ struct Lower<'a> {
 }
 
 impl Lower<'_> {
-    fn playbook(&mut self, node: &Node) -> Option<Playbook> {
+    fn playbook(&mut self, node: &Node, steps: Vec<Node>, finally: Vec<Node>) -> Option<Playbook> {
         let keys = self.fields(node, &PLAYBOOK)?;
         self.language_version(&keys);
         let name = match keys.required(self, "name") {
@@ -93,13 +113,18 @@ impl Lower<'_> {
         let targets = keys.get("targets").map(|n| self.targets(n)).unwrap_or_default();
         let defaults = keys.get("defaults").map(|n| self.defaults(n)).unwrap_or_default();
         let mut ids = HashSet::new();
-        let steps = keys.required(self, "steps");
-        let usable = steps.is_some_and(|n| n.as_list().is_some());
-        let finally = keys.get("finally");
+        let usable = match keys.required(self, "steps") {
+            Some(list) if self.list(list, "steps").is_some() => {
+                self.not_empty(list, &steps);
+                true
+            }
+            _ => false,
+        };
+        keys.get("finally").and_then(|n| self.list(n, "finally"));
         // Given ids first: a made one gives way.
-        self.given_ids([steps, finally].into_iter().flatten(), &mut ids);
-        let steps = steps.map(|n| self.steps(n, "steps", "", &mut ids)).unwrap_or_default();
-        let finally = finally.map(|n| self.steps(n, "finally", "finally-", &mut ids)).unwrap_or_default();
+        self.given_ids(steps.iter().chain(&finally), &mut ids);
+        let steps = self.steps(steps, "", &mut ids);
+        let finally = self.steps(finally, "finally-", &mut ids);
         let playbook = Playbook {
             source: self.source,
             name: name.unwrap_or_else(|| Spanned::new("unnamed".to_owned(), head(self.text, node.span))),

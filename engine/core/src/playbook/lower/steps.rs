@@ -1,5 +1,6 @@
 //! `steps`, `finally` and blocks: what each step does, after what, and how it is taken back.
 
+use std::borrow::Borrow;
 use std::collections::HashSet;
 
 use super::fields::{Fields, Keys};
@@ -80,13 +81,16 @@ fn no_action() -> Action {
 impl Lower<'_> {
     /// One list of steps. `prefix` keeps the ids that are made for it apart from those of other lists of the
     /// same scope; `ids` holds the ids that the scope has.
-    pub(super) fn steps(&mut self, node: &Node, name: &str, prefix: &str, ids: &mut HashSet<String>) -> Vec<Step> {
-        let Some(items) = self.list(node, name) else { return Vec::new() };
-        if items.is_empty() && name == "steps" {
-            self.wrong_value(node.span, "`steps` is empty", None);
-        }
+    pub(super) fn steps<N: Borrow<Node>>(
+        &mut self,
+        items: impl IntoIterator<Item = N, IntoIter: ExactSizeIterator>,
+        prefix: &str,
+        ids: &mut HashSet<String>,
+    ) -> Vec<Step> {
+        let items = items.into_iter();
         let mut steps = Vec::with_capacity(items.len());
-        for (index, item) in items.iter().enumerate() {
+        for (index, item) in items.enumerate() {
+            let item = item.borrow();
             if let NodeValue::Str(text, _) = &item.value {
                 let message = "a step must be a map, not a string";
                 let help = format!("for a shell script write `- run: {}`", text.lines().next().unwrap_or_default());
@@ -100,10 +104,16 @@ impl Lower<'_> {
         steps
     }
 
-    /// Notes the ids that are given in lists of one scope, and reports those that are given twice.
-    pub(super) fn given_ids<'n>(&mut self, lists: impl Iterator<Item = &'n Node>, ids: &mut HashSet<String>) {
+    pub(super) fn not_empty(&mut self, list: &Node, items: &[Node]) {
+        if items.is_empty() {
+            self.wrong_value(list.span, "`steps` is empty", None);
+        }
+    }
+
+    /// Notes the ids that are given to steps of one scope, and reports those that are given twice.
+    pub(super) fn given_ids<'n>(&mut self, steps: impl Iterator<Item = &'n Node>, ids: &mut HashSet<String>) {
         let mut first: std::collections::HashMap<&str, Span> = std::collections::HashMap::new();
-        for item in lists.filter_map(Node::as_list).flatten() {
+        for item in steps {
             let Some(id) = item.get("id") else { continue };
             let Some(text) = id.as_str() else { continue };
             if let Some(before) = first.get(text) {
@@ -202,8 +212,12 @@ impl Lower<'_> {
         }
         if let Some(steps) = keys.get("steps") {
             let mut ids = HashSet::new();
-            self.given_ids(std::iter::once(steps), &mut ids);
-            return Action::Block(self.steps(steps, "steps", "", &mut ids));
+            let items = self.list(steps, "steps").unwrap_or_default();
+            if steps.as_list().is_some() {
+                self.not_empty(steps, items);
+            }
+            self.given_ids(items.iter(), &mut ids);
+            return Action::Block(self.steps(items, "", &mut ids));
         }
         self.uses(keys).map_or_else(no_action, Action::Uses)
     }

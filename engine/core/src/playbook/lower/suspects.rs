@@ -5,19 +5,11 @@ use crate::diagnostic::{Code, Diagnostic};
 use crate::playbook::yaml::{Node, NodeValue, Style};
 
 impl Lower<'_> {
-    /// Warns of every such value in the tree, unless something has been said about it already.
-    pub(super) fn suspects(&mut self, node: &Node) {
-        let said: std::collections::HashSet<_> =
-            self.diagnostics.iter().filter_map(|d| d.labels.first()).map(|l| l.span).collect();
+    /// A warning for every such value in the tree.
+    pub(super) fn suspects(&self, node: &Node) -> Vec<Diagnostic> {
         let mut found = Vec::new();
-        walk(node, &mut |value| {
-            if !said.contains(&value.span)
-                && let Some(diagnostic) = suspect(value, self.raw(value.span))
-            {
-                found.push(diagnostic);
-            }
-        });
-        self.diagnostics.extend(found);
+        walk(node, &mut |value| found.extend(suspect(value, self.raw(value.span))));
+        found
     }
 }
 
