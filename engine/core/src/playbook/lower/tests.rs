@@ -202,6 +202,15 @@ fn a_playbook_may_be_json() {
 }
 
 #[test]
+fn blocks_as_deep_as_yaml_allows() {
+    // A step is a list and a map; the playbook's own map and the map of the innermost step are the rest.
+    let depth = (yaml::MAX_DEPTH - 1) / 2 - 1;
+    let step = "{steps: [".repeat(depth) + "{run: echo}" + &"]}".repeat(depth);
+    let p = good(&format!("runback: 1\nname: t\nsteps: [{step}]\n"));
+    assert!(matches!(p.steps[0].action, Action::Block(_)));
+}
+
+#[test]
 fn broken_steps_keep_their_ids() {
     let text =
         "runback: 1\nname: t\nsteps:\n  - { id: a, uses: 5 }\n  - { id: b, run: \"{{\" }\n  - { id: C, needs: a }\n";
