@@ -75,6 +75,7 @@ pub(crate) struct Inputs {
     /// (TXT). Empty = any record.
     #[serde(default)]
     pub(crate) values: Vec<String>,
+    /// Whether the answer holds all of `values`, or exactly them.
     #[serde(default)]
     pub(crate) r#match: Match,
     /// True wants no such record.

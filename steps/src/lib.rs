@@ -84,4 +84,51 @@ mod tests {
         let blocks = guide.split("```yaml").skip(1).map(|rest| rest.split("```").next().unwrap_or_default());
         assert_eq!(blocks.map(accepted).sum::<usize>(), 10);
     }
+
+    /// What a person meets: a line of help, a described input each, and shapes whose errors can be told in one line.
+    #[test]
+    fn every_type_is_described_and_has_plain_schemas() {
+        let mut findings = Vec::new();
+        for step_type in super::catalog().iter() {
+            let d = step_type.descriptor();
+            assert!(d.doc.ends_with('.') && d.doc.len() < 100 && !d.doc.contains('\n'), "{}: {:?}", d.name, d.doc);
+            let schema = step_type.input_schema();
+            // Without any name of its own it is a map of the author's names, as `set` is.
+            let closed = schema["additionalProperties"] == false || schema["properties"].is_null();
+            assert!(closed, "{}: unknown inputs must be refused", d.name);
+            for (side, schema) in [("inputs", &schema), ("outputs", &step_type.output_schema())] {
+                let properties = schema["properties"].as_object().into_iter().flatten();
+                findings.extend(properties.filter_map(|(name, property)| {
+                    let described = described(schema, property);
+                    (!described).then(|| format!("{} {side}: `{name}` is not described", d.name))
+                }));
+                alternatives(schema, &mut |at| findings.push(format!("{} {side}: alternatives in {at}", d.name)));
+            }
+        }
+        assert!(findings.is_empty(), "{findings:#?}");
+    }
+
+    /// By itself, or by the type that it refers to.
+    fn described(schema: &Json, property: &Json) -> bool {
+        let referred = property["$ref"].as_str().or_else(|| property["anyOf"][0]["$ref"].as_str());
+        let referred = referred.and_then(|r| schema.pointer(r.trim_start_matches('#')));
+        property["description"].is_string() || referred.is_some_and(|r| r["description"].is_string())
+    }
+
+    /// Finds what `untagged` and `flatten` make. An optional type of its own (`anyOf` of it and null), and a list of
+    /// constants with a description each, are plain enough.
+    fn alternatives(schema: &Json, found: &mut dyn FnMut(&Json)) {
+        if let Some(map) = schema.as_object() {
+            let optional = |list: &[Json]| list.len() == 2 && list[1] == serde_json::json!({ "type": "null" });
+            let constants = |list: &[Json]| list.iter().all(|one| one.get("const").is_some());
+            for word in ["anyOf", "oneOf", "allOf", "not", "if"] {
+                let plain = |list: &Vec<Json>| optional(list) || constants(list);
+                if map.get(word).is_some_and(|alternatives| !alternatives.as_array().is_some_and(plain)) {
+                    found(schema);
+                }
+            }
+            map.values().for_each(|value| alternatives(value, found));
+        }
+        schema.as_array().into_iter().flatten().for_each(|value| alternatives(value, found));
+    }
 }

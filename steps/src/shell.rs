@@ -181,10 +181,15 @@ impl StepType for Shell {
     }
 }
 
-/// The same for every process that looks after this attempt, so that a re-attached one finds it. Beside the records
-/// of detached commands, because that place is private to the user.
+/// The same for every process that looks after this attempt, so that a re-attached one finds it. Near the records of
+/// detached commands, because that place is private to the user; not in the run's own folder there, which goes when
+/// its last record does.
 fn output_file(cx: &Cx<'_>) -> String {
-    format!("{}.output", cx.target.detached_dir(cx.run, cx.step, cx.attempt))
+    let records = cx.target.detached_dir(cx.run, cx.step, cx.attempt);
+    match records.rsplit_once('/') {
+        Some((run, name)) => format!("{run}.{name}.output"),
+        None => format!("{records}.output"),
+    }
 }
 
 async fn run(cx: &Cx<'_>, inputs: &Inputs, file: &str) -> Result<Exit, StepError> {

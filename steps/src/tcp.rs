@@ -32,8 +32,10 @@ pub(crate) enum State {
 pub(crate) struct Inputs {
     /// A name or an address.
     pub(crate) host: String,
+    /// Its TCP port.
     #[schemars(range(min = 1))]
     pub(crate) port: u16,
+    /// Whether something must listen there, or nothing may.
     #[serde(default)]
     pub(crate) state: State,
     /// Sent once connected, as it is: end it with "\r\n" where the protocol wants that.

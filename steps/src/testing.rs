@@ -193,10 +193,10 @@ impl TestTarget {
         *self.failing.lock().unwrap() = None;
     }
 
-    fn change<T>(&self, what: String, work: impl FnOnce() -> Did<T>) -> Did<T> {
+    fn change<T>(&self, what: &str, work: impl FnOnce() -> Did<T>) -> Did<T> {
         let n = {
             let mut changes = self.changes.lock().unwrap();
-            changes.push(what.clone());
+            changes.push(what.to_owned());
             changes.len() - 1
         };
         let broken = || TargetError::new(TargetErrorKind::Connection, format!("{what}: the test broke it"));
@@ -398,13 +398,12 @@ impl Target for TestTarget {
     }
 
     async fn sha256(&self, path: &str) -> Did<String> {
-        use sha2::Digest;
         let bytes = std::fs::read(path).map_err(|e| io(path, &e))?;
-        Ok(sha2::Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect())
+        Ok(crate::file::sha256_hex(&bytes))
     }
 
     async fn write(&self, path: &str, bytes: &[u8], attributes: &FileAttributes) -> Did<()> {
-        self.change(format!("write {path}"), || {
+        self.change(&format!("write {path}"), || {
             let before = std::fs::symlink_metadata(path).ok().filter(std::fs::Metadata::is_file);
             let temp = format!("{path}.test-temp");
             std::fs::write(&temp, bytes).map_err(|e| io(path, &e))?;
@@ -423,11 +422,11 @@ impl Target for TestTarget {
     }
 
     async fn set_attributes(&self, path: &str, attributes: &FileAttributes) -> Did<()> {
-        self.change(format!("set_attributes {path}"), || attribute(path, attributes))
+        self.change(&format!("set_attributes {path}"), || attribute(path, attributes))
     }
 
     async fn symlink(&self, link: &str, points_to: &str) -> Did<()> {
-        self.change(format!("symlink {link}"), || {
+        self.change(&format!("symlink {link}"), || {
             let temp = format!("{link}.test-temp");
             std::os::unix::fs::symlink(points_to, &temp).map_err(|e| io(link, &e))?;
             std::fs::rename(&temp, link).map_err(|e| {
@@ -438,7 +437,7 @@ impl Target for TestTarget {
     }
 
     async fn create_dir(&self, path: &str, mode: Option<u32>) -> Did<()> {
-        self.change(format!("create_dir {path}"), || {
+        self.change(&format!("create_dir {path}"), || {
             std::fs::create_dir(path).map_err(|e| io(path, &e))?;
             attribute(path, &FileAttributes { mode, ..FileAttributes::default() })
         })
@@ -452,11 +451,11 @@ impl Target for TestTarget {
     }
 
     async fn rename(&self, from: &str, to: &str) -> Did<()> {
-        self.change(format!("rename {from} {to}"), || std::fs::rename(from, to).map_err(|e| io(from, &e)))
+        self.change(&format!("rename {from} {to}"), || std::fs::rename(from, to).map_err(|e| io(from, &e)))
     }
 
     async fn copy(&self, from: &str, to: &str) -> Did<()> {
-        self.change(format!("copy {from} {to}"), || {
+        self.change(&format!("copy {from} {to}"), || {
             let meta = std::fs::metadata(from).map_err(|e| io(from, &e))?;
             std::fs::copy(from, to).map_err(|e| io(to, &e))?;
             let (mode, uid, gid) = (Some(meta.mode() & 0o7777), Some(meta.uid()), Some(meta.gid()));
@@ -465,15 +464,15 @@ impl Target for TestTarget {
     }
 
     async fn remove_file(&self, path: &str) -> Did<()> {
-        self.change(format!("remove_file {path}"), || gone_is_fine(path, std::fs::remove_file(path)))
+        self.change(&format!("remove_file {path}"), || gone_is_fine(path, std::fs::remove_file(path)))
     }
 
     async fn remove_dir(&self, path: &str) -> Did<()> {
-        self.change(format!("remove_dir {path}"), || gone_is_fine(path, std::fs::remove_dir(path)))
+        self.change(&format!("remove_dir {path}"), || gone_is_fine(path, std::fs::remove_dir(path)))
     }
 
     async fn remove_tree(&self, path: &str) -> Did<()> {
-        self.change(format!("remove_tree {path}"), || gone_is_fine(path, std::fs::remove_dir_all(path)))
+        self.change(&format!("remove_tree {path}"), || gone_is_fine(path, std::fs::remove_dir_all(path)))
     }
 
     async fn free_space(&self, path: &str) -> Did<u64> {
@@ -605,9 +604,9 @@ impl Lab {
                     format!("dir {:o}", meta.mode() & 0o7777)
                 } else {
                     let bytes = std::fs::read(&path).unwrap();
-                    let digest = <sha2::Sha256 as sha2::Digest>::digest(&bytes);
+                    let digest = crate::file::sha256_hex(&bytes);
                     let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned();
-                    format!("file {:o} {} {digest:?} {shown:?}", meta.mode() & 0o7777, bytes.len())
+                    format!("file {:o} {} {digest} {shown:?}", meta.mode() & 0o7777, bytes.len())
                 };
                 all.insert(name, what);
             }
@@ -669,7 +668,8 @@ impl Lab {
 
 /// Breaks an action at each of its changing operations in turn, before and after the operation did its work, and
 /// checks each time that undo (also when called twice) brings back what was there; and that acting again after the
-/// break ends as an unbroken run does. Returns how many breaks there were.
+/// break ends as an unbroken run does. Then does the same to the undo of a finished action. Returns how many breaks of
+/// the action there were.
 pub(crate) async fn break_everywhere(
     step_type: &dyn AnyStepType,
     prepare: impl Fn(&Lab),
@@ -681,6 +681,7 @@ pub(crate) async fn break_everywhere(
         lab.run(step_type, &with(&lab)).await.unwrap();
         lab.snapshot()
     };
+    break_undo_everywhere(step_type, &prepare, &with).await;
     let mut breaks = 0;
     for how in [Failing::Before, Failing::After] {
         for n in 0.. {
@@ -717,6 +718,32 @@ pub(crate) async fn break_everywhere(
         }
     }
     breaks
+}
+
+/// Breaks the undo of a finished action at each of its changing operations, and checks that the next try brings back
+/// what was there.
+async fn break_undo_everywhere(step_type: &dyn AnyStepType, prepare: impl Fn(&Lab), with: impl Fn(&Lab) -> Json) {
+    for how in [Failing::Before, Failing::After] {
+        for n in 0.. {
+            let lab = Lab::new();
+            prepare(&lab);
+            let before = lab.snapshot();
+            let with = with(&lab);
+            let ran = lab.run(step_type, &with).await.unwrap();
+            lab.target.fail_at(n, how);
+            let done = lab.target.changes.lock().unwrap().len();
+            let undone = lab.undo(step_type, &with, &ran).await;
+            let hit = lab.target.changes.lock().unwrap().len() > done + n;
+            lab.target.heal();
+            if !hit {
+                undone.unwrap();
+                assert_eq!(before, lab.snapshot());
+                break;
+            }
+            lab.undo(step_type, &with, &ran).await.unwrap();
+            assert_eq!(before, lab.snapshot(), "undo after a break of undo at {n} ({how:?})");
+        }
+    }
 }
 
 /// The same inputs for another lab: its folder stands in for the first one's.

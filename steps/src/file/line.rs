@@ -240,7 +240,7 @@ impl StepType for Line {
         }
         match (&inputs.line, inputs.state) {
             (None, State::Present) => {
-                problem("", "`line` is missing".to_owned(), Some("give the line that shall be there"))
+                problem("", "`line` is missing".to_owned(), Some("give the line that shall be there"));
             }
             (None, State::Absent) if inputs.regex.is_none() => {
                 problem("", "neither `line` nor `regex` says what to remove".to_owned(), None);

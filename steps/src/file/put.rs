@@ -295,14 +295,13 @@ fn attributes_of(left: &Outputs) -> FileAttributes {
 /// new content, or the old one with some attributes changed.
 fn differs(cx: &Cx<'_>, capture: &Capture, left: Option<&Outputs>, now: &Now) -> Option<String> {
     let Now::File { sha256, attributes: have } = now else { return Some("is gone".to_owned()) };
-    let hashes = match left {
-        Some(left) => vec![left.sha256.clone()],
-        None => {
-            let notes = cx.host.notes();
-            let noted = notes.iter().filter_map(|n| n.get("writes_sha256").and_then(Json::as_str)).map(str::to_owned);
-            let old = capture.before.iter().map(|b| b.sha256.clone());
-            [capture.planned.clone()].into_iter().chain(noted).chain(old).collect()
-        }
+    let hashes = if let Some(left) = left {
+        vec![left.sha256.clone()]
+    } else {
+        let notes = cx.host.notes();
+        let noted = notes.iter().filter_map(|n| n.get("writes_sha256").and_then(Json::as_str)).map(str::to_owned);
+        let old = capture.before.iter().map(|b| b.sha256.clone());
+        [capture.planned.clone()].into_iter().chain(noted).chain(old).collect()
     };
     if !hashes.contains(sha256) {
         return Some(format!(

@@ -240,7 +240,6 @@ async fn remove(cx: &Cx<'_>, path: &str, before: &Before, stat: &FileStat, insid
             .help("start a new run: what is there now could not be brought back")
     };
     match before {
-        Before::Absent => Err(changed()),
         Before::Link(to) if stat.link.as_ref() == Some(to) => Ok(cx.target.remove_file(path).await?),
         Before::File(file) if before::look(cx, path).await?.is(file) => match file.content.aside() {
             Some(aside) => Ok(cx.target.rename(path, aside).await?),
@@ -257,7 +256,7 @@ async fn remove(cx: &Cx<'_>, path: &str, before: &Before, stat: &FileStat, insid
         }
         Before::NotKept(_) if stat.kind == FileKind::Dir => Ok(cx.target.remove_tree(path).await?),
         Before::NotKept(_) => Ok(cx.target.remove_file(path).await?),
-        Before::Link(_) | Before::File(_) | Before::EmptyDir(_) | Before::Tree(_) => Err(changed()),
+        Before::Absent | Before::Link(_) | Before::File(_) | Before::EmptyDir(_) | Before::Tree(_) => Err(changed()),
     }
 }
 

@@ -341,7 +341,7 @@ impl StepType for Unpack {
         let stat = cx.target.stat(path).await?;
         let mut notes = Vec::new();
         match (&stat, before) {
-            (_, Before::Full) | (None, Before::Absent) => {}
+            (_, Before::Full) | (None, Before::Absent | Before::Empty(_)) => {}
             (Some(stat), _) if stat.kind != FileKind::Dir => {
                 return Err(StepError::conflict(format!("{path}: is {} now", before::kind(stat)))
                     .help("move it away, then run the rollback again"));
@@ -357,7 +357,6 @@ impl StepType for Unpack {
                 notes.push(format!("removed {path}"));
                 changed = true;
             }
-            (None, Before::Empty(_)) => {}
         }
         if let Before::Empty(was) = before
             && cx.target.stat(path).await?.is_none()
@@ -394,13 +393,11 @@ async fn switch(cx: &Cx<'_>, path: &str, beside: &Beside, hash: &str) -> Result<
 
 /// Hashes of what the step may have left.
 fn left(cx: &Cx<'_>, outputs: Option<&Outputs>) -> Vec<String> {
-    match outputs {
-        Some(outputs) => vec![outputs.tree.clone()],
-        None => {
-            let noted = |note: &Json| note.get("tree").and_then(Json::as_str).map(str::to_owned);
-            cx.host.notes().iter().filter_map(noted).collect()
-        }
+    if let Some(outputs) = outputs {
+        return vec![outputs.tree.clone()];
     }
+    let noted = |note: &Json| note.get("tree").and_then(Json::as_str).map(str::to_owned);
+    cx.host.notes().iter().filter_map(noted).collect()
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ use crate::period::Period;
 pub(crate) struct Inputs {
     /// http or https.
     pub(crate) url: String,
+    /// Of the request.
     #[serde(default)]
     pub(crate) method: Method,
     /// Sent with the request.

@@ -40,11 +40,13 @@ use crate::period::Period;
 pub(crate) struct Inputs {
     /// http or https.
     pub(crate) url: String,
+    /// Of the request.
     #[serde(default)]
     pub(crate) method: Method,
     /// Added to the URL's query; a list repeats its name.
     #[serde(default)]
     pub(crate) query: BTreeMap<String, Json>,
+    /// Sent with the request.
     #[serde(default)]
     pub(crate) headers: BTreeMap<String, String>,
     #[serde(default)]
@@ -124,6 +126,7 @@ fn mebibyte() -> u64 {
 #[derive(Debug, JsonSchema)]
 #[expect(dead_code, reason = "only its schema is used")]
 struct Fixed {
+    /// Of the answer.
     status: u16,
     /// After redirects.
     url: String,
@@ -133,6 +136,7 @@ struct Fixed {
     body: Option<String>,
     /// The body read as JSON; null when it is none.
     json: Json,
+    /// From sending the request to the end of its answer, in milliseconds.
     elapsed_ms: u64,
 }
 
