@@ -59,10 +59,11 @@ pub(super) fn lower(text: &str, scan: &Scan) -> Result<Lowered, Vec<Problem>> {
     if let Some(lowered) = plain(text, scan) {
         return Ok(lowered);
     }
-    let tree = Tree::compile(text).map_err(|e| vec![syntax(text, scan, &e)])?;
     let mut lowering =
         Lowering { text, scan, next_word: 0, frames: Vec::new(), out: Lowered::default(), problems: Vec::new() };
-    lowering.out.pieces = lowering.pieces(&tree);
+    for part in parts(text, scan) {
+        lowering.part(&part);
+    }
     if lowering.problems.is_empty() { Ok(lowering.out) } else { Err(lowering.problems) }
 }
 
@@ -112,10 +113,46 @@ fn is_plain_path(path: &str) -> bool {
         })
 }
 
+/// A part of a template that means the same by itself: whole lines outside of blocks.
+#[derive(Debug)]
+struct Part {
+    text: Range<usize>,
+    /// Indexes of its tags.
+    tags: Range<usize>,
+}
+
+/// The time that the handlebars crate takes grows with the square of the text, so it gets small parts. Blocks on
+/// lines of their own take the line end with them: parts end after one. A tilde may reach over lines: then there is
+/// one part.
+fn parts(text: &str, scan: &Scan) -> Vec<Part> {
+    let mut parts = Vec::new();
+    let (mut depth, mut part, mut end) = (0_usize, Part { text: 0..0, tags: 0..0 }, 0);
+    for (i, tag) in scan.tags.iter().enumerate() {
+        if depth == 0
+            && !scan.tildes
+            && let Some(newline) = text[end..tag.at.start].rfind('\n')
+        {
+            let cut = end + newline + 1;
+            parts.push(Part { text: part.text.start..cut, tags: part.tags.start..i });
+            part = Part { text: cut..cut, tags: i..i };
+        }
+        match tag.kind {
+            TagKind::Open => depth += 1,
+            TagKind::Close => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        end = tag.at.end;
+    }
+    parts.push(Part { text: part.text.start..text.len(), tags: part.tags.start..scan.tags.len() });
+    parts
+}
+
 /// Places what the handlebars crate could not read at the tag that it stands in.
-fn syntax(text: &str, scan: &Scan, error: &handlebars::TemplateError) -> Problem {
-    let offset = error.pos().map_or(0, |(line, column)| offset_of(text, line, column));
-    let tag = scan.tags.iter().find(|tag| offset < tag.at.end && tag.kind != TagKind::Comment).or(scan.tags.last());
+fn syntax(text: &str, scan: &Scan, part: &Part, error: &handlebars::TemplateError) -> Problem {
+    let source = &text[part.text.clone()];
+    let offset = part.text.start + error.pos().map_or(0, |(line, column)| offset_of(source, line, column));
+    let tags = &scan.tags[part.tags.clone()];
+    let tag = tags.iter().find(|tag| offset < tag.at.end && tag.kind != TagKind::Comment).or(tags.last());
     let at = tag.map_or(0..0, |tag| tag.at.clone());
     let source = &text[at.clone()];
     let problem = Problem::new(
@@ -180,6 +217,39 @@ impl Lowering<'_> {
             problem = problem.help(help);
         }
         self.problems.push(problem);
+    }
+
+    fn part(&mut self, part: &Part) {
+        let tags = &self.scan.tags[part.tags.clone()];
+        let escaped = self.scan.escapes && self.text[part.text.clone()].contains("\\{{");
+        if escaped || self.scan.tildes || tags.iter().any(|tag| tag.kind != TagKind::Expression) {
+            self.compile(part);
+            return;
+        }
+        let mut at = part.text.start;
+        for (i, tag) in (part.tags.start..).zip(tags) {
+            self.push_text(at..tag.at.start);
+            self.compile(&Part { text: tag.at.clone(), tags: i..i + 1 });
+            at = tag.at.end;
+        }
+        self.push_text(at..part.text.end);
+    }
+
+    fn push_text(&mut self, range: Range<usize>) {
+        if !range.is_empty() {
+            self.out.pieces.push(Piece::Text(self.text[range].into()));
+        }
+    }
+
+    fn compile(&mut self, part: &Part) {
+        match Tree::compile(&self.text[part.text.clone()]) {
+            Ok(tree) => {
+                self.next_word = self.scan.tags.get(part.tags.start).map_or(self.next_word, |tag| tag.words.start);
+                let pieces = self.pieces(&tree);
+                self.out.pieces.extend(pieces);
+            }
+            Err(e) => self.problems.push(syntax(self.text, self.scan, part, &e)),
+        }
     }
 
     fn pieces(&mut self, tree: &Tree) -> Vec<Piece> {

@@ -45,6 +45,8 @@ pub(super) struct Scan {
     pub(super) words: Vec<Range<usize>>,
     /// A backslash stands before some `{{`, so the text between the tags is not what is rendered.
     pub(super) escapes: bool,
+    /// Some tag takes blanks away around it.
+    pub(super) tildes: bool,
 }
 
 /// What `{{` at a byte position is.
@@ -183,7 +185,10 @@ impl Scanner<'_> {
         while let Some(b) = self.bytes.get(i) {
             match b {
                 b' ' | b'\t' | b'\n' | b'\r' => {}
-                b'~' => plain = false,
+                b'~' => {
+                    plain = false;
+                    self.out.tildes = true;
+                }
                 b'{' if !triple && sigil.is_none() => {
                     triple = true;
                     plain = false;
@@ -339,6 +344,7 @@ impl Scanner<'_> {
                 }
                 b'|' | b'=' | b'~' | b',' => {
                     words_only = false;
+                    self.out.tildes |= b == b'~';
                     i += 1;
                 }
                 _ if is_word(b) || b == b'[' => {

@@ -481,10 +481,17 @@ proptest! {
         prop_assert_eq!(parse("a{{inputs.x}}{{#if inputs.x}}{{/if}}").render(&context).unwrap(), json!(format!("a{value}")));
     }
 
-    /// The way for plain paths and the way through the handlebars crate give the same.
+    /// Read in parts or as a whole (a tilde asks for that), a template means the same.
     #[test]
-    fn both_ways_agree(parts in prop::collection::vec(prop::sample::select(vec![" ", "\n", "a", "{{inputs.name}}", "{{ inputs.count }}", "  "]), 0..8)) {
+    fn parts_mean_what_the_whole_means(parts in prop::collection::vec(prop::sample::select(vec![
+        " ", "\n", "a", "\r\n", "\t", "{{inputs.name}}", "{{ upper inputs.count }}", "  ", "{{#if inputs.name}}", "{{/if}}", "{{else}}", "{{!-- c --}}", "{{! c\n}}",
+        "{{#each inputs.hosts}}", "{{/each}}", "\\{{", "\\\\{{inputs.name}}", "{{{{raw}}}}\n{{x}}\n{{{{/raw}}}}", "\n{{#if inputs.dry}}\n", "\n{{/if}}\n",
+    ]), 0..14)) {
         let text = parts.concat();
-        prop_assert_eq!(parse(&format!("{text}.")).render(&context()).unwrap(), parse(&format!("{text}.{{{{!-- c --}}}}")).render(&context()).unwrap());
+        let whole = format!("{text}.{{{{~inputs.name}}}}");
+        if let (Ok(parted), Ok(whole)) = (Template::parse_text(&format!("{text}.")), Template::parse_text(&whole)) {
+            let parted = parted.render_string(&context()).unwrap();
+            prop_assert_eq!(parted + "web", whole.render_string(&context()).unwrap(), "{:?}", text);
+        }
     }
 }
