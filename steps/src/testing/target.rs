@@ -1,152 +1,21 @@
-//! What tests of step types stand on: a host that records, a target on a temporary directory that can be told
-//! to fail, and a lab that joins both. Knows no step type.
+//! This machine as a target, through `std`. Counts the operations that change something, and fails the one that it is
+//! told to.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
-#![expect(dead_code, reason = "families use different parts of it")]
 
-use std::collections::{BTreeMap, VecDeque};
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use runback_core::Json;
-use runback_core::progress::Progress;
-use runback_core::step::{Acted, Answer, AnyStepType, Cx, Host, InputProblem, Preview, Probe};
-use runback_core::step::{Question, StepError, Undone};
 use runback_core::target::{
     Command, Detached, DetachedState, Exit, FileAttributes, FileKind, FileStat, Stream, Target, TargetError,
     TargetErrorKind, Watch,
 };
-use tokio::sync::watch;
 
-/// Records everything that a step says, and answers what it asks.
-#[derive(Debug)]
-pub(crate) struct TestHost {
-    started: tokio::time::Instant,
-    stop: watch::Sender<bool>,
-    pub(crate) stdout: Mutex<Vec<u8>>,
-    pub(crate) stderr: Mutex<Vec<u8>>,
-    pub(crate) progress: Mutex<Vec<Progress>>,
-    pub(crate) notes: Mutex<Vec<Json>>,
-    pub(crate) questions: Mutex<Vec<Question>>,
-    /// Given in this order; a question without one is refused with an error.
-    pub(crate) answers: Mutex<VecDeque<Answer>>,
-    pub(crate) detached: Mutex<Vec<Detached>>,
-    /// What [`Host::target`] finds.
-    pub(crate) targets: Mutex<BTreeMap<String, Arc<dyn Target>>>,
-}
-
-/// The clock's reading when a test begins: 2026-01-01T00:00:00Z in milliseconds.
-pub(crate) const START_MS: u64 = 1_767_225_600_000;
-
-impl Default for TestHost {
-    fn default() -> Self {
-        Self {
-            started: tokio::time::Instant::now(),
-            stop: watch::Sender::new(false),
-            stdout: Mutex::default(),
-            stderr: Mutex::default(),
-            progress: Mutex::default(),
-            notes: Mutex::default(),
-            questions: Mutex::default(),
-            answers: Mutex::default(),
-            detached: Mutex::default(),
-            targets: Mutex::default(),
-        }
-    }
-}
-
-impl TestHost {
-    /// The attempt must stop, as by a cancel.
-    pub(crate) fn stop(&self) {
-        self.stop.send_replace(true);
-    }
-
-    pub(crate) fn answer(&self, answer: Answer) {
-        self.answers.lock().unwrap().push_back(answer);
-    }
-
-    pub(crate) fn stdout_text(&self) -> String {
-        String::from_utf8(self.stdout.lock().unwrap().clone()).unwrap()
-    }
-
-    pub(crate) fn stderr_text(&self) -> String {
-        String::from_utf8(self.stderr.lock().unwrap().clone()).unwrap()
-    }
-
-    /// The texts of all progress notices.
-    pub(crate) fn phases(&self) -> Vec<String> {
-        let of = |p: &Progress| match p {
-            Progress::Phase { text } | Progress::Percent { text, .. } => text.clone(),
-        };
-        self.progress.lock().unwrap().iter().map(of).collect()
-    }
-}
-
-#[async_trait::async_trait]
-impl Watch for TestHost {
-    fn output(&self, stream: Stream, bytes: &[u8]) {
-        let sink = match stream {
-            Stream::Stdout => &self.stdout,
-            Stream::Stderr => &self.stderr,
-        };
-        sink.lock().unwrap().extend_from_slice(bytes);
-    }
-
-    async fn stopped(&self) {
-        let mut stop = self.stop.subscribe();
-        let _ = stop.wait_for(|stopped| *stopped).await;
-    }
-
-    fn kill_grace(&self) -> Duration {
-        Duration::from_secs(10)
-    }
-}
-
-#[async_trait::async_trait]
-impl Host for TestHost {
-    /// Follows tokio's clock, so a paused one moves it.
-    fn now_ms(&self) -> u64 {
-        START_MS + self.started.elapsed().as_millis() as u64
-    }
-
-    async fn sleep(&self, duration: Duration) {
-        tokio::time::sleep(duration).await;
-    }
-
-    fn progress(&self, progress: Progress) {
-        self.progress.lock().unwrap().push(progress);
-    }
-
-    async fn ask(&self, question: Question) -> Result<Answer, StepError> {
-        self.questions.lock().unwrap().push(question);
-        let answer = self.answers.lock().unwrap().pop_front();
-        answer.ok_or_else(|| StepError::permanent("the test has no answer to this question"))
-    }
-
-    async fn note(&self, note: Json) -> Result<(), StepError> {
-        self.notes.lock().unwrap().push(note);
-        Ok(())
-    }
-
-    fn notes(&self) -> Vec<Json> {
-        self.notes.lock().unwrap().clone()
-    }
-
-    async fn started_detached(&self, detached: &Detached) -> Result<(), StepError> {
-        self.detached.lock().unwrap().push(detached.clone());
-        Ok(())
-    }
-
-    async fn target(&self, name: &str) -> Result<Arc<dyn Target>, StepError> {
-        let target = self.targets.lock().unwrap().get(name).cloned();
-        target.ok_or_else(|| StepError::permanent(format!("unknown target `{name}`")))
-    }
-}
+use super::host::TestHost;
 
 /// How an operation that the test picked fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,7 +29,7 @@ pub(crate) enum Failing {
 /// This machine through `std`. Counts operations that change something, and fails the one that it is told to.
 #[derive(Debug)]
 pub(crate) struct TestTarget {
-    base: PathBuf,
+    pub(super) base: PathBuf,
     /// False makes it behave like a remote one: no default folder, paths are taken as they are.
     pub(crate) local: bool,
     failing: Mutex<Option<(usize, Failing)>>,
@@ -173,7 +42,7 @@ pub(crate) struct TestTarget {
 type Did<T> = Result<T, TargetError>;
 
 impl TestTarget {
-    fn new(base: PathBuf) -> Self {
+    pub(super) fn new(base: PathBuf) -> Self {
         Self {
             base,
             local: true,
@@ -502,252 +371,4 @@ fn id(flag: &str, name: &str) -> Did<u32> {
         let id = String::from_utf8_lossy(&out.stdout).trim().parse().ok();
         id.ok_or_else(|| TargetError::new(TargetErrorKind::NotFound, format!("no user `{name}`")))
     })
-}
-
-/// An action that succeeded, as the engine would remember it.
-#[derive(Debug)]
-pub(crate) struct Ran {
-    pub(crate) capture: Json,
-    pub(crate) outputs: Json,
-    pub(crate) changed: bool,
-}
-
-/// A temporary folder that is the playbook's base, with a target and a host around it. The methods go through
-/// [`AnyStepType`], as the engine does, so that everything takes the way through JSON.
-#[derive(Debug)]
-pub(crate) struct Lab {
-    dir: tempfile::TempDir,
-    pub(crate) host: TestHost,
-    pub(crate) target: TestTarget,
-    pub(crate) env: BTreeMap<String, String>,
-    pub(crate) step: String,
-    pub(crate) attempt: u32,
-    pub(crate) force: bool,
-    pub(crate) detach: bool,
-    pub(crate) reattach: Option<Detached>,
-}
-
-impl Lab {
-    /// Call it inside a tokio runtime: the clock is tokio's.
-    pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        // The real path: a temporary folder behind a link would make every path of a test differ from the target's.
-        let base = dir.path().canonicalize().unwrap();
-        Self {
-            dir,
-            host: TestHost::default(),
-            target: TestTarget::new(base),
-            env: BTreeMap::new(),
-            step: "step".to_owned(),
-            attempt: 1,
-            force: false,
-            detach: false,
-            reattach: None,
-        }
-    }
-
-    pub(crate) fn cx(&self) -> Cx<'_> {
-        Cx {
-            run: "r1",
-            step: &self.step,
-            attempt: self.attempt,
-            target: &self.target,
-            env: &self.env,
-            base: &self.target.base,
-            force: self.force,
-            detach: self.detach,
-            reattach: self.reattach.as_ref(),
-            host: &self.host,
-        }
-    }
-
-    /// The absolute path of a name in the lab.
-    pub(crate) fn path(&self, name: &str) -> String {
-        self.target.base.join(name).to_string_lossy().into_owned()
-    }
-
-    pub(crate) fn put(&self, name: &str, content: impl AsRef<[u8]>) {
-        let path = self.target.base.join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, content).unwrap();
-    }
-
-    pub(crate) fn text(&self, name: &str) -> String {
-        std::fs::read_to_string(self.path(name)).unwrap()
-    }
-
-    pub(crate) fn exists(&self, name: &str) -> bool {
-        std::fs::symlink_metadata(self.path(name)).is_ok()
-    }
-
-    pub(crate) fn mode(&self, name: &str) -> u32 {
-        std::fs::metadata(self.path(name)).unwrap().mode() & 0o7777
-    }
-
-    pub(crate) fn set_mode(&self, name: &str, mode: u32) {
-        std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
-    }
-
-    /// Everything in the lab: path → kind, mode and content or link, to compare before with after.
-    pub(crate) fn snapshot(&self) -> BTreeMap<String, String> {
-        let mut all = BTreeMap::new();
-        let mut todo = vec![self.target.base.clone()];
-        while let Some(dir) = todo.pop() {
-            for entry in std::fs::read_dir(&dir).unwrap() {
-                let path = entry.unwrap().path();
-                let meta = path.symlink_metadata().unwrap();
-                let name = path.strip_prefix(&self.target.base).unwrap().to_string_lossy().into_owned();
-                let what = if meta.is_symlink() {
-                    format!("-> {}", std::fs::read_link(&path).unwrap().display())
-                } else if meta.is_dir() {
-                    todo.push(path);
-                    format!("dir {:o}", meta.mode() & 0o7777)
-                } else {
-                    let bytes = std::fs::read(&path).unwrap();
-                    let digest = crate::file::sha256_hex(&bytes);
-                    let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned();
-                    format!("file {:o} {} {digest} {shown:?}", meta.mode() & 0o7777, bytes.len())
-                };
-                all.insert(name, what);
-            }
-        }
-        all
-    }
-
-    pub(crate) fn problems(step_type: &dyn AnyStepType, with: &Json) -> Vec<InputProblem> {
-        step_type.problems(with)
-    }
-
-    /// Capture, then act.
-    pub(crate) async fn run(&self, step_type: &dyn AnyStepType, with: &Json) -> Result<Ran, StepError> {
-        let capture = self.capture(step_type, with).await?;
-        let acted = self.act(step_type, with, &capture).await?;
-        Ok(Ran { capture, outputs: acted.outputs, changed: acted.changed })
-    }
-
-    pub(crate) async fn capture(&self, step_type: &dyn AnyStepType, with: &Json) -> Result<Json, StepError> {
-        step_type.capture(&self.cx(), with).await
-    }
-
-    pub(crate) async fn act(
-        &self,
-        step_type: &dyn AnyStepType,
-        with: &Json,
-        capture: &Json,
-    ) -> Result<Acted<Json>, StepError> {
-        step_type.act(&self.cx(), with, capture).await
-    }
-
-    pub(crate) async fn preview(&self, step_type: &dyn AnyStepType, with: &Json) -> Result<Preview, StepError> {
-        step_type.preview(&self.cx(), with).await
-    }
-
-    pub(crate) async fn probe(
-        &self,
-        step_type: &dyn AnyStepType,
-        with: &Json,
-        capture: &Json,
-    ) -> Result<Probe<Json>, StepError> {
-        step_type.probe(&self.cx(), with, capture).await
-    }
-
-    pub(crate) async fn undo(&self, step_type: &dyn AnyStepType, with: &Json, ran: &Ran) -> Result<Undone, StepError> {
-        step_type.undo(&self.cx(), with, &ran.capture, Some(&ran.outputs)).await
-    }
-
-    /// The undo of an action that did not finish.
-    pub(crate) async fn undo_unfinished(
-        &self,
-        step_type: &dyn AnyStepType,
-        with: &Json,
-        capture: &Json,
-    ) -> Result<Undone, StepError> {
-        step_type.undo(&self.cx(), with, capture, None).await
-    }
-}
-
-/// Breaks an action at each of its changing operations in turn, before and after the operation did its work, and
-/// checks each time that undo (also when called twice) brings back what was there; and that acting again after the
-/// break ends as an unbroken run does. Then does the same to the undo of a finished action. Returns how many breaks of
-/// the action there were.
-pub(crate) async fn break_everywhere(
-    step_type: &dyn AnyStepType,
-    prepare: impl Fn(&Lab),
-    with: impl Fn(&Lab) -> Json,
-) -> usize {
-    let wanted = {
-        let lab = Lab::new();
-        prepare(&lab);
-        lab.run(step_type, &with(&lab)).await.unwrap();
-        lab.snapshot()
-    };
-    break_undo_everywhere(step_type, &prepare, &with).await;
-    let mut breaks = 0;
-    for how in [Failing::Before, Failing::After] {
-        for n in 0.. {
-            let lab = Lab::new();
-            prepare(&lab);
-            let before = lab.snapshot();
-            let with = with(&lab);
-            let capture = lab.capture(step_type, &with).await.unwrap();
-            assert_eq!(before, lab.snapshot(), "capture changes nothing");
-            lab.target.fail_at(n, how);
-            let acted = lab.act(step_type, &with, &capture).await;
-            let hit = lab.target.changes.lock().unwrap().len() > n;
-            lab.target.heal();
-            if !hit {
-                acted.unwrap();
-                break;
-            }
-            breaks += 1;
-            // Another attempt of the same action, on a second lab broken the same way.
-            let again = Lab::new();
-            prepare(&again);
-            let same = again.capture(step_type, &moved(&with, &lab, &again)).await.unwrap();
-            again.target.fail_at(n, how);
-            let _ = again.act(step_type, &moved(&with, &lab, &again), &same).await;
-            again.target.heal();
-            again.act(step_type, &moved(&with, &lab, &again), &same).await.unwrap();
-            assert_eq!(wanted, again.snapshot(), "acting again after break {n} ({how:?})");
-
-            lab.undo_unfinished(step_type, &with, &capture).await.unwrap();
-            assert_eq!(before, lab.snapshot(), "undo after break {n} ({how:?})");
-            let twice = lab.undo_unfinished(step_type, &with, &capture).await.unwrap();
-            assert!(!twice.changed, "a second undo has nothing to do");
-            assert_eq!(before, lab.snapshot());
-        }
-    }
-    breaks
-}
-
-/// Breaks the undo of a finished action at each of its changing operations, and checks that the next try brings back
-/// what was there.
-async fn break_undo_everywhere(step_type: &dyn AnyStepType, prepare: impl Fn(&Lab), with: impl Fn(&Lab) -> Json) {
-    for how in [Failing::Before, Failing::After] {
-        for n in 0.. {
-            let lab = Lab::new();
-            prepare(&lab);
-            let before = lab.snapshot();
-            let with = with(&lab);
-            let ran = lab.run(step_type, &with).await.unwrap();
-            lab.target.fail_at(n, how);
-            let done = lab.target.changes.lock().unwrap().len();
-            let undone = lab.undo(step_type, &with, &ran).await;
-            let hit = lab.target.changes.lock().unwrap().len() > done + n;
-            lab.target.heal();
-            if !hit {
-                undone.unwrap();
-                assert_eq!(before, lab.snapshot());
-                break;
-            }
-            lab.undo(step_type, &with, &ran).await.unwrap();
-            assert_eq!(before, lab.snapshot(), "undo after a break of undo at {n} ({how:?})");
-        }
-    }
-}
-
-/// The same inputs for another lab: its folder stands in for the first one's.
-fn moved(with: &Json, from: &Lab, to: &Lab) -> Json {
-    let text = with.to_string().replace(&from.path(""), &to.path(""));
-    serde_json::from_str(&text).unwrap()
 }
