@@ -123,6 +123,7 @@ codes! {
     YamlMergeKey "RB0110" Error "`<<` merge keys are not part of YAML 1.2."
     YamlAlias "RB0111" Error "An alias to an unknown anchor, or to itself."
     YamlUnquotedTemplate "RB0112" Error "A template that is not quoted reads as a YAML map."
+    FileUnreadable "RB0113" Error "The file cannot be read."
 
     UnknownKey "RB0201" Error "A key that is not part of the language."
     MissingKey "RB0202" Error "A key that must be there is missing."

@@ -16,7 +16,7 @@ use crate::target::{Command, Detached, Exit, Target, Watch};
 use crate::template::ValueTemplate;
 
 /// What kind of error it is, for retries and for people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
     /// Worth another try: a lost connection, 503, a lock that is held for a moment.
@@ -31,7 +31,7 @@ pub enum Class {
 }
 
 /// Why a step failed: what, why, and what to do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error, JsonSchema)]
 #[error("{message}")]
 pub struct StepError {
     pub class: Class,
@@ -198,7 +198,7 @@ pub enum OutputNames {
 }
 
 /// A question to a person, from a step that cannot go on without an answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Question {
     pub prompt: String,
     /// Fields to fill in: name → { type, description, default, … } as under a playbook's `inputs`.
@@ -222,7 +222,7 @@ fn one() -> u32 {
     1
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Answer {
     pub approved: bool,
     pub by: String,

@@ -139,7 +139,7 @@ impl Exit {
 }
 
 /// A command that outlives runback: enough to find it again after a restart.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Detached {
     /// A directory on the target that holds its pid, output and exit code, until it has been read.
     pub dir: String,

@@ -1,0 +1,59 @@
+//! `runback check`: all mistakes of playbooks in one go, without touching the world.
+
+use std::time::Instant;
+
+use clap::Args;
+use runback_core::Json;
+use serde_json::json;
+
+use super::OutputArg;
+use crate::exit::Exit;
+use crate::failure::Done;
+use crate::term::{self, GREEN, RESET};
+use crate::{diagnose, load};
+
+/// Find every mistake that can be found without running anything
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Playbooks; `-` reads one from stdin
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) output: OutputArg,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Done {
+    let catalog = runback_steps::catalog();
+    let mut all: Vec<Json> = Vec::new();
+    let (mut errors, mut warnings) = (0, 0);
+    for file in &arguments.files {
+        let started = Instant::now();
+        let checked = load::load(file, &catalog).checked;
+        errors += checked.errors();
+        warnings += checked.warnings();
+        if arguments.output.is_json() {
+            all.extend(checked.diagnostics.iter().map(|d| d.to_json(&checked.sources)));
+            continue;
+        }
+        if !checked.diagnostics.is_empty() {
+            load::eprint_diagnostics(&checked.diagnostics, &checked.sources);
+        }
+        if let (0, Some(plan)) = (checked.errors(), &checked.plan) {
+            let steps = plan.steps.len();
+            let count = diagnose::count(0, checked.warnings());
+            let took = started.elapsed().as_millis();
+            term::line(&format!("{GREEN}ok{RESET} {file}: {steps} step{}, {count} ({took} ms)", plural(steps)));
+        }
+    }
+    if arguments.output.is_json() {
+        term::json(&json!({ "diagnostics": all }));
+    } else if errors > 0 {
+        term::note(&diagnose::count(errors, warnings));
+    }
+    Ok(if errors > 0 { Exit::Usage } else { Exit::Succeeded })
+}
+
+fn plural(n: usize) -> &'static str {
+    if n == 1 { "" } else { "s" }
+}

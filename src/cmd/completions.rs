@@ -1,0 +1,23 @@
+//! `runback completions`: what a shell needs to complete the command line.
+
+use clap::{Args, CommandFactory as _};
+use clap_complete::Shell;
+
+use super::Cli;
+use crate::exit::Exit;
+use crate::failure::Done;
+use crate::term;
+
+/// Print a completion script: runback completions bash > /etc/bash_completion.d/runback
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Done {
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut Cli::command(), "runback", &mut script);
+    term::write_raw(&script);
+    Ok(Exit::Succeeded)
+}

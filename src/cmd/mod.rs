@@ -1,0 +1,84 @@
+//! The verbs: one file each, with its own arguments. What they share of the command line is here.
+
+mod check;
+mod completions;
+mod graph;
+mod plan;
+mod schema;
+mod steps;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::failure::Done;
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 succeeded, 1 failed and held, 2 usage or check error, 3 failed and rolled back cleanly,
+4 stuck (an undo failed), 5 waiting for somebody, 6 a lock or another owner is in the way, 130 cancelled.";
+
+/// Runs operational runbooks, and can run them back.
+#[derive(Debug, Parser)]
+#[command(name = "runback", version, after_help = AFTER_HELP, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    /// Where journals and logs are kept [default: $XDG_STATE_HOME/runback or ~/.local/state/runback]
+    #[arg(long, global = true, env = "RUNBACK_STATE_DIR", hide_env_values = true, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    Check(check::Arguments),
+    Plan(plan::Arguments),
+    Graph(graph::Arguments),
+    Steps(steps::Arguments),
+    Schema(schema::Arguments),
+    Completions(completions::Arguments),
+}
+
+impl Verb {
+    pub(crate) fn wants_json(&self) -> bool {
+        let format = match self {
+            Self::Check(a) => a.output.output,
+            Self::Plan(a) => a.output.output,
+            Self::Steps(a) => a.output.output,
+            Self::Graph(_) | Self::Schema(_) | Self::Completions(_) => return false,
+        };
+        format == Format::Json
+    }
+}
+
+pub(crate) fn run(cli: Cli) -> Done {
+    match cli.verb {
+        Verb::Check(a) => check::run(&a),
+        Verb::Plan(a) => plan::run(&a),
+        Verb::Graph(a) => graph::run(&a),
+        Verb::Steps(a) => steps::run(&a),
+        Verb::Schema(a) => schema::run(&a),
+        Verb::Completions(a) => completions::run(&a),
+    }
+}
+
+/// How an answer is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    #[value(aliases = ["tty", "lines"])]
+    Text,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OutputArg {
+    /// For people, or as data
+    #[arg(long, short, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
+    pub(crate) output: Format,
+}
+
+impl OutputArg {
+    pub(crate) fn is_json(&self) -> bool {
+        self.output == Format::Json
+    }
+}

@@ -1,0 +1,83 @@
+//! What goes wrong with a command line itself: what, why, and what to do, in the shape of every other message.
+
+use runback_core::Json;
+use serde_json::json;
+
+use crate::exit::Exit;
+use crate::term::{self, BOLD, CYAN, RED, RESET};
+
+/// How a verb ends: with a code, or with something to tell.
+pub(crate) type Done = Result<Exit, Failure>;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    /// Names the thing and says why.
+    pub(crate) message: String,
+    /// What to do, one line each.
+    pub(crate) help: Vec<String>,
+}
+
+impl Failure {
+    /// The command line is wrong: exit code 2.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, message: message.into(), help: Vec::new() }
+    }
+
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Failed, ..Self::usage(message) }
+    }
+
+    pub(crate) fn refused(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Refused, ..Self::usage(message) }
+    }
+
+    /// It was told already; only the code is left.
+    pub(crate) fn told(exit: Exit) -> Self {
+        Self { exit, message: String::new(), help: Vec::new() }
+    }
+
+    #[must_use]
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help.push(help.into());
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn maybe_help(self, help: Option<String>) -> Self {
+        match help {
+            Some(help) => self.help(help),
+            None => self,
+        }
+    }
+
+    pub(crate) fn print(&self, as_json: bool) {
+        if self.message.is_empty() {
+            return;
+        }
+        if as_json {
+            term::line(&self.to_json().to_string());
+        }
+        term::note(&self.text());
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("{RED}{BOLD}error{RESET}: {}", self.message);
+        for (at, line) in self.help.iter().enumerate() {
+            let word = if at == 0 { "help" } else { "    " };
+            let colon = if at == 0 { ":" } else { " " };
+            text.push_str(&format!("\n {CYAN}{word}{RESET}{colon} {line}"));
+        }
+        text
+    }
+
+    fn to_json(&self) -> Json {
+        json!({ "error": { "message": self.message, "help": self.help.join("\n") } })
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::failed(error.to_string())
+    }
+}

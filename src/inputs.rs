@@ -1,0 +1,142 @@
+//! The inputs of a run from the command line, files and the environment. What they may be is the playbook's.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use runback_core::Json;
+use runback_core::playbook::inputs::{self, Given, InputError};
+use runback_core::playbook::model::{InputDecl, InputType};
+use runback_core::playbook::yaml::{self, NodeValue};
+use runback_core::span::{Source, SourceId, Sources};
+use serde_json::{Map, json};
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::term::{self, BOLD, CYAN, RED, RESET};
+use crate::{diagnose, load};
+
+#[derive(Debug, Default, Args)]
+pub(crate) struct InputArgs {
+    /// An input of the playbook; the last one of a name wins
+    #[arg(short, long = "input", value_name = "KEY=VALUE")]
+    inputs: Vec<String>,
+
+    /// A YAML or JSON file of inputs
+    #[arg(long = "inputs", value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+/// Values by name, those of inputs marked secret apart.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Inputs {
+    pub(crate) open: Map<String, Json>,
+    pub(crate) secret: Map<String, Json>,
+}
+
+impl InputArgs {
+    /// All inputs, or everything that is wrong with them on stderr.
+    pub(crate) fn resolve(&self, decls: &[InputDecl]) -> Result<Inputs, Failure> {
+        let given = self.given(decls)?;
+        match inputs::resolve(decls, &given) {
+            Ok(values) => Ok(split(decls, values)),
+            Err(errors) => Err(tell(&errors)),
+        }
+    }
+
+    /// Like [`InputArgs::resolve`], but inputs without a value are just not there; their names come second.
+    pub(crate) fn resolve_some(&self, decls: &[InputDecl]) -> Result<(Inputs, Vec<String>), Failure> {
+        let given = self.given(decls)?;
+        let has_value = |d: &InputDecl| d.default.is_some() || given.iter().any(|(name, _)| *name == d.name.value);
+        let (known, missing): (Vec<_>, Vec<_>) = decls.iter().cloned().partition(has_value);
+        let missing = missing.into_iter().map(|d| d.name.value).collect();
+        match inputs::resolve(&known, &given) {
+            Ok(values) => Ok((split(&known, values), missing)),
+            Err(errors) => Err(tell(&errors)),
+        }
+    }
+
+    /// In rising precedence: environment, files, command line.
+    fn given(&self, decls: &[InputDecl]) -> Result<Vec<(String, Given)>, Failure> {
+        let mut given = Vec::new();
+        for decl in decls {
+            let Some(variable) = &decl.env else { continue };
+            if let Ok(value) = std::env::var(variable) {
+                given
+                    .push((decl.name.value.clone(), Given::raw(value, format!("the environment variable {variable}"))));
+            }
+        }
+        for file in &self.files {
+            given.extend(from_file(file)?);
+        }
+        for pair in &self.inputs {
+            let Some((name, value)) = pair.split_once('=') else {
+                let failure = Failure::usage(format!("-i {pair}: an input is given as key=value"));
+                return Err(failure.help(format!("write -i {pair}=…")));
+            };
+            let secret = decls.iter().any(|d| d.name.value == name && d.secret);
+            let place = if secret { format!("-i {name}=…") } else { format!("-i {pair}") };
+            given.push((name.to_owned(), Given::raw(value, place)));
+        }
+        for (name, given) in &mut given {
+            if decls.iter().any(|d| d.name.value == *name && d.input_type == InputType::Path) {
+                from_here(given);
+            }
+        }
+        Ok(given)
+    }
+}
+
+/// A relative path that is given at the start counts from the current folder.
+fn from_here(given: &mut Given) {
+    use runback_core::playbook::inputs::GivenValue;
+    let (GivenValue::Raw(text) | GivenValue::Json(Json::String(text))) = &mut given.value else { return };
+    if text.is_empty() {
+        return;
+    }
+    if let Ok(absolute) = std::path::absolute(&*text) {
+        *text = absolute.to_string_lossy().into_owned();
+    }
+}
+
+fn from_file(file: &PathBuf) -> Result<Vec<(String, Given)>, Failure> {
+    let name = file.display().to_string();
+    let cannot = |why: String| Failure::usage(format!("--inputs {name}: {why}"));
+    let bytes = std::fs::read(file).map_err(|e| cannot(format!("it cannot be read: {e}")))?;
+    let text = String::from_utf8(bytes).map_err(|_| cannot("it is not UTF-8".to_owned()))?;
+    let node = yaml::parse(SourceId(0), &text).map_err(|diagnostics| {
+        let mut sources = Sources::default();
+        sources.add(Source::new(name.as_str(), text.as_str()));
+        load::eprint_diagnostics(&diagnostics, &sources);
+        term::note(&diagnose::count(diagnostics.len(), 0));
+        Failure::told(Exit::Usage)
+    })?;
+    let NodeValue::Map(pairs) = &node.value else {
+        return Err(cannot(format!("it must hold a map of inputs, not {}", node.kind()))
+            .help("write name: value, line by line"));
+    };
+    Ok(pairs.iter().map(|(key, value)| (key.key_text(), Given::json(value.to_json(), name.as_str()))).collect())
+}
+
+fn split(decls: &[InputDecl], values: Map<String, Json>) -> Inputs {
+    let is_secret = |name: &str| decls.iter().any(|d| d.secret && d.name.value == name);
+    let (secret, open) = values.into_iter().partition(|(name, _)| is_secret(name));
+    Inputs { open, secret }
+}
+
+fn tell(errors: &[InputError]) -> Failure {
+    for error in errors {
+        let mut text = format!("{RED}{BOLD}error[{}]{RESET}: {}", error.code.name(), error.message);
+        if let Some(help) = &error.help {
+            text.push_str(&format!("\n {CYAN}help{RESET}: {help}"));
+        }
+        term::note(&text);
+    }
+    Failure::told(Exit::Usage)
+}
+
+/// The same as data, for `--output json`.
+#[expect(dead_code, reason = "the run verb")]
+fn to_json(errors: &[InputError]) -> Json {
+    let one = |e: &InputError| json!({ "code": e.code.name(), "severity": "error", "message": e.message, "help": e.help, "file": null, "labels": [] });
+    json!({ "diagnostics": errors.iter().map(one).collect::<Vec<_>>() })
+}

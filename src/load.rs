@@ -1,0 +1,154 @@
+//! A playbook from a file: its text, the texts that it includes, and what the check says of them. Also the same
+//! from a journal, where all texts are at hand and no file is read.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use runback_core::check::{self, Checked, Load};
+use runback_core::diagnostic::{Code, Diagnostic};
+use runback_core::event::{Created, PlaybookText};
+use runback_core::plan::Plan;
+use runback_core::playbook::yaml;
+use runback_core::span::{Source, SourceId, Sources, Span};
+use runback_core::step::Catalog;
+
+use crate::diagnose;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::term::{self, DIM, RESET};
+
+/// A playbook that was read and checked.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// The playbook first, then what it uses, by the names that the author gave.
+    pub(crate) texts: Vec<PlaybookText>,
+    /// The folder of the playbook, absolute.
+    pub(crate) base: PathBuf,
+    pub(crate) checked: Checked,
+}
+
+impl Loaded {
+    /// The plan, or all that is wrong on stderr. Warnings are told too, errors or not.
+    pub(crate) fn plan(&self) -> Result<Arc<Plan>, Failure> {
+        self.plan_with(&[])
+    }
+
+    /// Like [`Loaded::plan`], with more findings about the start of a run.
+    pub(crate) fn plan_with(&self, more: &[Diagnostic]) -> Result<Arc<Plan>, Failure> {
+        let all: Vec<Diagnostic> = self.checked.diagnostics.iter().chain(more).cloned().collect();
+        let errors = all.iter().filter(|d| d.severity() == runback_core::diagnostic::Severity::Error).count();
+        if errors > 0 {
+            eprint_diagnostics(&all, &self.checked.sources);
+            term::note(&format!("{}: nothing was started", diagnose::count(errors, all.len() - errors)));
+            return Err(Failure::told(Exit::Usage));
+        }
+        self.checked.plan.clone().ok_or_else(|| Failure::usage("the check gave no plan"))
+    }
+
+    /// One line about warnings, where their full text would be in the way.
+    pub(crate) fn mention_warnings(&self, file: &str) {
+        let warnings = self.checked.warnings();
+        if warnings > 0 {
+            let count = diagnose::count(0, warnings);
+            term::note(&format!("{DIM}{count} in {file}: see runback check {file}{RESET}"));
+        }
+    }
+}
+
+pub(crate) fn eprint_diagnostics(diagnostics: &[Diagnostic], sources: &Sources) {
+    term::note(diagnose::render(diagnostics, sources).trim_end_matches('\n'));
+}
+
+/// Reads and checks one file; `-` is stdin. What cannot be read is a diagnostic like any other.
+pub(crate) fn load(file: &str, catalog: &Catalog) -> Loaded {
+    let path = Path::new(file);
+    let folder = if file == "-" { None } else { path.parent() }.filter(|p| !p.as_os_str().is_empty());
+    let base = folder.unwrap_or(Path::new("."));
+    // Symlinks stay: what is beside the link is beside the playbook.
+    let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
+    let bytes = match read(file) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            let span = Span::new(SourceId(0), 0, 0);
+            let diagnostic = Diagnostic::new(Code::FileUnreadable, format!("{file} cannot be read: {error}"), span, "")
+                .maybe_help(read_help(path, &error));
+            return unreadable(file, "", base, diagnostic);
+        }
+    };
+    let text = match yaml::decode(SourceId(0), &bytes) {
+        Ok(text) => text,
+        Err((text, diagnostic)) => return unreadable(file, &text, base, *diagnostic),
+    };
+    let mut files =
+        FromFiles { base: &base, texts: vec![PlaybookText { name: file.to_owned(), text: text.to_owned() }] };
+    let checked = check::check(file, text, &mut files, catalog);
+    Loaded { texts: files.texts, checked, base }
+}
+
+fn unreadable(file: &str, text: &str, base: PathBuf, diagnostic: Diagnostic) -> Loaded {
+    let mut sources = Sources::default();
+    sources.add(Source::new(file, text));
+    let checked = Checked { sources, playbook: None, plan: None, diagnostics: vec![diagnostic] };
+    Loaded { texts: Vec::new(), base, checked }
+}
+
+fn read(file: &str) -> std::io::Result<Vec<u8>> {
+    if file == "-" {
+        let mut bytes = Vec::new();
+        std::io::stdin().lock().read_to_end(&mut bytes)?;
+        return Ok(bytes);
+    }
+    std::fs::read(file)
+}
+
+fn read_help(path: &Path, error: &std::io::Error) -> Option<String> {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            let beside = ["yaml", "yml"].iter().map(|e| path.with_extension(e)).find(|p| p.is_file() && p != path);
+            Some(match beside {
+                Some(found) => format!("did you mean {}?", found.display()),
+                None => "give the path of a playbook; relative paths count from the current folder".to_owned(),
+            })
+        }
+        std::io::ErrorKind::IsADirectory => Some(format!("name a file in it: {}/….yaml", path.display())),
+        _ => None,
+    }
+}
+
+struct FromFiles<'a> {
+    base: &'a Path,
+    texts: Vec<PlaybookText>,
+}
+
+impl Load for FromFiles<'_> {
+    fn load(&mut self, name: &str) -> Result<String, String> {
+        if let Some(known) = self.texts.iter().skip(1).find(|t| t.name == name) {
+            return Ok(known.text.clone());
+        }
+        let path = self.base.join(name);
+        let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        self.texts.push(PlaybookText { name: name.to_owned(), text: text.clone() });
+        Ok(text)
+    }
+}
+
+struct FromTexts<'a>(&'a [PlaybookText]);
+
+impl Load for FromTexts<'_> {
+    fn load(&mut self, name: &str) -> Result<String, String> {
+        let found = self.0.iter().skip(1).find(|t| t.name == name);
+        found.map(|t| t.text.clone()).ok_or_else(|| format!("the journal holds no text of {name}"))
+    }
+}
+
+/// The plan of a run that was started before, from what its journal holds.
+pub(crate) fn recompile(created: &Created, catalog: &Catalog) -> Result<Arc<Plan>, String> {
+    let first = created.texts.first().ok_or("its journal holds no playbook")?;
+    let checked = check::check(&first.name, &first.text, &mut FromTexts(&created.texts), catalog);
+    checked.plan.ok_or_else(|| {
+        let said = checked.diagnostics.iter().find(|d| d.severity() == runback_core::diagnostic::Severity::Error);
+        let said = said.map_or_else(String::new, |d| format!(": {} {}", d.code.name(), d.message));
+        format!("runback {} made it, and this one reads its playbook differently{said}", created.version)
+    })
+}

@@ -1,0 +1,127 @@
+//! Words and signs for states, times and amounts, the same in every report.
+
+use std::time::Duration;
+
+use runback_core::plan::PlanAction;
+use runback_core::step::{Access, UndoKind};
+
+use crate::term::{BLUE, CYAN, DIM, GREEN, RED, YELLOW};
+
+/// What a rollback does about a step, in one sign.
+pub(crate) fn undo_sign(action: &PlanAction) -> &'static str {
+    match (action.access, action.undo_kind()) {
+        (Access::Reads, UndoKind::None) => "·",
+        (_, UndoKind::Full) => "↶",
+        (_, UndoKind::None) => "–",
+        (_, UndoKind::Impossible) => "✗",
+    }
+}
+
+/// The sign and colour of a step's state.
+pub(crate) fn state_sign(status: &str) -> (&'static str, &'static str) {
+    match status {
+        "ready" => ("○", ""),
+        "running" => ("●", BLUE),
+        "backoff" => ("↻", YELLOW),
+        "succeeded" => ("✓", GREEN),
+        "failed" => ("✗", RED),
+        "skipped" => ("⊘", DIM),
+        "cancelled" => ("■", YELLOW),
+        "interrupted" => ("?", YELLOW),
+        "undoing" => ("↶", CYAN),
+        "undone" => ("↶", GREEN),
+        "undo-failed" => ("✗", RED),
+        "kept" => ("=", YELLOW),
+        // blocked
+        _ => ("·", DIM),
+    }
+}
+
+/// The colour of a run's state.
+pub(crate) fn run_color(status: &str) -> &'static str {
+    match status {
+        "succeeded" => GREEN,
+        "failed" | "stuck" => RED,
+        "running" => BLUE,
+        _ => YELLOW,
+    }
+}
+
+/// `0.4s`, `12s`, `3m05s`, `2h07m`, `4d03h`.
+pub(crate) fn duration(ms: u64) -> String {
+    let seconds = ms / 1000;
+    match seconds {
+        0..10 => format!("{seconds}.{}s", ms % 1000 / 100),
+        10..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d{:02}h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
+/// A configured duration as an author writes it: `10m`, `1h30m`, `500ms`.
+pub(crate) fn span(duration: Duration) -> String {
+    let ms = duration.as_millis() as u64;
+    if ms == 0 {
+        return "0s".to_owned();
+    }
+    let parts = [(ms / 3_600_000, "h"), (ms / 60_000 % 60, "m"), (ms / 1000 % 60, "s"), (ms % 1000, "ms")];
+    parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect()
+}
+
+pub(crate) fn plural(n: usize, what: &str) -> String {
+    format!("{} {what}{}", grouped(n), if n == 1 { "" } else { "s" })
+}
+
+/// `9,981`.
+pub(crate) fn grouped(n: usize) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// The local clock: `18:47:03`.
+pub(crate) fn clock(ms: u64) -> String {
+    local(ms).map_or_else(String::new, |t| t.strftime("%H:%M:%S").to_string())
+}
+
+/// The local date and clock: `2026-11-21 18:47:03`.
+pub(crate) fn date(ms: u64) -> String {
+    local(ms).map_or_else(String::new, |t| t.strftime("%Y-%m-%d %H:%M:%S").to_string())
+}
+
+fn local(ms: u64) -> Option<jiff::Zoned> {
+    let at = jiff::Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok()?;
+    Some(at.to_zoned(jiff::tz::TimeZone::system()))
+}
+
+/// Milliseconds since the epoch, for people.
+pub(crate) fn now_ms() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_short() {
+        let table =
+            [(0, "0.0s"), (450, "0.4s"), (9_990, "9.9s"), (59_999, "59s"), (185_000, "3m05s"), (7_620_000, "2h07m")];
+        for (ms, text) in table {
+            assert_eq!(duration(ms), text);
+        }
+        assert_eq!(span(Duration::from_millis(5_400_500)), "1h30m500ms");
+    }
+
+    #[test]
+    fn large_numbers_are_grouped() {
+        assert_eq!([grouped(7), grouped(1_000), grouped(1_234_567)], ["7", "1,000", "1,234,567"]);
+    }
+}
