@@ -36,6 +36,15 @@ pub(crate) fn reap(pidfd: impl AsFd) -> Option<WaitIdStatus> {
     rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options).ok().flatten()
 }
 
+fn push(argv: &mut CStrings, name: &str, word: &[u8]) -> Result<(), TargetError> {
+    if argv.push(&[word]) {
+        return Ok(());
+    }
+    let word = String::from_utf8_lossy(word);
+    let message = format!("{name}: the argument {word:?} has a NUL byte in it, which no command can take");
+    Err(TargetError::new(TargetErrorKind::Other, message))
+}
+
 /// All that an exec needs, made before anything is started.
 pub(crate) struct Prepared {
     program: CString,
@@ -59,19 +68,23 @@ impl Prepared {
         let search_path = processes.search_path(&command.env);
         let name = command.argv.first().map_or("", String::as_str);
         let own = program::find(name, search_path, &cwd)?;
+        let mut argv = CStrings::default();
+        let mut words = command.argv.iter().map(String::as_bytes);
         let program = match wrap.first() {
             None => own,
             Some(wrapper) => {
                 program::check(&own, &cwd)?;
+                // A wrapper is a shell: by its path the command is no builtin of it.
+                words.next();
+                let before = wrap.iter().map(|word| word.as_bytes()).chain([own.to_bytes()]);
+                for word in before {
+                    push(&mut argv, name, word)?;
+                }
                 program::find(wrapper, search_path, &cwd)?
             }
         };
-        let mut argv = CStrings::default();
-        for word in wrap.iter().copied().chain(command.argv.iter().map(String::as_str)) {
-            if !argv.push(&[word.as_bytes()]) {
-                let message = format!("{name}: the argument {word:?} has a NUL byte in it, which no command can take");
-                return Err(TargetError::new(TargetErrorKind::Other, message));
-            }
+        for word in words {
+            push(&mut argv, name, word)?;
         }
         let env = processes.environment(&command.env, cookie)?;
         let cwd_string = CString::new(cwd.as_os_str().as_bytes()).map_err(|_| {

@@ -399,3 +399,54 @@ pub(super) fn free_space(path: &Path) -> Did<u64> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_as_such() {
+        for (number, kind, why) in [
+            (libc::ENOSPC, TargetErrorKind::NoSpace, "no space left on the file system"),
+            (libc::EDQUOT, TargetErrorKind::NoSpace, "the disk quota is used up"),
+            (libc::EROFS, TargetErrorKind::PermissionDenied, "the file system is read-only"),
+            (libc::EIO, TargetErrorKind::Other, "Input/output error"),
+        ] {
+            let e = fail("write", Path::new("/a"), &io::Error::from_raw_os_error(number));
+            assert_eq!((e.kind, e.message), (kind, format!("cannot write /a: {why}")));
+        }
+    }
+
+    #[test]
+    fn a_failed_fill_leaves_the_old_file_and_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, "old").unwrap();
+        let full = |_: &mut File| Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        let e = replace(&path, &FileAttributes::default(), &Abandoned::default(), full).unwrap_err();
+        assert_eq!(e.kind, TargetErrorKind::NoSpace);
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_was_given_up_is_not_put_in_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let abandoned = Abandoned::default();
+        abandoned.set();
+        let e = write(&path, b"late", &FileAttributes::default(), &abandoned).unwrap_err();
+        assert_eq!(e.kind, TargetErrorKind::Cancelled);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_leftover_is_recognised_by_its_name() {
+        let temp = temp_name(Path::new("/etc/motd")).unwrap();
+        let name = temp.file_name().unwrap().to_str().unwrap().to_owned();
+        assert!(name.starts_with(&format!(".motd.runback-{}-", std::process::id())), "{name}");
+        assert_eq!(temp.parent(), Some(Path::new("/etc")));
+        assert!(temp_name(Path::new("/")).is_none());
+    }
+}
