@@ -23,7 +23,7 @@ struct Quiet;
 impl Watch for Quiet {
     fn output(&self, _: Stream, _: &[u8]) {}
     async fn stopped(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
     fn kill_grace(&self) -> Duration {
         Duration::from_secs(1)

@@ -308,7 +308,7 @@ mod tests {
     impl Watch for Deaf {
         fn output(&self, _: Stream, _: &[u8]) {}
         async fn stopped(&self) {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
         fn kill_grace(&self) -> Duration {
             Duration::ZERO

@@ -3,13 +3,12 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
 use runback_core::target::{Command, Detached, DetachedState, Stream, Target, TargetErrorKind as Kind};
 use runback_exec::target::LocalTarget;
 
-use super::{PROBE, Recorder, alive, kill, pids, script, target, until};
+use super::{Probe, Recorder, alive, kill, pids, script, target, until};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -26,17 +25,12 @@ fn nothing_left(dir: &Path) {
 async fn it_survives_a_kill_of_its_starter_and_is_found_again() {
     let dir = tempfile::tempdir().unwrap();
     let text = "echo $$ >>pids; cat; echo first; while [ ! -e go ]; do sleep 0.01; done; echo last >&2; exit 5";
-    let mut probe = std::process::Command::new(PROBE)
-        .args(["detach", dir.path().to_str().unwrap(), text])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut probe = Probe::start("detach", dir.path(), text);
     let mut line = String::new();
-    BufReader::new(probe.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    BufReader::new(probe.stdout()).read_line(&mut line).unwrap();
     let detached: Detached = serde_json::from_str(&line).unwrap();
     until("it runs", SOON, || pids(&dir.path().join("pids")).len() == 1);
-    probe.kill().unwrap();
-    probe.wait().unwrap();
+    probe.kill();
 
     let target = target(dir.path());
     assert_eq!(target.detached_state(&detached).await.unwrap(), DetachedState::Running);
@@ -65,8 +59,9 @@ async fn one_that_has_ended_long_ago_is_read_from_its_records() {
     let target = target(dir.path());
     let command = script("seq 100000; exit 1");
     let detached = start(&target, &command).await;
-    assert_eq!(target.detached_state(&detached).await.unwrap() == DetachedState::Gone, false);
-    until("its record is there", SOON, || Path::new(&detached.dir).join("exit").exists());
+    assert_ne!(target.detached_state(&detached).await.unwrap(), DetachedState::Gone);
+    let record = Path::new(&detached.dir).join("exit");
+    until("its record is there", SOON, || fs::read(&record).is_ok_and(|text| text.ends_with(b"\n")));
     // As a later process with the same pid would look: the records count, not the pid.
     let later = Detached { pid: std::process::id().cast_signed(), ..detached };
     assert_eq!(target.detached_state(&later).await.unwrap(), DetachedState::Ended);

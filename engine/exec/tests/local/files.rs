@@ -170,7 +170,9 @@ async fn no_reader_ever_sees_a_half_of_a_write() {
         p.write("file", &versions[i % 2], None).await.unwrap();
     }
     done.store(true, Ordering::Relaxed);
-    readers.into_iter().for_each(|r| r.join().unwrap());
+    for reader in readers {
+        reader.join().unwrap();
+    }
     assert_eq!(p.names(), ["file"]);
 }
 

@@ -7,7 +7,9 @@ mod detached;
 mod files;
 mod orphans;
 
+use std::io::Read;
 use std::path::Path;
+use std::process::{Child, ChildStdout, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -15,7 +17,7 @@ use runback_core::target::{Command, Stream, Watch};
 use runback_exec::process::Processes;
 use runback_exec::target::LocalTarget;
 
-/// The program of `tests/probe`.
+/// The program of `probe.rs`.
 const PROBE: &str = env!("CARGO_BIN_EXE_runback-exec-probe");
 
 /// Records output, and says stop when it has seen a word.
@@ -62,6 +64,55 @@ impl Watch for Recorder {
 
     fn kill_grace(&self) -> Duration {
         self.grace
+    }
+}
+
+/// The other process; never left behind, whatever the test does.
+struct Probe(Child);
+
+impl Probe {
+    fn start(part: &str, dir: &Path, script: &str) -> Self {
+        let mut command = std::process::Command::new(PROBE);
+        command.args([part, dir.to_str().unwrap(), script]).stdin(Stdio::null()).stdout(Stdio::piped());
+        Self(command.spawn().unwrap())
+    }
+
+    fn stdout(&mut self) -> ChildStdout {
+        self.0.stdout.take().unwrap()
+    }
+
+    /// All that it prints until nobody has its standard output any more.
+    fn finish(mut self) -> String {
+        let mut printed = String::new();
+        self.stdout().read_to_string(&mut printed).unwrap();
+        assert!(self.0.wait().unwrap().success());
+        printed.trim().to_owned()
+    }
+
+    /// With -9.
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    /// The pid of its guard, once that has its name.
+    fn guard(&self) -> i32 {
+        let pid = self.0.id();
+        let find = || {
+            let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+            let comm = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let all: Vec<i32> = children.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+            all.into_iter().find(|pid| comm(pid).trim() == "runback-guard")
+        };
+        until("the guard has its name", Duration::from_secs(20), || find().is_some());
+        find().unwrap()
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

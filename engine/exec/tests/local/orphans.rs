@@ -1,11 +1,9 @@
 //! What is left when runback is killed with -9, and what the guard does when it is not.
 
-use std::io::Read;
 use std::path::Path;
-use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use super::{PROBE, alive, kill, pids, until};
+use super::{PROBE, Probe, alive, kill, pids, until};
 
 /// The promise, and a generous bound for starting things on a busy machine.
 const GONE: Duration = Duration::from_secs(1);
@@ -21,20 +19,13 @@ const FAMILY: &str = "
     env -i sh -c 'echo $$ >>pids; exec sleep 300' &
     wait; sleep 300";
 
-fn probe(part: &str, dir: &Path, script: &str) -> Child {
-    let mut command = std::process::Command::new(PROBE);
-    command.args([part, dir.to_str().unwrap(), script]).stdin(Stdio::null()).stdout(Stdio::piped());
-    command.spawn().unwrap()
-}
-
 fn killed_leaves_nothing(part: &str) {
     let dir = tempfile::tempdir().unwrap();
-    let mut probe = probe(part, dir.path(), FAMILY);
+    let mut probe = Probe::start(part, dir.path(), FAMILY);
     let file = dir.path().join("pids");
     until("the family has started", STARTED, || pids(&file).len() == 5);
     assert!(pids(&file).into_iter().all(alive));
-    probe.kill().unwrap();
-    probe.wait().unwrap();
+    probe.kill();
     until("everything has ended", GONE, || !pids(&file).into_iter().any(alive));
 }
 
@@ -59,12 +50,11 @@ fn a_kill_at_any_moment_of_a_storm_of_commands_leaves_no_orphan() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().canonicalize().unwrap();
     for round in 0..25 {
-        let mut probe = probe("storm", &dir, "");
+        let mut probe = Probe::start("storm", &dir, "");
         until("commands run", STARTED, || inhabitants(&dir) > 2);
         // Another moment each time.
         std::thread::sleep(Duration::from_micros(round * 1_700));
-        probe.kill().unwrap();
-        probe.wait().unwrap();
+        probe.kill();
         until("everything has ended", GONE, || inhabitants(&dir) == 0);
     }
 }
@@ -73,51 +63,37 @@ fn a_kill_at_any_moment_of_a_storm_of_commands_leaves_no_orphan() {
 fn a_daemon_of_a_finished_command_is_not_ours() {
     let dir = tempfile::tempdir().unwrap();
     let daemon = "setsid sh -c 'echo $$ >>pids; exec sleep 300' >/dev/null 2>&1 &";
-    let mut probe = probe("run-then-wait", dir.path(), daemon);
+    let mut probe = Probe::start("run-then-wait", dir.path(), daemon);
     let file = dir.path().join("pids");
     until("both have started", STARTED, || !pids(&file).is_empty() && dir.path().join("waiting").exists());
-    let guard = only_guard(probe.id());
-    probe.kill().unwrap();
-    probe.wait().unwrap();
+    let guard = probe.guard();
+    probe.kill();
     until("the guard has ended", Duration::from_secs(5), || !alive(guard));
     let daemon = pids(&file)[0];
     assert!(alive(daemon), "what a finished command started on purpose stays");
     kill(daemon);
 }
 
-/// The child of the probe that is its guard.
-fn only_guard(probe: u32) -> i32 {
-    let children = std::fs::read_to_string(format!("/proc/{probe}/task/{probe}/children")).unwrap();
-    let comm = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    let all: Vec<i32> = children.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
-    all.into_iter().find(|pid| comm(pid).trim() == "runback-guard").unwrap()
-}
-
 #[test]
 fn the_guard_ends_with_us_and_holds_no_stream_open() {
     let dir = tempfile::tempdir().unwrap();
-    let mut probe = probe("children", dir.path(), "");
-    let mut printed = String::new();
-    // Its end comes only when nobody has the pipe any more.
-    probe.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
-    assert!(probe.wait().unwrap().success());
-    let guard: i32 = printed.trim().parse().unwrap();
+    let printed = Probe::start("children", dir.path(), "").finish();
+    let guard: i32 = printed.parse().unwrap();
     until("the guard has ended", Duration::from_secs(5), || !alive(guard));
 }
 
 #[test]
 fn the_guard_does_not_end_by_what_ends_us() {
     let dir = tempfile::tempdir().unwrap();
-    let mut probe = probe("run", dir.path(), "echo $$ >>pids; exec sleep 300");
+    let mut probe = Probe::start("run", dir.path(), "echo $$ >>pids; exec sleep 300");
     let file = dir.path().join("pids");
     until("it has started", STARTED, || pids(&file).len() == 1);
-    let guard = only_guard(probe.id());
+    let guard = probe.guard();
     for signal in ["TERM", "INT", "HUP", "QUIT"] {
         let status = std::process::Command::new("kill").args(["-s", signal, &guard.to_string()]).status();
         assert!(status.unwrap().success());
     }
-    probe.kill().unwrap();
-    probe.wait().unwrap();
+    probe.kill();
     until("the command has ended", GONE, || !alive(pids(&file)[0]));
 }
 
@@ -132,11 +108,8 @@ fn an_inherited_ignore_of_sigchld_loses_no_exit_code() {
 #[test]
 fn a_gigabyte_of_output_takes_no_memory() {
     let dir = tempfile::tempdir().unwrap();
-    let mut probe = probe("flood", dir.path(), "head -c 1073741824 /dev/zero");
-    let mut printed = String::new();
-    probe.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
-    assert!(probe.wait().unwrap().success());
-    let (bytes, peak) = printed.trim().split_once(' ').unwrap();
+    let printed = Probe::start("flood", dir.path(), "head -c 1073741824 /dev/zero").finish();
+    let (bytes, peak) = printed.split_once(' ').unwrap();
     assert_eq!(bytes, "1073741824");
     assert!(peak.parse::<u64>().unwrap() < 24 << 10, "{peak} KiB");
 }
@@ -144,10 +117,7 @@ fn a_gigabyte_of_output_takes_no_memory() {
 #[test]
 fn two_hundred_at_once_leak_no_descriptor() {
     let dir = tempfile::tempdir().unwrap();
-    let mut probe = probe("parallel", dir.path(), "");
-    let mut printed = String::new();
-    probe.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
-    assert!(probe.wait().unwrap().success());
-    let (before, after) = printed.trim().split_once(' ').unwrap();
+    let printed = Probe::start("parallel", dir.path(), "").finish();
+    let (before, after) = printed.split_once(' ').unwrap();
     assert_eq!(before, after);
 }

@@ -121,15 +121,12 @@ async fn launch(prepared: &Prepared, command: &Command, dir: &Path) -> Result<Pi
 
 pub(super) fn state(detached: &Detached) -> DetachedState {
     let dir = Path::new(&detached.dir);
-    if exit_record(dir).is_some() {
-        DetachedState::Ended
-    } else if alive(detached) {
-        DetachedState::Running
-    } else if exit_record(dir).is_some() {
-        // It ended between the two looks.
-        DetachedState::Ended
-    } else {
-        DetachedState::Gone
+    let running = alive(detached);
+    // In this order: the record of one that ended in between is there by now.
+    match exit_record(dir) {
+        Some(_) => DetachedState::Ended,
+        None if running => DetachedState::Running,
+        None => DetachedState::Gone,
     }
 }
 

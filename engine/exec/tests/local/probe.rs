@@ -25,7 +25,7 @@ impl Watch for Count {
         self.0.fetch_add(bytes.len(), Ordering::Relaxed);
     }
     async fn stopped(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
     fn kill_grace(&self) -> Duration {
         Duration::from_secs(1)
@@ -105,7 +105,7 @@ fn main() {
             let command = script(&args[2]).stdin("from stdin\n");
             let detached = target.start_detached(&command, &target.detached_dir("run", "step", 1)).await.unwrap();
             println!("{}", serde_json::to_string(&detached).unwrap());
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }),
         "exit-code" => {
             let exit = runtime.block_on(target.run(&script(&args[2]), &Count::default())).unwrap();
