@@ -135,7 +135,7 @@ async fn stopping_lets_it_clean_up() {
     let stopped = target(dir.path()).run(&command, &recorder).await.unwrap_err();
     assert_eq!(stopped.kind, Kind::Cancelled);
     assert_eq!(stopped.message, "sh was stopped");
-    assert!(recorder.text().starts_with("ready\ncleaned\n"), "{}", recorder.text());
+    assert_eq!(recorder.of(Stream::Stdout), b"ready\ncleaned\n");
 }
 
 #[tokio::test]
