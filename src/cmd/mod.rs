@@ -3,9 +3,13 @@
 mod check;
 mod completions;
 mod graph;
+mod logs;
 mod plan;
+mod runs;
 mod schema;
+mod show;
 mod steps;
+mod why;
 
 use std::path::PathBuf;
 
@@ -34,6 +38,10 @@ pub(crate) enum Verb {
     Check(check::Arguments),
     Plan(plan::Arguments),
     Graph(graph::Arguments),
+    Runs(runs::Arguments),
+    Show(show::Arguments),
+    Logs(logs::Arguments),
+    Why(why::Arguments),
     Steps(steps::Arguments),
     Schema(schema::Arguments),
     Completions(completions::Arguments),
@@ -45,17 +53,25 @@ impl Verb {
             Self::Check(a) => a.output.output,
             Self::Plan(a) => a.output.output,
             Self::Steps(a) => a.output.output,
-            Self::Graph(_) | Self::Schema(_) | Self::Completions(_) => return false,
+            Self::Runs(a) => a.output.output,
+            Self::Show(a) => a.output.output,
+            Self::Why(a) => a.output.output,
+            Self::Logs(_) | Self::Graph(_) | Self::Schema(_) | Self::Completions(_) => return false,
         };
         format == Format::Json
     }
 }
 
 pub(crate) fn run(cli: Cli) -> Done {
+    let dir = cli.state_dir.as_deref();
     match cli.verb {
         Verb::Check(a) => check::run(&a),
         Verb::Plan(a) => plan::run(&a),
         Verb::Graph(a) => graph::run(&a),
+        Verb::Runs(a) => runs::run(&a, dir),
+        Verb::Show(a) => show::run(&a, dir),
+        Verb::Logs(a) => logs::run(&a, dir),
+        Verb::Why(a) => why::run(&a, dir),
         Verb::Steps(a) => steps::run(&a),
         Verb::Schema(a) => schema::run(&a),
         Verb::Completions(a) => completions::run(&a),

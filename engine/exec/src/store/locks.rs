@@ -65,6 +65,16 @@ impl LockTable {
         self.waits.iter().find(|wait| wait.run == run && wait.step.as_deref() == step)
     }
 
+    /// Who is in the way of each wait of a run.
+    pub(super) fn waits_of(&self, run: &str) -> Vec<(Option<String>, InTheWay)> {
+        let own = self.waits.iter().filter(|wait| wait.run == run);
+        let blocked = own.filter_map(|wait| match self.decide(run, wait.step.as_deref(), &wait.names) {
+            Decision::Wait(blocker) => Some((wait.step.clone(), blocker)),
+            Decision::Take(_) | Decision::Deadlock(_) => None,
+        });
+        blocked.collect()
+    }
+
     /// `names` sorted and without repetition. Its own earlier wait, if there is one, has these names.
     pub(super) fn decide(&self, run: &str, step: Option<&str>, names: &[String]) -> Decision {
         let ticket = self.ticket(run, step).map_or(u64::MAX, |wait| wait.ticket);

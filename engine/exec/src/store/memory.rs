@@ -278,6 +278,19 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    async fn lock_waits(&self, run: &str) -> Result<Vec<(Option<String>, LockWaiting)>, StoreError> {
+        let inner = lock(&self.inner);
+        let words = |(step, blocker): (Option<String>, super::locks::InTheWay)| {
+            let owner = inner.owner(&blocker.run);
+            (step, LockWaiting::new(blocker, owner))
+        };
+        Ok(inner.locks.waits_of(run).into_iter().map(words).collect())
+    }
+
+    async fn owner(&self, run: &str) -> Result<Option<Owner>, StoreError> {
+        Ok(lock(&self.inner).owner(run))
+    }
+
     async fn post(&self, run: &str, request: Request) -> Result<u64, StoreError> {
         let mut inner = lock(&self.inner);
         let id = inner.requests + 1;

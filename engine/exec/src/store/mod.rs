@@ -70,6 +70,13 @@ pub trait Store: Send + Sync {
     /// Gives back all locks of the run, and its places in queues.
     async fn release_locks(&self, lease: &Lease) -> Result<(), StoreError>;
 
+    /// What the run and its steps wait for: the step (None = the run's own locks), and who is in the way. For people;
+    /// it may be over when it is read.
+    async fn lock_waits(&self, run: &str) -> Result<Vec<(Option<String>, LockWaiting)>, StoreError>;
+
+    /// Who has the run now; only while that process lives.
+    async fn owner(&self, run: &str) -> Result<Option<Owner>, StoreError>;
+
     /// Leaves a request for the run's owner, now or later; returns its number.
     async fn post(&self, run: &str, request: Request) -> Result<u64, StoreError>;
 

@@ -7,7 +7,7 @@ use rusqlite::params;
 use super::journal::signed;
 use super::writer::{Fault, Journal};
 use crate::lease::{Life, now_ms, probe};
-use crate::store::locks::{Decision, HeldName, LockTable, Wait};
+use crate::store::locks::{Decision, HeldName, InTheWay, LockTable, Wait};
 use crate::store::{Held, LockAttempt, LockWaiting, StoreError};
 
 impl Journal {
@@ -76,6 +76,11 @@ impl Journal {
     pub(super) fn release(&mut self, held: &Held) -> Result<(), Fault> {
         self.fence(held)?;
         self.forget_locks(&held.run)
+    }
+
+    /// What each wait of a run waits for, by the table as it is.
+    pub(super) fn waits_of(&self, run: &str) -> Result<Vec<(Option<String>, InTheWay)>, Fault> {
+        Ok(self.load_locks()?.waits_of(run))
     }
 
     fn forget_locks(&self, run: &str) -> Result<(), Fault> {

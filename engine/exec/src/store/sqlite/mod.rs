@@ -193,6 +193,19 @@ impl Store for SqliteStore {
         Ok(())
     }
 
+    async fn lock_waits(&self, run: &str) -> Result<Vec<(Option<String>, LockWaiting)>, StoreError> {
+        let (run, leases) = (run.to_owned(), self.layout.leases.clone());
+        let waits = self.writer.look(move |journal| journal.waits_of(&run)).await?;
+        Ok(waits.into_iter().map(|(step, blocker)| (step, LockWaiting::of(blocker, &leases))).collect())
+    }
+
+    async fn owner(&self, run: &str) -> Result<Option<Owner>, StoreError> {
+        Ok(match probe(&self.layout.leases, run) {
+            Ok(Life::Alive(owner)) => Some(owner.unwrap_or_else(|| unnamed(now_ms()))),
+            _ => None,
+        })
+    }
+
     async fn post(&self, run: &str, request: Request) -> Result<u64, StoreError> {
         let name = run.to_owned();
         let id = self.writer.write(None, move |journal| journal.post(&name, now_ms(), &request)).await?;

@@ -1,0 +1,224 @@
+//! Runs as the store has them, folded to a state for looking at: no lease is taken and nothing is written.
+
+use std::sync::Arc;
+
+use runback_core::Json;
+use runback_core::event::{Created, Event, EventBody};
+use runback_core::plan::PlanKind;
+use runback_core::scope;
+use runback_core::state::{Phase, RunState, RunStatus};
+use runback_core::step::Catalog;
+use runback_exec::lease::Owner;
+use runback_exec::store::{RunRow, Store};
+use serde_json::json;
+
+use crate::failure::Failure;
+use crate::load;
+
+/// One run, whole.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) state: RunState,
+    /// Who drives it now.
+    pub(crate) owner: Option<Owner>,
+}
+
+const CHUNK: usize = 4096;
+
+/// A run by id, unique prefix, or `last`.
+pub(crate) async fn read(store: &dyn Store, run: &str, catalog: &Catalog) -> Result<Run, Failure> {
+    let id = store.resolve(run).await?;
+    let state = fold(store, &id, catalog).await?;
+    let owner = store.owner(&id).await?;
+    Ok(Run { state, owner })
+}
+
+pub(crate) async fn created(store: &dyn Store, run: &str) -> Result<(Created, u64), Failure> {
+    let first = store.events(run, 0, 1).await?.into_iter().next();
+    match first {
+        Some(Event { at, body: EventBody::RunCreated(created), .. }) => Ok((*created, at)),
+        _ => Err(Failure::failed(format!("run {run} has no beginning in the journal"))),
+    }
+}
+
+async fn fold(store: &dyn Store, run: &str, catalog: &Catalog) -> Result<RunState, Failure> {
+    let (created, _) = created(store, run).await?;
+    let plan = load::recompile(&created, catalog).map_err(|why| other_version(run, &created, &why))?;
+    if plan.digest != created.digest {
+        return Err(other_version(run, &created, "the playbook compiles to another plan"));
+    }
+    let mut state = RunState::new(plan);
+    advance(store, run, &mut state).await?;
+    Ok(state)
+}
+
+/// Applies what the journal has got since.
+pub(crate) async fn advance(store: &dyn Store, run: &str, state: &mut RunState) -> Result<(), Failure> {
+    loop {
+        let events = store.events(run, state.last_seq, CHUNK).await?;
+        for event in &events {
+            state.apply(event).map_err(|e| {
+                Failure::failed(format!("the journal of run {run} cannot be followed: {e}"))
+                    .help("it was written by another version, or changed by hand")
+            })?;
+        }
+        if events.len() < CHUNK {
+            return Ok(());
+        }
+    }
+}
+
+pub(crate) fn other_version(run: &str, created: &Created, why: &str) -> Failure {
+    Failure::failed(format!("run {run} cannot be read: {why}")).help(format!(
+        "use runback {} for it; this is {}",
+        created.version,
+        env!("CARGO_PKG_VERSION")
+    ))
+}
+
+impl Run {
+    pub(crate) fn status(&self) -> &'static str {
+        status_word(self.state.status(), self.owner.is_some())
+    }
+
+    /// The contract of `runback show --output json`.
+    pub(crate) fn to_json(&self) -> Json {
+        let mut all = head_json(
+            self.state.run_id(),
+            self.state.created.as_deref(),
+            self.status(),
+            self.state.started_at,
+            self.state.finished_at,
+        );
+        all["outputs"] = self.state.outputs.as_deref().cloned().unwrap_or(Json::Null);
+        all["owner"] = json!(self.owner);
+        all["steps"] = self
+            .state
+            .ids()
+            .map(|id| {
+                let mut view = self.state.step_view(id);
+                // A block's and a for_each's outputs are made of their steps'.
+                if !matches!(self.state.step(id).kind, PlanKind::Action(_)) && view.status == "succeeded" {
+                    view.outputs = scope::outputs(&self.state, id).unwrap_or(Json::Null);
+                }
+                json!(view)
+            })
+            .collect();
+        all
+    }
+}
+
+/// A run that says it lives, and nobody drives: its process died.
+pub(crate) fn status_word(status: RunStatus, owned: bool) -> &'static str {
+    match status {
+        RunStatus::Running | RunStatus::RollingBack if !owned => "interrupted",
+        other => other.name(),
+    }
+}
+
+fn head_json(
+    run: &str,
+    created: Option<&Created>,
+    status: &str,
+    started_at: Option<u64>,
+    finished_at: Option<u64>,
+) -> Json {
+    json!({
+        "id": run,
+        "playbook": created.map(|c| c.playbook.as_str()),
+        "status": status,
+        "started_at": started_at,
+        "finished_at": finished_at,
+        "by": created.map(|c| c.by.as_str()),
+        "from": created.map(|c| c.from.as_str()),
+        "inputs": created.map(|c| &c.inputs),
+        "outputs": Json::Null,
+    })
+}
+
+/// A run in a list.
+#[derive(Debug)]
+pub(crate) struct Summary {
+    pub(crate) run: String,
+    pub(crate) created: Option<Created>,
+    pub(crate) status: &'static str,
+    pub(crate) created_at: u64,
+    pub(crate) started_at: Option<u64>,
+    pub(crate) finished_at: Option<u64>,
+    pub(crate) outputs: Json,
+}
+
+impl Summary {
+    /// Runs that are over say so in their head events; for the others the whole journal is folded.
+    pub(crate) async fn of(row: RunRow, store: &dyn Store, catalog: &Catalog) -> Result<Self, Failure> {
+        let mut summary = Self {
+            run: row.run,
+            created: None,
+            status: "running",
+            created_at: row.last_at,
+            started_at: None,
+            finished_at: None,
+            outputs: Json::Null,
+        };
+        let mut phase = Phase::Created;
+        for event in row.head_events {
+            match event.body {
+                EventBody::RunCreated(created) => {
+                    summary.created = Some(*created);
+                    summary.created_at = event.at;
+                }
+                EventBody::RunStarted {} => {
+                    summary.started_at = Some(event.at);
+                    phase = Phase::Running;
+                }
+                EventBody::RollbackStarted { step: None, .. } => {
+                    phase = Phase::RollingBack;
+                    summary.finished_at = None;
+                }
+                EventBody::RunResumed { .. } => {
+                    phase = Phase::Running;
+                    summary.finished_at = None;
+                }
+                EventBody::RunHeld { reason } => {
+                    phase = Phase::Held(reason);
+                    summary.finished_at = Some(event.at);
+                }
+                EventBody::RunFinished { outcome, outputs } => {
+                    phase = Phase::Finished(outcome);
+                    summary.finished_at = Some(event.at);
+                    summary.outputs = outputs;
+                }
+                _ => {}
+            }
+        }
+        let status = match phase {
+            Phase::Finished(outcome) => outcome.into(),
+            Phase::Held(_) => RunStatus::Failed,
+            _ => match fold(store, &summary.run, catalog).await {
+                Ok(state) => state.status(),
+                // A list shows what it can; `show` says why one run cannot be read.
+                Err(_) if phase == Phase::RollingBack => RunStatus::RollingBack,
+                Err(_) => RunStatus::Running,
+            },
+        };
+        summary.status = status_word(status, row.owner.is_some());
+        Ok(summary)
+    }
+
+    pub(crate) fn to_json(&self) -> Json {
+        let mut json = head_json(&self.run, self.created.as_ref(), self.status, self.started_at, self.finished_at);
+        json["outputs"] = self.outputs.clone();
+        json
+    }
+}
+
+/// The plan of a run that is there already.
+pub(crate) async fn plan_of(
+    store: &dyn Store,
+    run: &str,
+    catalog: &Catalog,
+) -> Result<(Created, Arc<runback_core::plan::Plan>), Failure> {
+    let (created, _) = created(store, run).await?;
+    let plan = load::recompile(&created, catalog).map_err(|why| other_version(run, &created, &why))?;
+    Ok((created, plan))
+}

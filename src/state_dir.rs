@@ -1,0 +1,65 @@
+//! The store of this command line: where it is, and how it is opened.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use runback_exec::store::{SqliteStore, Store, StoreError, default_state_dir};
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// `--state-dir`, `RUNBACK_STATE_DIR` (by clap), or what the platform says. Absolute.
+pub(crate) fn path(given: Option<&Path>) -> Result<PathBuf, Failure> {
+    let dir = given.filter(|d| !d.as_os_str().is_empty()).map(Path::to_owned).or_else(default_state_dir);
+    let Some(dir) = dir else {
+        let failure = Failure::usage("there is no place for the journal: neither HOME nor XDG_STATE_HOME is set");
+        return Err(failure.help("name one with --state-dir DIR or RUNBACK_STATE_DIR"));
+    };
+    std::path::absolute(&dir).map_err(|e| Failure::usage(format!("{}: {e}", dir.display())))
+}
+
+/// Opens the store, and makes it where there is none.
+pub(crate) fn open(given: Option<&Path>) -> Result<Arc<dyn Store>, Failure> {
+    Ok(Arc::new(SqliteStore::open(&path(given)?)?))
+}
+
+/// Opens a store to look into it: where there is none, none is made.
+pub(crate) fn open_existing(given: Option<&Path>) -> Result<Option<Arc<dyn Store>>, Failure> {
+    let dir = path(given)?;
+    if dir.exists() { Ok(Some(Arc::new(SqliteStore::open(&dir)?))) } else { Ok(None) }
+}
+
+/// A store that must be there, because a run of it was named.
+pub(crate) fn of_run(given: Option<&Path>, run: &str) -> Result<Arc<dyn Store>, Failure> {
+    open_existing(given)?.ok_or_else(|| {
+        let dir = path(given).map_or_else(|_| String::new(), |d| format!(" in {}", d.display()));
+        Failure::usage(format!("there is no run `{run}`: nothing was run yet{dir}"))
+            .help("check --state-dir and RUNBACK_STATE_DIR, or start one: runback run FILE")
+    })
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let exit = match &error {
+            StoreError::RunExists { .. }
+            | StoreError::UnknownRun { .. }
+            | StoreError::Ambiguous { .. }
+            | StoreError::BadRunId { .. }
+            | StoreError::NotAFolder { .. }
+            | StoreError::Newer { .. }
+            | StoreError::Older { .. } => Exit::Usage,
+            StoreError::Busy { .. } => Exit::Refused,
+            _ => Exit::Failed,
+        };
+        Failure { exit, message: error.to_string(), help: vec![error.help()] }
+    }
+}
+
+/// Runs async work on this thread. What still hangs on a blocking thread at the end is not waited for.
+pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_background();
+    result
+}
