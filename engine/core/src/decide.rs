@@ -1,6 +1,8 @@
 //! The scheduler: what to do next, as data, from the plan and the state alone. It performs nothing and
 //! remembers nothing.
 
+use std::collections::HashSet;
+
 use serde_json::json;
 
 use crate::Json;
@@ -149,19 +151,35 @@ fn start_undos(state: &RunState, now: u64, free: &mut u32, effects: &mut Vec<Eff
 }
 
 fn start_steps(state: &RunState, now: u64, free: &mut u32, effects: &mut Vec<Effect>) {
+    if state.phase == Phase::RollingBack {
+        return;
+    }
+    // Locks of attempts that run, and of those that this decision starts: steps of one run exclude each other, too.
+    let mut busy: Option<HashSet<String>> = None;
     let due = state.backoffs().filter(|(at, _)| *at <= now).map(|(_, n)| n);
     for node in due.chain(state.ready()) {
         if *free == 0 {
             return;
         }
-        if state.phase == Phase::RollingBack {
-            continue;
-        }
-        effects.push(start(state, node));
-        if matches!(effects.last(), Some(Effect::Start { .. })) {
+        let effect = start(state, node);
+        if matches!(effect, Effect::Start { .. }) {
+            if !state.step(node).locks.is_empty() {
+                let names = lock_names(state, node).unwrap_or_default();
+                let busy = busy.get_or_insert_with(|| locks_in_use(state));
+                if names.iter().any(|n| busy.contains(n)) {
+                    continue;
+                }
+                busy.extend(names);
+            }
             *free -= 1;
         }
+        effects.push(effect);
     }
+}
+
+fn locks_in_use(state: &RunState) -> HashSet<String> {
+    let locking = state.active().filter(|n| !state.step(*n).locks.is_empty());
+    locking.flat_map(|n| lock_names(state, n).unwrap_or_default()).collect()
 }
 
 fn start(state: &RunState, node: NodeId) -> Effect {
@@ -182,18 +200,20 @@ fn start(state: &RunState, node: NodeId) -> Effect {
             Err(e) => return failed(StepError::permanent(format!("`when` could not be worked out: {e}"))),
         }
     }
+    if n.status == Status::Ready && !step.locks.is_empty() {
+        match lock_names(state, node) {
+            Ok(names) if names.iter().all(|n| state.locks.contains(n)) => {}
+            Ok(names) => return Effect::TakeLocks { node, names },
+            Err(error) => return failed(error),
+        }
+    }
     match &step.kind {
         PlanKind::Block(_) => Effect::Record(EventBody::BlockStarted { step: path() }),
         PlanKind::ForEach(each) => match expand(state, node, each) {
             Ok(items) => Effect::Record(EventBody::StepExpanded { step: path(), items }),
             Err(error) => failed(error),
         },
-        PlanKind::Action(_) if step.locks.is_empty() => Effect::Start { node },
-        PlanKind::Action(_) => match lock_names(state, node) {
-            Ok(names) if names.iter().all(|n| state.locks.contains(n)) => Effect::Start { node },
-            Ok(names) => Effect::TakeLocks { node, names },
-            Err(error) => failed(error),
-        },
+        PlanKind::Action(_) => Effect::Start { node },
     }
 }
 
@@ -266,7 +286,7 @@ fn item_key(
         template.render_string(&context)
     });
     match key {
-        Ok(key) if is_key(&key) => Ok(key),
+        Ok(key) if is_key(key.as_str()) => Ok(key),
         Ok(key) => Err(StepError::permanent(format!(
             "`{key}` cannot be the key of an instance: 1 to 200 characters, none of `[]/` or control characters"
         ))),

@@ -16,6 +16,7 @@ pub mod scope;
 pub mod span;
 pub mod state;
 pub mod step;
+pub mod suggest;
 pub mod target;
 pub mod template;
 

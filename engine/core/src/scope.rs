@@ -7,7 +7,7 @@ use serde_json::{Map, json};
 
 use crate::Json;
 use crate::plan::{Binding, PlanKind, ScopeIdx};
-use crate::playbook::model::InputDecl;
+use crate::playbook::model::{InputDecl, TargetKind};
 use crate::state::{NodeId, RunState, Status};
 use crate::template::{Reference, RenderError, ValueTemplate};
 
@@ -157,6 +157,15 @@ impl View<'_> {
                 let scope = self.state.plan.scope(self.scope);
                 let value = json!({ "name": scope.playbook, "description": scope.description });
                 context.insert("playbook".to_owned(), value);
+            }
+            ("targets", Some(name)) => {
+                let members = self.state.plan.targets.iter().find(|t| *t.name == name).and_then(|t| match &t.kind {
+                    TargetKind::Group(members) => Some(members.iter().map(|m| Json::from(m.value.clone())).collect()),
+                    _ => None,
+                });
+                if let Some(members) = members {
+                    put(context, &["targets", name], Json::Array(members));
+                }
             }
             ("target", _) => {
                 context.insert("target".to_owned(), json!({ "name": self.lent.target.unwrap_or("local") }));

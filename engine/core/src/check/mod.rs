@@ -1,14 +1,20 @@
 //! From a playbook's text to a list of diagnostics and, when none of them is an error, a [`Plan`]. Reads no
 //! files itself: what it includes comes through [`Load`].
 
+mod cycle;
+mod digest;
+mod lint;
+mod place;
+mod policy;
+mod resolve;
 pub mod schema;
 
 use std::sync::Arc;
 
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::plan::Plan;
-use crate::playbook::model::Playbook;
-use crate::span::Sources;
+use crate::plan::{Edges, Plan};
+use crate::playbook;
+use crate::span::{Source, Sources};
 use crate::step::Catalog;
 
 /// Gives the texts of sub-playbooks.
@@ -32,8 +38,6 @@ impl Load for NoLoad {
 pub struct Checked {
     /// The playbook, then what it uses, in order of first use.
     pub sources: Sources,
-    /// There when the text could be read as a playbook at all.
-    pub playbook: Option<Playbook>,
     /// There when no diagnostic is an error.
     pub plan: Option<Arc<Plan>>,
     /// In the order of the file.
@@ -51,6 +55,28 @@ impl Checked {
 }
 
 /// Checks a playbook. Finds everything that can be found without touching the world.
-pub fn check(_name: &str, _text: &str, _load: &mut dyn Load, _catalog: &Catalog) -> Checked {
-    unimplemented!("in the works on branch engine")
+pub fn check(name: &str, text: &str, load: &mut dyn Load, catalog: &Catalog) -> Checked {
+    let mut sources = Sources::default();
+    let source = sources.add(Source::new(name, text));
+    let (playbook, mut diagnostics) = playbook::read(source, text);
+    let mut plan = None;
+    if let Some(playbook) = playbook {
+        let mut placed = place::Placed::new(catalog, load, sources);
+        placed.playbook(playbook);
+        resolve::resolve(&mut placed);
+        let pairs = placed.edge_pairs();
+        cycle::find(&mut placed, &pairs);
+        lint::lint(&mut placed, &pairs);
+        diagnostics.append(&mut placed.diagnostics);
+        let broken = diagnostics.iter().any(|d| d.severity() == Severity::Error);
+        let (parts, rest) = placed.finish(Edges::new, &pairs);
+        sources = rest;
+        if !broken && let Some(mut made) = parts {
+            made.digest = digest::of(&made, &sources);
+            plan = Some(Arc::new(made));
+        }
+    }
+    diagnostics.sort_by_key(|d| d.labels.first().map(|l| (l.span.source, l.span.start)));
+    diagnostics.dedup();
+    Checked { sources, plan, diagnostics }
 }

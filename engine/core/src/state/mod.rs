@@ -265,7 +265,7 @@ impl RunState {
         let mut at = node;
         while !Self::is_root(at) {
             let group = self.group(at);
-            if let (Some(item), PlanKind::ForEach(each)) = (&group.item, self.kind(group.owner)) {
+            if let (Some(item), Some(each)) = (&group.item, self.for_each(group.owner)) {
                 items.push((each.as_name.as_str(), item, group.index));
             }
             at = group.owner;

@@ -225,6 +225,11 @@ impl Node {
         self.status.name()
     }
 
+    /// Undo attempts since its rollback began.
+    pub fn undo_tries(&self) -> u32 {
+        self.undo_tries
+    }
+
     /// Nothing inside may start.
     pub fn is_halted(&self) -> bool {
         self.halted

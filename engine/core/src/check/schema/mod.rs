@@ -4,6 +4,7 @@
 //! What a template will give is not known yet, so it fits wherever its type can. Knows nothing of step types.
 
 mod compile;
+mod expressions;
 mod format;
 mod value;
 

@@ -1,0 +1,118 @@
+//! Warnings: what is allowed and most likely not meant.
+
+use crate::diagnostic::{Code, Diagnostic};
+use crate::plan::{PlanKind, PlanRollback, StepIdx};
+use crate::span::Span;
+use crate::step::{Access, UndoKind};
+use crate::template::Reference;
+
+use super::place::Placed;
+
+pub(super) fn lint(placed: &mut Placed<'_>, pairs: &[(StepIdx, StepIdx)]) {
+    unused(placed);
+    command_lines(placed);
+    points_of_no_return(placed, pairs);
+}
+
+fn unused(placed: &mut Placed<'_>) {
+    let mut found = Vec::new();
+    for (scope, note) in placed.scopes.iter().zip(&placed.scope_notes) {
+        if note.opaque {
+            // What an unknown step would use is not known.
+            continue;
+        }
+        for (decl, _) in scope.inputs.iter().zip(&note.used_inputs).filter(|(_, used)| !**used) {
+            let message = format!("nothing uses the input `{}`", decl.name.value);
+            let diagnostic = Diagnostic::new(Code::UnusedInput, message, decl.name.span, "declared here");
+            found.push(diagnostic.help(format!("use it as `inputs.{}`, or take it away", decl.name.value)));
+        }
+        for (decl, _) in scope.secrets.iter().zip(&note.used_secrets).filter(|(_, used)| !**used) {
+            let message = format!("nothing uses the secret `{}`", decl.name.value);
+            found.push(Diagnostic::new(Code::UnusedSecret, message, decl.name.span, "declared here"));
+        }
+    }
+    placed.diagnostics.append(&mut found);
+}
+
+fn command_lines(placed: &mut Placed<'_>) {
+    let mut found = Vec::new();
+    for note in &placed.notes {
+        for line in &note.lines {
+            for reference in line.template.references() {
+                if is_secret(placed, note.frame, reference) {
+                    found.push(secret_on_command_line(reference));
+                }
+            }
+            if line.script {
+                for reference in line.template.used_unquoted() {
+                    if !is_secret(placed, note.frame, reference) {
+                        found.push(unquoted(reference));
+                    }
+                }
+            }
+        }
+    }
+    placed.diagnostics.append(&mut found);
+}
+
+fn is_secret(placed: &Placed<'_>, frame: usize, reference: &Reference) -> bool {
+    match reference.path.first().map(String::as_str) {
+        Some("secrets") => true,
+        Some("inputs") => {
+            let scope = placed.notes.iter().position(|n| n.frame == frame).map(|i| placed.steps[i].scope);
+            let inputs = scope.map(|s| &placed.scopes[s.0 as usize].inputs);
+            let named = |name: &String| inputs.is_some_and(|all| all.iter().any(|i| *i.name == *name && i.secret));
+            reference.path.get(1).is_some_and(named)
+        }
+        _ => false,
+    }
+}
+
+fn secret_on_command_line(reference: &Reference) -> Diagnostic {
+    let name = reference.path.join(".");
+    let variable = reference.path.last().map_or_else(String::new, |n| n.to_uppercase().replace('-', "_"));
+    let message = format!("`{name}` goes onto a command line, where every user of the machine can see it");
+    let help = format!(
+        "hand it over in the environment: `env: {{ {variable}: \"{{{{ {name} }}}}\" }}`, and use `\"${variable}\"`"
+    );
+    Diagnostic::new(Code::SecretOnCommandLine, message, reference.span, "a secret").help(help)
+}
+
+fn unquoted(reference: &Reference) -> Diagnostic {
+    let name = reference.path.join(".");
+    let variable = reference.path.last().map_or_else(String::new, |n| n.to_uppercase().replace('-', "_"));
+    let message =
+        format!("the value of `{name}` becomes part of the script; a space or a quote in it changes what runs");
+    let help = format!(
+        "write `{{{{quote {name}}}}}`, or hand it over: `env: {{ {variable}: \"{{{{ {name} }}}}\" }}` and `\"${variable}\"`"
+    );
+    Diagnostic::new(Code::UnquotedInScript, message, reference.span, "not quoted").help(help)
+}
+
+/// A step whose effect cannot be taken back, not marked as meant, before steps that can fail.
+fn points_of_no_return(placed: &mut Placed<'_>, pairs: &[(StepIdx, StepIdx)]) {
+    let mut next: Vec<Option<StepIdx>> = vec![None; placed.steps.len()];
+    for (from, to) in pairs {
+        next[to.at()].get_or_insert(*from);
+    }
+    let mut found = Vec::new();
+    for (i, step) in placed.steps.iter().enumerate() {
+        let PlanKind::Action(action) = &step.kind else { continue };
+        let final_word = action.access == Access::Changes
+            && action.undo == UndoKind::Impossible
+            && matches!(action.rollback, PlanRollback::Auto)
+            && !step.irreversible;
+        let Some(after) = next[i].filter(|_| final_word) else { continue };
+        let message = format!(
+            "`{}` ({}) cannot be taken back, and `{}` after it can still fail",
+            step.id,
+            step.type_name(),
+            placed.steps[after.at()].id
+        );
+        let span: Span = placed.notes[i].id_span;
+        found.push(Diagnostic::new(Code::PointOfNoReturn, message, span, "the point of no return").help(
+            "move it behind what can fail, give it a `rollback:`, or say that it is meant with `irreversible: true`",
+        ));
+    }
+    placed.diagnostics.append(&mut found);
+}
