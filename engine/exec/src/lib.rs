@@ -1,5 +1,7 @@
 //! The effects of runback: the driver, the journal store, processes, targets, the clock. Knows no step type.
 
+pub mod clock;
+pub mod driver;
 pub mod lease;
 pub mod mask;
 pub mod output;

@@ -5,16 +5,14 @@ use runback_core::event::Event;
 use runback_core::progress::Progress;
 use runback_core::state::{NodeId, RunState};
 use runback_core::step::{Answer, Question};
-use runback_core::target::Stream;
 
 /// Something ephemeral about a running attempt.
 #[derive(Debug, Clone)]
 pub enum Notice<'a> {
-    /// Masked output, as it came; may hold half a line.
-    Output {
+    /// The last line of its output, masked, without escape sequences; all of it is in the attempt's log.
+    LastLine {
         node: NodeId,
-        stream: Stream,
-        bytes: &'a [u8],
+        line: &'a str,
     },
     Progress {
         node: NodeId,
@@ -65,6 +63,10 @@ pub struct Settled {
 /// A person at a terminal. Without one, nothing is asked and every method gives None.
 #[async_trait::async_trait]
 pub trait Operator: Send + Sync {
+    fn is_there(&self) -> bool {
+        true
+    }
+
     /// A step failed for good and the run would now be taken back or held.
     async fn after_failure(&self, step: &str, error: &str) -> Option<AfterFailure>;
     async fn answer(&self, step: &str, question: &Question) -> Option<Answer>;
@@ -77,6 +79,9 @@ pub struct Nobody;
 
 #[async_trait::async_trait]
 impl Operator for Nobody {
+    fn is_there(&self) -> bool {
+        false
+    }
     async fn after_failure(&self, _step: &str, _error: &str) -> Option<AfterFailure> {
         None
     }

@@ -1,0 +1,114 @@
+//! Questions to people: asked once, answered by whoever may, at most once even across restarts.
+
+use std::sync::Arc;
+
+use runback_core::decide::RUNBACK;
+use runback_core::event::EventBody;
+use runback_core::state::NodeId;
+use runback_core::step::{Answer, Question};
+use tokio::sync::oneshot;
+
+use super::{Asking, Driver, DriverError};
+
+impl Driver {
+    /// An attempt asks. What was answered before a restart counts.
+    pub(super) fn ask(
+        &mut self,
+        node: NodeId,
+        question: Question,
+        answer: oneshot::Sender<Answer>,
+    ) -> Result<(), DriverError> {
+        let attempt = self.state.node(node).attempts;
+        let step = Arc::clone(self.state.path(node));
+        let deadline = question.timeout_ms.map(|t| self.clock.now_ms() + t);
+        self.asking.insert(node, Asking { question: question.clone(), answer, deadline, declined: false });
+        self.record(EventBody::ApprovalRequested { step, attempt, question })?;
+        self.settle_question(node);
+        Ok(())
+    }
+
+    /// Somebody answered. An answer that does not count is refused with the reason.
+    pub(super) fn answered(&mut self, node: NodeId, answer: Answer) -> Result<(), DriverError> {
+        let Some(asking) = self.asking.get(&node) else { return Ok(()) };
+        let question = &asking.question;
+        let step = Arc::clone(self.state.path(node));
+        let starter = self.state.created.as_ref().is_some_and(|c| c.by == answer.by);
+        let several = question.min_approvals > 1 || !question.approvers.is_empty();
+        let self_refused = starter && several && !question.allow_self;
+        let who = answer.by.split('@').next().unwrap_or_default();
+        let named = |a: &String| *a == answer.by || a == who;
+        let stranger = !question.approvers.is_empty() && answer.by != RUNBACK && !question.approvers.iter().any(named);
+        let twice = self.state.node(node).answers().iter().any(|a| a.approved && a.by == answer.by);
+        let why = if !answer.approved {
+            None
+        } else if self_refused {
+            Some("who started the run cannot approve it (`allow_self`)")
+        } else if stranger {
+            Some("is not among the approvers")
+        } else if twice {
+            Some("has approved already")
+        } else {
+            None
+        };
+        if let Some(why) = why {
+            self.warnings.push(format!("{step}: the approval of {} does not count: {why}", answer.by));
+            return Ok(());
+        }
+        self.record(if answer.approved {
+            EventBody::ApprovalGiven { step, answer }
+        } else {
+            EventBody::ApprovalRefused { step, answer }
+        })?;
+        self.settle_question(node);
+        Ok(())
+    }
+
+    /// Lets the attempt go on when enough is known.
+    fn settle_question(&mut self, node: NodeId) {
+        let Some(asking) = self.asking.get(&node) else { return };
+        let answers = self.state.node(node).answers();
+        let refused = answers.iter().find(|a| !a.approved);
+        let enough = answers.iter().filter(|a| a.approved).count() >= asking.question.min_approvals.max(1) as usize;
+        let verdict = refused.or_else(|| answers.last().filter(|_| enough)).cloned();
+        if let Some(verdict) = verdict
+            && let Some(asking) = self.asking.remove(&node)
+        {
+            let _ = asking.answer.send(verdict);
+        }
+    }
+
+    /// Questions whose time is over answer themselves, as they were told to.
+    pub(super) fn expire_questions(&mut self) -> Result<(), DriverError> {
+        let now = self.clock.now_ms();
+        let over: Vec<_> = self
+            .asking
+            .iter()
+            .filter(|(_, a)| a.deadline.is_some_and(|d| d <= now))
+            .map(|(n, a)| (*n, a.question.approve_on_timeout, a.question.min_approvals))
+            .collect();
+        for (node, approved, wanted) in over {
+            let answer = Answer {
+                approved,
+                by: RUNBACK.to_owned(),
+                reason: Some("nobody answered in time".to_owned()),
+                fields: runback_core::Json::Null,
+            };
+            if approved && wanted > 1 {
+                // It counts for all who did not come.
+                let step = Arc::clone(self.state.path(node));
+                self.record(EventBody::ApprovalGiven { step, answer: answer.clone() })?;
+                if let Some(asking) = self.asking.remove(&node) {
+                    let _ = asking.answer.send(answer);
+                }
+            } else {
+                self.answered(node, answer)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// When the next question's time is over.
+    pub(super) fn next_question_deadline(&self) -> Option<u64> {
+        self.asking.values().filter_map(|a| a.deadline).min()
+    }
+}

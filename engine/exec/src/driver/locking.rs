@@ -1,0 +1,129 @@
+//! Named locks of a run and of its steps: asked of the store, waited for, taken again after a restart.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use runback_core::event::{CancelReason, EventBody};
+use runback_core::scope::{self, Lent};
+use runback_core::state::NodeId;
+use runback_core::step::StepError;
+
+use super::{Driver, DriverError, holder};
+use crate::reporter::{Notice, Reporter};
+use crate::store::LockAttempt;
+
+/// Steps that wait for locks, and who was said to be in the way last.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    steps: HashMap<NodeId, (Vec<String>, String)>,
+}
+
+impl Waiting {
+    pub(super) fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    pub(super) fn has(&self, node: NodeId) -> bool {
+        self.steps.contains_key(&node)
+    }
+}
+
+impl Driver {
+    /// The names under the playbook's own `locks`.
+    fn run_locks(&self) -> Result<Vec<String>, DriverError> {
+        let mut names = Vec::new();
+        for template in &self.state.plan.locks {
+            let name = scope::of_run(&self.state, template.references().iter(), Lent::default())
+                .and_then(|context| template.render_string(&context))
+                .map_err(|e| DriverError::Refused {
+                    message: format!("the name of a lock could not be worked out: {e}"),
+                    help: "see `locks` in the playbook".to_owned(),
+                })?;
+            names.push(name);
+        }
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+
+    /// Takes the run's own locks before it starts. True = they are taken.
+    pub(super) async fn lock_run(&mut self, wait: bool, io: &mut dyn Reporter) -> Result<bool, DriverError> {
+        let names = self.run_locks()?;
+        match self.engine.store.try_lock(&self.lease, None, &names).await? {
+            LockAttempt::Taken => {
+                self.record(EventBody::LockTaken { step: None, names })?;
+                Ok(true)
+            }
+            LockAttempt::Waiting(waiting) if wait => {
+                io.notice(&self.state, &Notice::LockWait { node: None, why: &holder(&waiting) });
+                Ok(false)
+            }
+            LockAttempt::Waiting(waiting) => {
+                // Refused before anything ran; the journal says so.
+                self.record(EventBody::CancelRequested { by: holder(&waiting), reason: CancelReason::Operator })?;
+                Err(DriverError::Locked { name: waiting.name, holder: waiting.run, step: waiting.step })
+            }
+            LockAttempt::Deadlock { cycle } => Err(DriverError::Deadlock { cycle }),
+        }
+    }
+
+    /// Takes again what an earlier process of this run had. True = all are taken.
+    pub(super) async fn retake_locks(&mut self, io: &mut dyn Reporter) -> Result<bool, DriverError> {
+        let names: Vec<String> = self.state.locks.iter().cloned().collect();
+        match self.engine.store.try_lock(&self.lease, None, &names).await? {
+            LockAttempt::Taken => Ok(true),
+            LockAttempt::Waiting(waiting) => {
+                io.notice(&self.state, &Notice::LockWait { node: None, why: &holder(&waiting) });
+                Ok(false)
+            }
+            LockAttempt::Deadlock { cycle } => Err(DriverError::Deadlock { cycle }),
+        }
+    }
+
+    pub(super) async fn lock_step(
+        &mut self,
+        node: NodeId,
+        names: Vec<String>,
+        io: &mut dyn Reporter,
+    ) -> Result<(), DriverError> {
+        let step = Arc::clone(self.state.path(node));
+        let attempt = self.engine.store.try_lock(&self.lease, Some(&step), &names).await?;
+        match attempt {
+            LockAttempt::Taken => {
+                self.locks.steps.remove(&node);
+                self.record(EventBody::LockTaken { step: Some(step), names })
+            }
+            LockAttempt::Waiting(waiting) => {
+                let why = holder(&waiting);
+                let before = self.locks.steps.insert(node, (names, why.clone()));
+                if before.is_none_or(|(_, said)| said != why) {
+                    io.notice(&self.state, &Notice::LockWait { node: Some(node), why: &why });
+                }
+                Ok(())
+            }
+            LockAttempt::Deadlock { cycle } => {
+                self.locks.steps.remove(&node);
+                let around: Vec<_> =
+                    cycle.iter().map(|w| format!("run {} waits for `{}` of run {}", w.run, w.name, w.holder)).collect();
+                let error = StepError::conflict(format!("its locks can never be had: {}", around.join(", ")))
+                    .help("one of these runs has to give way; this one does");
+                self.record(EventBody::StepFailed { step, error })
+            }
+        }
+    }
+
+    /// Steps that are not wanted any more leave the queue; the others ask again.
+    pub(super) async fn retry_locks(&mut self, io: &mut dyn Reporter) -> Result<(), DriverError> {
+        let waiting: Vec<_> = self.locks.steps.iter().map(|(n, (names, _))| (*n, names.clone())).collect();
+        for (node, names) in waiting {
+            if self.state.node(node).status == runback_core::state::Status::Ready {
+                self.lock_step(node, names, io).await?;
+            } else {
+                self.locks.steps.remove(&node);
+                let step = Arc::clone(self.state.path(node));
+                self.engine.store.withdraw_lock(&self.lease, Some(&step)).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,67 @@
+//! What of an event may hold a secret. Undo captures are sealed, so that they can be opened again; all else is
+//! masked for good.
+
+use runback_core::event::EventBody;
+use runback_core::step::{Answer, StepError};
+
+use crate::mask::Masker;
+
+pub(super) fn mask(masker: &Masker, body: &mut EventBody) {
+    if masker.is_empty() {
+        return;
+    }
+    match body {
+        EventBody::UndoArmed { capture, .. } => *capture = masker.seal(capture),
+        EventBody::AttemptSucceeded { outputs, .. }
+        | EventBody::StepResolved { outputs, .. }
+        | EventBody::RunFinished { outputs, .. } => masker.mask_json(outputs),
+        EventBody::StepNoted { note, .. } => masker.mask_json(note),
+        EventBody::StepExpanded { items, .. } => items.iter_mut().for_each(|i| masker.mask_json(&mut i.value)),
+        EventBody::StepFailed { error, .. }
+        | EventBody::AttemptFailed { error, .. }
+        | EventBody::UndoFailed { error, .. } => mask_error(masker, error),
+        EventBody::DoubtRaised { why, .. } => mask_text(masker, why),
+        EventBody::UndoSucceeded { note: Some(note), .. } => mask_text(masker, note),
+        EventBody::ApprovalRequested { question, .. } => {
+            mask_text(masker, &mut question.prompt);
+            masker.mask_json(&mut question.form);
+        }
+        EventBody::ApprovalGiven { answer, .. } | EventBody::ApprovalRefused { answer, .. } => {
+            mask_answer(masker, answer);
+        }
+        EventBody::ProcessStarted { .. }
+        | EventBody::UndoSucceeded { note: None, .. }
+        | EventBody::RunCreated(_)
+        | EventBody::RunStarted {}
+        | EventBody::BlockStarted { .. }
+        | EventBody::StepSkipped { .. }
+        | EventBody::AttemptStarted { .. }
+        | EventBody::AttemptInterrupted { .. }
+        | EventBody::LockTaken { .. }
+        | EventBody::CancelRequested { .. }
+        | EventBody::RollbackStarted { .. }
+        | EventBody::UndoStarted { .. }
+        | EventBody::RunHeld { .. }
+        | EventBody::RunResumed { .. } => {}
+    }
+}
+
+fn mask_text(masker: &Masker, text: &mut String) {
+    if masker.finds(text.as_bytes()) {
+        *text = masker.mask_str(text).into_owned();
+    }
+}
+
+fn mask_error(masker: &Masker, error: &mut StepError) {
+    mask_text(masker, &mut error.message);
+    for text in [&mut error.help, &mut error.command].into_iter().flatten() {
+        mask_text(masker, text);
+    }
+}
+
+fn mask_answer(masker: &Masker, answer: &mut Answer) {
+    if let Some(reason) = &mut answer.reason {
+        mask_text(masker, reason);
+    }
+    masker.mask_json(&mut answer.fields);
+}

@@ -1,0 +1,412 @@
+//! The only loop of a run: append, apply, decide, perform. It owns the run's state; nothing else changes it,
+//! and nothing happens in the world before the journal has it.
+
+mod answer;
+mod attempt;
+mod locking;
+mod masking;
+mod perform;
+mod request;
+mod turn;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use runback_core::Json;
+use runback_core::event::{Created, Event, EventBody};
+use runback_core::plan::Plan;
+use runback_core::state::{IllegalTransition, NodeId, Phase, RunState, RunStatus};
+use runback_core::step::{Answer, Question};
+use serde_json::Map;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock::Clock;
+use crate::mask::Masker;
+use crate::output::AttemptLog;
+use crate::store::{Lease, LockWait, LockWaiting, Store, StoreError};
+use crate::target::Targets;
+use attempt::{Message, Stop};
+
+/// What an attempt of this process is kept by.
+struct Running {
+    stop: Arc<Stop>,
+    log: Option<Arc<AttemptLog>>,
+    last_line: Option<String>,
+    task: tokio::task::AbortHandle,
+    /// It is a detached command: leaving the run must not end it.
+    detached: bool,
+}
+
+/// An attempt that waits for a person.
+struct Asking {
+    question: Question,
+    answer: oneshot::Sender<Answer>,
+    /// By the run's clock.
+    deadline: Option<u64>,
+    /// The operator at the terminal has been asked and did not answer.
+    declined: bool,
+}
+
+/// Why a run could not be driven.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The journal says what cannot be.
+    #[error(transparent)]
+    Illegal(#[from] IllegalTransition),
+    #[error("run {run} was made from a plan that this runback ({}) compiles differently (made by {made_by})", env!("CARGO_PKG_VERSION"))]
+    OtherPlan { run: String, made_by: String },
+    #[error("run {run} has no beginning in the store")]
+    Empty { run: String },
+    #[error("{message}")]
+    Refused { message: String, help: String },
+    #[error("the lock `{name}` is held by run {holder}")]
+    Locked { name: String, holder: String, step: Option<String> },
+    #[error("the locks of this run can never be had: {}", cycle.iter().map(|w| format!("{} waits for {} of {}", w.run, w.name, w.holder)).collect::<Vec<_>>().join(", "))]
+    Deadlock { cycle: Vec<LockWait> },
+}
+
+impl DriverError {
+    /// What to do.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::Store(e) => Some(e.help()),
+            Self::Illegal(_) => Some("the journal of this run was written by something else, or is damaged".to_owned()),
+            Self::OtherPlan { made_by, .. } => Some(format!("take it up again with runback {made_by}")),
+            Self::Empty { .. } => None,
+            Self::Refused { help, .. } => Some(help.clone()),
+            Self::Locked { holder, .. } => Some(format!("see `runback why {holder}`; or wait for it with `--wait`")),
+            Self::Deadlock { .. } => Some("cancel one of these runs".to_owned()),
+        }
+    }
+}
+
+/// What all runs of a process share.
+pub struct Engine {
+    pub store: Arc<dyn Store>,
+    /// Bytes of output that are kept of one attempt.
+    pub log_limit: u64,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("log_limit", &self.log_limit).finish_non_exhaustive()
+    }
+}
+
+/// What a run needs besides its plan and its journal: things that are never stored.
+pub struct Surroundings {
+    pub targets: Arc<dyn Targets>,
+    /// By playbook scope of the plan, name → value.
+    pub secrets: Vec<Map<String, Json>>,
+    /// Inputs marked secret.
+    pub secret_inputs: Map<String, Json>,
+    /// Knows all of the values above.
+    pub masker: Masker,
+    /// The folder of the playbook.
+    pub base: PathBuf,
+    /// user@host, for what this process does.
+    pub by: String,
+    /// The clock of simulations begins here; None = real time.
+    pub clock_at: Option<u64>,
+}
+
+impl std::fmt::Debug for Surroundings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Surroundings").field("base", &self.base).field("by", &self.by).finish_non_exhaustive()
+    }
+}
+
+/// How a run is driven.
+#[derive(Debug, Clone, Copy)]
+pub struct DriveOptions {
+    /// Wait for an approval that nobody here can give; else return with [`Ended::waiting`].
+    pub wait: bool,
+    /// Wait for the run's own locks; else refuse.
+    pub wait_for_locks: bool,
+}
+
+impl Default for DriveOptions {
+    fn default() -> Self {
+        Self { wait: true, wait_for_locks: false }
+    }
+}
+
+/// What the terminal or the server wants of a run that is being driven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// Start nothing new, stop what runs, then do as `on_failure` says.
+    Cancel,
+    /// Stop at once; the run stays resumable.
+    Leave,
+}
+
+/// How driving ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ended {
+    pub status: RunStatus,
+    /// The run is not over: it was left, or waits for a person.
+    pub left: bool,
+    pub waiting: bool,
+    pub cancelled: bool,
+}
+
+/// A run with its lease, ready to be driven.
+pub struct Driver {
+    engine: Arc<Engine>,
+    around: Surroundings,
+    base: Arc<PathBuf>,
+    run: Arc<str>,
+    lease: Lease,
+    state: RunState,
+    clock: Clock,
+    /// Applied, not yet durable.
+    batch: Vec<Event>,
+    /// Told as soon as the batch is durable.
+    acks: Vec<oneshot::Sender<()>>,
+    starts: Vec<Start>,
+    running: HashMap<NodeId, Running>,
+    asking: BTreeMap<NodeId, Asking>,
+    probing: HashSet<NodeId>,
+    tell: mpsc::UnboundedSender<Message>,
+    told: mpsc::UnboundedReceiver<Message>,
+    locks: locking::Waiting,
+    /// Locks of an earlier process are to be taken again before anything else.
+    retake: bool,
+    rollback_wanted: Option<(String, bool)>,
+    hold_wanted: Option<String>,
+    leaving: bool,
+    cancelled: bool,
+    asked_after: Option<NodeId>,
+    warnings: Vec<String>,
+    store_seen: Option<u64>,
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver").field("run", &self.run).field("phase", &self.state.phase).finish_non_exhaustive()
+    }
+}
+
+/// Something to begin in the world once the batch is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    Act(NodeId),
+    Reattach(NodeId),
+    Undo(NodeId),
+    Probe(NodeId),
+}
+
+/// What a later process wants with a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Intent {
+    Resume,
+    Rollback { force: bool },
+}
+
+impl Driver {
+    /// Records a new run. Its id must not exist.
+    pub async fn create(
+        engine: Arc<Engine>,
+        plan: Arc<Plan>,
+        mut created: Created,
+        around: Surroundings,
+    ) -> Result<Self, DriverError> {
+        around.masker.mask_json(&mut created.inputs);
+        let clock = around.clock_at.map_or_else(|| Clock::start(0), Clock::at);
+        let run: Arc<str> = created.run.as_str().into();
+        let mut state = RunState::new(plan);
+        let event = Event { seq: 1, at: clock.now_ms(), body: EventBody::RunCreated(Box::new(created)) };
+        state.apply(&event)?;
+        let lease = engine.store.create(&run, vec![event]).await?;
+        Ok(Self::new(engine, around, run, lease, state, clock))
+    }
+
+    /// The journal of a run, folded. For looking at it without owning it.
+    pub async fn fold(store: &dyn Store, run: &str, plan: Arc<Plan>) -> Result<RunState, DriverError> {
+        let mut state = RunState::new(plan);
+        loop {
+            let events = store.events(run, state.last_seq, FOLD_CHUNK).await?;
+            let more = events.len() == FOLD_CHUNK;
+            for event in &events {
+                state.apply(event)?;
+            }
+            if !more {
+                return Ok(state);
+            }
+        }
+    }
+
+    /// What a run was made from.
+    pub async fn created(store: &dyn Store, run: &str) -> Result<Created, DriverError> {
+        let first = store.events(run, 0, 1).await?;
+        match first.into_iter().next().map(|e| e.body) {
+            Some(EventBody::RunCreated(created)) => Ok(*created),
+            _ => Err(DriverError::Empty { run: run.to_owned() }),
+        }
+    }
+
+    /// Takes an existing run up: its lease, its journal, and what became of the attempts that were running.
+    pub async fn open(
+        engine: Arc<Engine>,
+        run: &str,
+        plan: Arc<Plan>,
+        around: Surroundings,
+        intent: Intent,
+    ) -> Result<Self, DriverError> {
+        let lease = engine.store.acquire(run).await?;
+        let state = Self::fold(engine.store.as_ref(), run, Arc::clone(&plan)).await?;
+        let Some(created) = state.created.clone() else { return Err(DriverError::Empty { run: run.to_owned() }) };
+        if created.digest != plan.digest {
+            let made_by = created.version.clone();
+            return Err(DriverError::OtherPlan { run: run.to_owned(), made_by });
+        }
+        let clock = around.clock_at.map_or_else(|| Clock::start(state.last_at), Clock::at);
+        let mut driver = Self::new(engine, around, run.into(), lease, state, clock);
+        driver.take_up(intent).await?;
+        Ok(driver)
+    }
+
+    fn new(
+        engine: Arc<Engine>,
+        around: Surroundings,
+        run: Arc<str>,
+        lease: Lease,
+        state: RunState,
+        clock: Clock,
+    ) -> Self {
+        let (tell, told) = mpsc::unbounded_channel();
+        let base = Arc::new(around.base.clone());
+        Self {
+            engine,
+            around,
+            base,
+            run,
+            lease,
+            state,
+            clock,
+            batch: Vec::new(),
+            acks: Vec::new(),
+            starts: Vec::new(),
+            running: HashMap::new(),
+            asking: BTreeMap::new(),
+            probing: HashSet::new(),
+            tell,
+            told,
+            locks: locking::Waiting::default(),
+            retake: false,
+            rollback_wanted: None,
+            hold_wanted: None,
+            leaving: false,
+            cancelled: false,
+            asked_after: None,
+            warnings: Vec::new(),
+            store_seen: None,
+        }
+    }
+
+    async fn take_up(&mut self, intent: Intent) -> Result<(), DriverError> {
+        if let Intent::Rollback { .. } = intent
+            && let Phase::Finished(runback_core::event::Outcome::RolledBack) = self.state.phase
+        {
+            let message = format!("run {} is rolled back already", self.run);
+            return Err(DriverError::Refused { message, help: format!("see `runback show {}`", self.run) });
+        }
+        if intent == Intent::Resume
+            && let Phase::Finished(outcome) = self.state.phase
+            && !matches!(outcome, runback_core::event::Outcome::Failed | runback_core::event::Outcome::Stuck)
+        {
+            let message = format!("run {} is over: {outcome}", self.run);
+            let help =
+                format!("start it anew with `runback run`, or take it back with `runback rollback {}`", self.run);
+            return Err(DriverError::Refused { message, help });
+        }
+        let active: Vec<_> = self.state.active().collect();
+        for node in active {
+            let alive = self.find_detached(node).await;
+            let path = Arc::clone(self.state.path(node));
+            if alive {
+                self.starts.push(Start::Reattach(node));
+            } else {
+                let attempt = self.state.node(node).attempts;
+                self.record(EventBody::AttemptInterrupted { step: path, attempt })?;
+            }
+        }
+        for node in self.state.active_undos().collect::<Vec<_>>() {
+            let attempt = self.state.node(node).undo_attempts;
+            let step = Arc::clone(self.state.path(node));
+            self.record(EventBody::AttemptInterrupted { step, attempt })?;
+        }
+        match intent {
+            Intent::Resume => {
+                let by = self.around.by.clone();
+                self.record(EventBody::RunResumed { by })?;
+            }
+            Intent::Rollback { force } => self.rollback_wanted = Some((self.around.by.clone(), force)),
+        }
+        self.retake = !self.state.locks.is_empty();
+        Ok(())
+    }
+
+    /// Whether the detached command of an attempt runs, or has left its exit record.
+    async fn find_detached(&self, node: NodeId) -> bool {
+        let Some(detached) = self.state.node(node).detached() else { return false };
+        let Ok(target) = self.target_of(node) else { return false };
+        matches!(
+            target.detached_state(detached).await,
+            Ok(runback_core::target::DetachedState::Running | runback_core::target::DetachedState::Ended)
+        )
+    }
+
+    pub fn state(&self) -> &RunState {
+        &self.state
+    }
+
+    pub fn run(&self) -> &str {
+        &self.run
+    }
+
+    /// What an operator says of an interrupted or failed step, before the run is driven on.
+    pub fn resolve(
+        &mut self,
+        step: &str,
+        resolution: runback_core::event::Resolution,
+        outputs: Json,
+    ) -> Result<(), DriverError> {
+        let body = EventBody::StepResolved {
+            step: step.into(),
+            resolution,
+            by: Some(self.around.by.clone()),
+            outputs,
+            changed: true,
+        };
+        self.record(body).map_err(|e| match e {
+            DriverError::Illegal(illegal) => DriverError::Refused {
+                message: format!("step {step} cannot be settled like that: {}", illegal.why),
+                help: format!("see `runback show {}` for the steps that wait for a decision", self.run),
+            },
+            other => other,
+        })
+    }
+
+    /// The next event: applied now, durable with the batch.
+    fn record(&mut self, mut body: EventBody) -> Result<(), DriverError> {
+        masking::mask(&self.around.masker, &mut body);
+        let event = Event { seq: self.state.last_seq + 1, at: self.clock.now_ms(), body };
+        self.state.apply(&event)?;
+        self.batch.push(event);
+        Ok(())
+    }
+}
+
+/// Events read from the store at once.
+const FOLD_CHUNK: usize = 4096;
+
+/// Who holds a lock, in words.
+fn holder(waiting: &LockWaiting) -> String {
+    let step = waiting.step.as_ref().map(|s| format!(", step {s}")).unwrap_or_default();
+    let what = if waiting.queued { "is wanted first by" } else { "is held by" };
+    format!("lock `{}` {what} run {}{step}", waiting.name, waiting.run)
+}
