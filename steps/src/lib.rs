@@ -3,6 +3,7 @@
 mod approval;
 mod assert;
 mod bounded;
+mod ceph;
 mod command_outputs;
 mod dir;
 mod dns;
@@ -11,6 +12,7 @@ mod file;
 mod http;
 mod json_path;
 mod period;
+mod rbd;
 mod set;
 mod shell;
 mod tcp;
@@ -27,6 +29,7 @@ pub fn catalog() -> Catalog {
     all.add(approval::Approval);
     all.add(assert::Assert);
     all.add(dir::create::Create);
+    all.add(ceph::blocklist::CephBlocklist);
     all.add(dns::DnsCheck);
     all.add(exec::Exec);
     all.add(file::copy::FileCopy);
@@ -39,6 +42,14 @@ pub fn catalog() -> Catalog {
     all.add(file::write::Write);
     all.add(http::check::HttpCheck);
     all.add(http::request::HttpRequest);
+    all.add(rbd::info::RbdInfo);
+    all.add(rbd::lock_check::RbdLockCheck);
+    all.add(rbd::lock_rm::RbdLockRm);
+    all.add(rbd::map_check::RbdMapCheck);
+    all.add(rbd::snap_create::RbdSnapCreate);
+    all.add(rbd::snap_protect::RbdSnapProtect);
+    all.add(rbd::snap_remove::RbdSnapRemove);
+    all.add(rbd::snap_rollback::RbdSnapRollback);
     all.add(set::Set);
     all.add(shell::Shell);
     all.add(tcp::TcpCheck);
