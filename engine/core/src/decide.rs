@@ -255,8 +255,8 @@ fn expand(state: &RunState, node: NodeId, each: &PlanForEach) -> Result<Vec<Item
     }
     let mut keys: Vec<_> = out.iter().map(|i| i.key.as_str()).collect();
     keys.sort_unstable();
-    if let Some(twice) = keys.windows(2).find(|w| w[0] == w[1]) {
-        let error = StepError::permanent(format!("two items of `for_each` have the key `{}`", twice[0]));
+    if let Some([twice, _]) = keys.windows(2).find(|w| w[0] == w[1]) {
+        let error = StepError::permanent(format!("two items of `for_each` have the key `{twice}`"));
         return Err(error.help("give `key:` a template that tells them apart, such as \"{{ each.index }}\""));
     }
     Ok(out)

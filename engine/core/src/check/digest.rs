@@ -1,6 +1,8 @@
 //! What two plans must share to be the same plan: the texts, the version of the language, and what the step
 //! types say of themselves. An approval is bound to it.
 
+use std::fmt::Write as _;
+
 use sha2::{Digest, Sha256};
 
 use crate::plan::Plan;
@@ -24,5 +26,9 @@ pub(super) fn of(plan: &Plan, sources: &Sources) -> String {
             hash.update(need.0.to_le_bytes());
         }
     }
-    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    let mut hex = String::with_capacity(64);
+    for byte in hash.finalize() {
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex
 }

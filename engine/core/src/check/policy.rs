@@ -16,19 +16,19 @@ const REMEMBERED: usize = 16;
 
 impl Policies {
     pub(super) fn of(&mut self, own: &Policy, defaults: &Policy, detach: bool, from_run: bool) -> Arc<StepPolicy> {
-        fn pick<T: Clone>(own: &Option<T>, default: &Option<T>) -> Option<T> {
-            own.as_ref().or(default.as_ref()).cloned()
+        fn pick<T: Clone>(own: Option<&T>, default: Option<&T>) -> Option<T> {
+            own.or(default).cloned()
         }
-        let retry = pick(&own.retry, &defaults.retry).unwrap_or_default();
+        let retry = pick(own.retry.as_ref(), defaults.retry.as_ref()).unwrap_or_default();
         let policy = StepPolicy {
-            timeout: pick(&own.timeout, &defaults.timeout),
-            deadline: pick(&own.deadline, &defaults.deadline),
-            idle_timeout: pick(&own.idle_timeout, &defaults.idle_timeout),
-            kill_grace: pick(&own.kill_grace, &defaults.kill_grace).unwrap_or(Duration::from_secs(10)),
+            timeout: pick(own.timeout.as_ref(), defaults.timeout.as_ref()),
+            deadline: pick(own.deadline.as_ref(), defaults.deadline.as_ref()),
+            idle_timeout: pick(own.idle_timeout.as_ref(), defaults.idle_timeout.as_ref()),
+            kill_grace: pick(own.kill_grace.as_ref(), defaults.kill_grace.as_ref()).unwrap_or(Duration::from_secs(10)),
             retry_any_exit: from_run && retry.retry_on.is_none(),
             retry,
-            on_interrupt: pick(&own.on_interrupt, &defaults.on_interrupt),
-            detach: pick(&own.detach, &defaults.detach).unwrap_or(detach),
+            on_interrupt: pick(own.on_interrupt.as_ref(), defaults.on_interrupt.as_ref()),
+            detach: pick(own.detach.as_ref(), defaults.detach.as_ref()).unwrap_or(detach),
         };
         if let Some(same) = self.made.iter().find(|p| ***p == policy) {
             return Arc::clone(same);

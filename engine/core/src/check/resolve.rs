@@ -197,24 +197,22 @@ fn input(placed: &mut Placed<'_>, from: From, noted: &Noted) {
     let inputs = &placed.scopes[from.scope.0 as usize].inputs;
     let used = &mut placed.scope_notes[from.scope.0 as usize].used_inputs;
     let Some(name) = r.path.get(1) else {
-        used.iter_mut().for_each(|u| *u = true);
+        used.fill(true);
         return;
     };
-    match inputs.iter().position(|i| *i.name == *name) {
-        Some(i) => {
-            used[i] = true;
-            if inputs[i].secret {
-                no_secret(placed, r, &noted.place, &format!("the secret input `{name}`"));
-            }
+    if let Some(i) = inputs.iter().position(|i| *i.name == *name) {
+        used[i] = true;
+        if inputs[i].secret {
+            no_secret(placed, r, &noted.place, &format!("the secret input `{name}`"));
         }
-        None => {
-            let help = did_you_mean(name, inputs.iter().map(|i| i.name.as_str()))
-                .map(|near| format!("did you mean `inputs.{near}`?"))
-                .unwrap_or_else(|| format!("declare it: `inputs: {{ {name}: {{ type: string }} }}`"));
-            let message = format!("there is no input `{name}`");
-            let diagnostic = Diagnostic::new(Code::UnknownInput, message, r.span, "not declared");
-            placed.diagnostics.push(diagnostic.help(help));
-        }
+    } else {
+        let help = did_you_mean(name, inputs.iter().map(|i| i.name.as_str())).map_or_else(
+            || format!("declare it: `inputs: {{ {name}: {{ type: string }} }}`"),
+            |near| format!("did you mean `inputs.{near}`?"),
+        );
+        let message = format!("there is no input `{name}`");
+        let diagnostic = Diagnostic::new(Code::UnknownInput, message, r.span, "not declared");
+        placed.diagnostics.push(diagnostic.help(help));
     }
 }
 
@@ -232,9 +230,10 @@ fn secret(placed: &mut Placed<'_>, from: From, noted: &Noted) {
         no_secret(placed, r, &noted.place, &format!("the secret `{name}`"));
         return;
     }
-    let help = did_you_mean(name, secrets.iter().map(|s| s.name.as_str()))
-        .map(|near| format!("did you mean `secrets.{near}`?"))
-        .unwrap_or_else(|| format!("declare it: `secrets: {{ {name}: {{ env: {} }} }}`", name.to_uppercase()));
+    let help = did_you_mean(name, secrets.iter().map(|s| s.name.as_str())).map_or_else(
+        || format!("declare it: `secrets: {{ {name}: {{ env: {} }} }}`", name.to_uppercase()),
+        |near| format!("did you mean `secrets.{near}`?"),
+    );
     let message = format!("there is no secret `{name}`");
     placed.diagnostics.push(Diagnostic::new(Code::UnknownSecret, message, r.span, "not declared").help(help));
 }
@@ -300,13 +299,12 @@ fn step_reference(placed: &mut Placed<'_>, from: From, noted: &Noted) {
             placed.diagnostics.push(Diagnostic::new(Code::NotReferable, message, r.span, "no value").help(help));
         }
     }
-    match from.step {
-        Some(step) => placed.bind(step, id, to),
-        None => {
-            let bindings = &mut placed.scopes[from.scope.0 as usize].bindings;
-            if !bindings.iter().any(|b| *b.id == **id) {
-                bindings.push(crate::plan::Binding { id: id.as_str().into(), step: to });
-            }
+    if let Some(step) = from.step {
+        placed.bind(step, id, to)
+    } else {
+        let bindings = &mut placed.scopes[from.scope.0 as usize].bindings;
+        if !bindings.iter().any(|b| *b.id == **id) {
+            bindings.push(crate::plan::Binding { id: id.as_str().into(), step: to });
         }
     }
 }
@@ -409,16 +407,13 @@ fn group(placed: &mut Placed<'_>, r: &Reference) {
     if known.iter().any(|(n, group)| n == name && *group) {
         return;
     }
-    let (message, help) = match known.iter().find(|(n, _)| n == name) {
-        Some(_) => {
-            (format!("target `{name}` is not a group"), "`targets.NAME` is the list of a group's members".to_owned())
-        }
-        None => {
-            let near = did_you_mean(name, known.iter().map(|(n, _)| n.as_str()));
-            let help = near
-                .map_or_else(|| "declare it under `targets:`".to_owned(), |n| format!("did you mean `targets.{n}`?"));
-            (format!("there is no target `{name}`"), help)
-        }
+    let (message, help) = if known.iter().find(|(n, _)| n == name).is_some() {
+        (format!("target `{name}` is not a group"), "`targets.NAME` is the list of a group's members".to_owned())
+    } else {
+        let near = did_you_mean(name, known.iter().map(|(n, _)| n.as_str()));
+        let help =
+            near.map_or_else(|| "declare it under `targets:`".to_owned(), |n| format!("did you mean `targets.{n}`?"));
+        (format!("there is no target `{name}`"), help)
     };
     placed.diagnostics.push(Diagnostic::new(Code::UnknownTarget, message, r.span, "not a group").help(help));
 }

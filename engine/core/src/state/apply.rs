@@ -69,7 +69,7 @@ impl RunState {
                 Ok(())
             }
             _ if self.created.is_none() => Err("the run is not created yet".to_owned()),
-            E::RunStarted {} => phase(&[Phase::Created]),
+            E::RunStarted {} | E::LockTaken { step: None, .. } => phase(&[Phase::Created]),
             E::BlockStarted { step } => {
                 going()?;
                 let node = status(step, &[Status::Ready])?;
@@ -148,7 +148,6 @@ impl RunState {
                 let node = status(step, &[Status::Running, Status::Interrupted])?;
                 if self.node(node).question().is_some() { Ok(()) } else { Err("nothing was asked".to_owned()) }
             }
-            E::LockTaken { step: None, .. } => phase(&[Phase::Created]),
             E::LockTaken { step: Some(step), .. } => status(step, &[Status::Ready, Status::Backoff]).map(drop),
             E::CancelRequested { .. } => {
                 phase(&[Phase::Created, Phase::Running])?;

@@ -62,6 +62,7 @@ pub struct Rollback {
     done: bool,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own; a bit set would say less")]
 #[derive(Debug, Clone)]
 pub struct RunState {
     pub plan: Arc<Plan>,

@@ -73,6 +73,7 @@ pub(super) struct Instances {
     pub(super) in_progress: u32,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own; a bit set would say less")]
 #[derive(Debug, Clone)]
 pub struct Node {
     pub step: StepIdx,

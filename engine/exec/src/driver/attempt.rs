@@ -124,7 +124,7 @@ pub(super) struct Attempt {
     pub(super) node: NodeId,
     pub(super) run: Arc<str>,
     pub(super) step: Arc<str>,
-    pub(super) attempt: u32,
+    pub(super) number: u32,
     pub(super) step_type: Arc<dyn AnyStepType>,
     pub(super) inputs: Json,
     pub(super) env: BTreeMap<String, String>,
@@ -152,15 +152,14 @@ impl Attempt {
         let lent = self.lend();
         let result = guarded(async {
             let cx = self.cx(&lent);
-            let capture = match captured {
-                Some(capture) => capture,
-                None => {
-                    let capture = self.bounded(&lent, self.step_type.capture(&cx, &self.inputs)).await?;
-                    if arm {
-                        lent.send_and_wait(|done| Message::Arm { node, capture: capture.clone(), done }).await?;
-                    }
-                    capture
+            let capture = if let Some(capture) = captured {
+                capture
+            } else {
+                let capture = self.bounded(&lent, self.step_type.capture(&cx, &self.inputs)).await?;
+                if arm {
+                    lent.send_and_wait(|done| Message::Arm { node, capture: capture.clone(), done }).await?;
                 }
+                capture
             };
             self.bounded(&lent, self.step_type.act(&cx, &self.inputs, &capture)).await
         })
@@ -230,7 +229,7 @@ impl Attempt {
         Cx {
             run: &self.run,
             step: &self.step,
-            attempt: self.attempt,
+            attempt: self.number,
             target: self.target.as_ref(),
             env: &self.env,
             base: &self.base,
@@ -306,9 +305,9 @@ pub(super) fn human(duration: Duration) -> String {
     let ms = duration.as_millis();
     let seconds = duration.as_secs();
     match seconds {
-        _ if ms < 1000 || ms % 1000 != 0 && ms < 60_000 => format!("{ms}ms"),
+        _ if ms < 1000 || !ms.is_multiple_of(1000) && ms < 60_000 => format!("{ms}ms"),
         0..120 => format!("{seconds}s"),
-        120..3600 if seconds % 60 == 0 => format!("{}m", seconds / 60),
+        120..3600 if seconds.is_multiple_of(60) => format!("{}m", seconds / 60),
         120..3600 => format!("{}m{}s", seconds / 60, seconds % 60),
         _ if seconds % 3600 < 60 => format!("{}h", seconds / 3600),
         _ => format!("{}h{}m", seconds / 3600, seconds % 3600 / 60),

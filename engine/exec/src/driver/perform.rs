@@ -197,7 +197,7 @@ impl Driver {
             node,
             run: Arc::clone(&self.run),
             step: path,
-            attempt,
+            number: attempt,
             step_type: Arc::clone(&action.step_type),
             inputs: rendered.inputs,
             env: rendered.env,

@@ -86,10 +86,7 @@ impl Driver {
             let woke = tokio::select! {
                 biased;
                 message = self.told.recv() => message.map_or(Woke::Time, Woke::Message),
-                asked = async { control.recv().await }, if control_open => match asked {
-                    Some(control) => Woke::Control(control),
-                    None => { control_open = false; Woke::Time }
-                },
+                asked = async { control.recv().await }, if control_open => if let Some(control) = asked { Woke::Control(control) } else { control_open = false; Woke::Time },
                 (node, answer) = async { prompt.as_mut().expect("checked by the guard").await }, if prompt.is_some() =>
                     Woke::Prompt(node, answer),
                 () = sleep_until(self.clock.until(wake.unwrap_or(0))), if wake.is_some() => Woke::Time,
