@@ -32,6 +32,7 @@ use crate::command_outputs::{self, CommandOutputs, OutputSpecs};
 #[serde(deny_unknown_fields)]
 pub(crate) struct Inputs {
     /// The program and its arguments.
+    #[schemars(extend("x-runback-line" = "argv"))]
     pub(crate) command: Vec<String>,
     /// Working directory.
     #[serde(default)]

@@ -41,6 +41,7 @@ const MAX_WRITTEN: u64 = 1 << 20;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Inputs {
     /// The script's text.
+    #[schemars(extend("x-runback-line" = "script"))]
     pub(crate) script: String,
     /// What runs it: `bash`, `sh`, `dash`, `ksh`, `zsh`, `python3`, `perl`, `ruby` or `node`. Default: `bash` where the
     /// target has it, else `sh`.

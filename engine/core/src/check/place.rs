@@ -66,7 +66,7 @@ pub(super) struct Note {
     pub(super) above: Option<StepIdx>,
     pub(super) id_span: Span,
     pub(super) irreversible_span: Option<Span>,
-    /// Script or argv templates with references that stand there unquoted (`x-runback` in the schema).
+    /// Script or argv templates with references that stand there unquoted (`x-runback-line` in the schema).
     pub(super) lines: Vec<CommandLine>,
 }
 
@@ -544,7 +544,7 @@ impl<'a> Placed<'a> {
             let schema = step_type.input_schema();
             let properties = schema.get("properties").and_then(Json::as_object).into_iter().flatten();
             let lines = properties
-                .filter_map(|(key, value)| match value.get("x-runback").and_then(Json::as_str) {
+                .filter_map(|(key, value)| match value.get("x-runback-line").and_then(Json::as_str) {
                     Some("script") => Some((key.clone(), true)),
                     Some("argv") => Some((key.clone(), false)),
                     _ => None,
