@@ -8,14 +8,13 @@
 use std::fs::File;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::Write as _;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use runback_core::playbook::model::SshTarget as SshConfig;
-use runback_core::target::{Command, Exit, Stream, TargetError, TargetErrorKind, Watch};
+use runback_core::target::{Command, Stream, TargetError, TargetErrorKind, Watch};
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::session::{self, Call, Ended, Reply};
@@ -72,6 +71,10 @@ impl Drop for Link {
 }
 
 impl Link {
+    pub(super) fn socket(&self) -> &str {
+        &self.socket
+    }
+
     fn alive(&self) -> bool {
         !*self.ended.borrow()
     }
@@ -142,22 +145,23 @@ impl Host {
         &self.label
     }
 
-    /// What master and client have in common. The first mention of an option counts, so ours that must hold come
-    /// before the playbook's, and our defaults after.
-    fn argv(&self, socket: &str, first: &[&str]) -> Vec<String> {
+    /// The first mention of an option counts, so ours that must hold come before the playbook's, and our defaults after.
+    fn argv(&self, socket: &str) -> Vec<String> {
         let mut argv: Vec<String> = ["ssh", "-T", "-S", socket].map(str::to_owned).into();
         let mut option = |o: &str| argv.extend(["-o".to_owned(), o.to_owned()]);
-        for o in first {
-            option(o);
-        }
         let accept_new = |(key, value): &(String, String)| {
             key.eq_ignore_ascii_case("StrictHostKeyChecking") && value == "accept-new"
         };
         let check = if self.config.options.iter().any(accept_new) { "accept-new" } else { "yes" };
         option(&format!("StrictHostKeyChecking={check}"));
-        for fixed in
-            ["BatchMode=yes", "ControlPersist=no", "ClearAllForwardings=yes", "RemoteCommand=none", "LogLevel=ERROR"]
-        {
+        for fixed in [
+            "BatchMode=yes",
+            "ControlMaster=yes",
+            "ControlPersist=no",
+            "ClearAllForwardings=yes",
+            "RemoteCommand=none",
+            "LogLevel=ERROR",
+        ] {
             option(fixed);
         }
         for (key, value) in &self.config.options {
@@ -176,16 +180,9 @@ impl Host {
         argv
     }
 
-    /// The client of an open master, with the loader of a program. It must never connect by itself.
-    pub(super) fn client_argv(&self, link: &Link) -> Vec<String> {
-        let mut argv = self.argv(&link.socket, &["ControlMaster=no", "ProxyCommand=false"]);
-        let other = self.config.become_user.as_deref().filter(|user| *user != link.facts.user);
-        argv.push(script::loader(other));
-        argv
-    }
-
-    pub(super) async fn run_ssh(&self, ssh: &Command, watch: &dyn Watch, stdin: OwnedFd) -> Result<Exit, TargetError> {
-        self.processes.run_with_stdin(ssh, &self.base, watch, stdin).await
+    /// What the login shell is given to load a program.
+    pub(super) fn loader(&self, link: &Link) -> String {
+        script::loader(self.config.become_user.as_deref().filter(|user| *user != link.facts.user))
     }
 
     /// The open master; a new one where there is none, or where it has ended.
@@ -211,7 +208,7 @@ impl Host {
         let mut stdin = File::from(writer);
         // Less than the pipe holds.
         stdin.write_all(script::probe_line(&key, self.config.become_user.as_deref()).as_bytes()).map_err(broken)?;
-        let mut argv = self.argv(&socket, &["ControlMaster=yes"]);
+        let mut argv = self.argv(&socket);
         argv.push(script::loader(None));
         let stop = Arc::new(Notify::new());
         let tap = Arc::new(MasterTap { key, out: Mutex::default(), ready: Notify::new(), stop: Arc::clone(&stop) });
@@ -273,43 +270,40 @@ impl Host {
             drop(permit);
             match ended {
                 Ended::Reply(reply) => return Ok(reply),
-                Ended::NotStarted if tokio::time::Instant::now() < give_up => {
+                Ended::NoSession if tokio::time::Instant::now() < give_up => {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(1));
                 }
-                Ended::NotStarted => {
+                Ended::NoSession => {
                     let message = format!("{} takes no further session on its connection", self.label);
                     return Err(TargetError::new(TargetErrorKind::Connection, message)
                         .help("raise MaxSessions in its sshd_config (default 10), or run fewer steps at once there"));
                 }
-                Ended::Lost { ran: false, .. } if !reconnected => {
+                Ended::NoMaster if !reconnected => {
                     reconnected = true;
                     self.forget(&link).await;
                 }
-                Ended::Lost { stderr, ran } => {
+                Ended::NoMaster => {
+                    let message =
+                        format!("{}: the connection was lost twice before {} could start", self.label, call.name);
+                    return Err(TargetError::new(TargetErrorKind::Connection, message));
+                }
+                Ended::Lost { stderr } => {
                     self.forget(&link).await;
-                    return Err(self.lost(call, &stderr, ran));
+                    return Err(self.lost(call, &stderr));
                 }
             }
         }
     }
 
-    fn lost(&self, call: &Call<'_>, stderr: &str, ran: bool) -> TargetError {
-        let said = stderr.lines().rev().map(str::trim).find(|l| !l.is_empty());
-        let why = said.map(|l| format!(": {l}")).unwrap_or_default();
-        let (name, label) = (call.name, &self.label);
-        if let (Some(user), Some(sudo)) = (&self.config.become_user, said.filter(|l| l.starts_with("sudo:"))) {
-            return diagnose::sudo(label, user, sudo);
+    fn lost(&self, call: &Call<'_>, stderr: &str) -> TargetError {
+        let sudo = stderr.lines().rev().find(|l| l.starts_with("sudo:"));
+        if let (Some(user), Some(sudo)) = (&self.config.become_user, sudo) {
+            return diagnose::sudo(&self.label, user, sudo);
         }
-        if ran {
-            TargetError::new(
-                TargetErrorKind::Connection,
-                format!("the connection to {label} was lost while {name} ran{why}"),
-            )
+        let message = format!("the connection to {} was lost while {} ran", self.label, call.name);
+        TargetError::new(TargetErrorKind::Connection, message)
             .help("what it did before is not known; its processes are stopped there as soon as the host sees the cut")
-        } else {
-            TargetError::new(TargetErrorKind::Connection, format!("{label}: {name} could not be started{why}"))
-        }
     }
 
     /// Makes the next call connect anew, unless somebody did already.

@@ -2,6 +2,9 @@
 //! is a small POSIX-shell program in a session of its own (`session`, `script`), so nothing is installed there. Knows
 //! nothing of steps.
 //!
+//! Sessions are asked for in OpenSSH's own protocol between a client and a master (`mux`), so no `ssh` is started per
+//! command; of the client's configuration, `SendEnv` and `SetEnv` therefore have no effect on commands.
+//!
 //! What differs from `local`: a command that a signal ended has the code 128 + the signal, as shells have it. Names of
 //! environment variables must be such that a shell can export them. Commands start in the login folder, with the
 //! environment of a non-interactive login.
@@ -13,6 +16,7 @@ mod detached;
 mod diagnose;
 mod files;
 mod master;
+mod mux;
 mod script;
 mod session;
 

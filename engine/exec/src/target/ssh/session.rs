@@ -2,6 +2,7 @@
 //! its standard input open, and stops it by closing that. Knows nothing of how the master is made.
 
 use std::collections::VecDeque;
+use std::os::fd::AsFd as _;
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,7 +13,9 @@ use tokio::net::unix::pipe;
 use tokio::sync::Notify;
 
 use super::master::{Host, Link, random_key};
+use super::mux::{self, Opened};
 use super::script::Program;
+use crate::process::output::Streams;
 
 /// How long a background child may hold the streams open after the command itself has ended; as for local commands.
 const DRAIN: Duration = Duration::from_millis(200);
@@ -61,12 +64,13 @@ impl Reply {
 
 pub(super) enum Ended {
     Reply(Reply),
-    /// The master or the server took no further session; nothing ran.
-    NotStarted,
-    /// No exit record: what ssh said, and whether the program is known not to have run.
+    /// The server took no further session; nothing ran.
+    NoSession,
+    /// There was no master any more; nothing ran.
+    NoMaster,
+    /// It began, and there is no word of how it ended: the connection was cut. What came on stderr.
     Lost {
         stderr: String,
-        ran: bool,
     },
 }
 
@@ -114,14 +118,13 @@ impl Records {
     }
 }
 
-/// Stands between the local `ssh` and who watches the command.
+/// Stands between the streams and who watches the command.
 struct Tap<'a> {
     outer: &'a dyn Watch,
     log: bool,
     keep: usize,
     state: Mutex<Tapped>,
     ended: Notify,
-    kill: Notify,
 }
 
 struct Tapped {
@@ -132,7 +135,18 @@ struct Tapped {
     tail: VecDeque<u8>,
 }
 
-impl Tap<'_> {
+impl<'a> Tap<'a> {
+    fn new(key: &str, call: &Call<'_>, outer: &'a dyn Watch) -> Self {
+        let state = Tapped {
+            records: Records::new(key),
+            reply: Reply::default(),
+            exited: false,
+            stopped: false,
+            tail: VecDeque::new(),
+        };
+        Self { outer, log: call.log, keep: call.keep, state: Mutex::new(state), ended: Notify::new() }
+    }
+
     fn state(&self) -> MutexGuard<'_, Tapped> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -176,17 +190,13 @@ impl Watch for Tap<'_> {
     }
 
     async fn stopped(&self) {
-        self.kill.notified().await;
+        self.outer.stopped().await;
     }
 
     fn kill_grace(&self) -> Duration {
-        DRAIN
+        self.outer.kill_grace()
     }
 }
-
-/// Ssh says this when the master is gone and it would have to connect by itself, which we do not let it.
-const NO_MASTER: [&str; 4] =
-    ["UNKNOWN port 65535", "Control socket connect", "mux_client_hello_exchange", "kex_exchange_identification"];
 
 /// Runs a program through an open master.
 pub(super) async fn run(host: &Host, link: &Link, call: &Call<'_>, watch: &dyn Watch) -> Result<Ended, TargetError> {
@@ -201,89 +211,98 @@ pub(super) async fn run(host: &Host, link: &Link, call: &Call<'_>, watch: &dyn W
         grace: u64::try_from(grace.as_millis() / 100).unwrap_or(u64::MAX),
         exact_blocks: link.facts.exact_blocks,
     };
-    let line = program.line();
     let broken =
-        |e: std::io::Error| TargetError::new(TargetErrorKind::Other, format!("{}: its pipe failed: {e}", call.name));
+        |e: std::io::Error| TargetError::new(TargetErrorKind::Other, format!("{}: its pipes failed: {e}", call.name));
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| broken(e.into()))?;
     rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).map_err(|e| broken(e.into()))?;
-    let mut writer = pipe::Sender::from_owned_fd(writer).map_err(broken)?;
-    let state = Tapped {
-        records: Records::new(&key),
-        reply: Reply::default(),
-        exited: false,
-        stopped: false,
-        tail: VecDeque::new(),
+    let writer = pipe::Sender::from_owned_fd(writer).map_err(broken)?;
+    let tap = Tap::new(&key, call, watch);
+    // Everything goes to the tap; these streams keep nothing themselves.
+    let all = Command::new([call.name]);
+    let (mut streams, ends) = Streams::new(&all, &tap).map_err(broken)?;
+    let fds = [reader.as_fd(), ends.stdout.as_fd(), ends.stderr.as_fd()];
+    let mut session = match mux::open(link.socket(), &host.loader(link), fds).await {
+        Ok(Opened::Session(session)) => session,
+        Ok(Opened::NoMaster(_)) => return Ok(Ended::NoMaster),
+        Ok(Opened::Refused(why)) if why.contains("refused") || why.contains("open failed") => {
+            return Ok(Ended::NoSession);
+        }
+        Ok(Opened::Refused(why)) => {
+            let message = format!("{}: its connection takes no session: {why}", host.label());
+            return Err(TargetError::new(TargetErrorKind::Other, message));
+        }
+        // The request may have gone out.
+        Err(e) => return Ok(Ended::Lost { stderr: e.to_string() }),
     };
-    let tap = Tap {
-        outer: watch,
-        log: call.log,
-        keep: call.keep,
-        state: Mutex::new(state),
-        ended: Notify::new(),
-        kill: Notify::new(),
-    };
-    let ssh = Command::new(host.client_argv(link));
-    let mut stop = None;
-    let exit = {
-        let ssh = pin!(host.run_ssh(&ssh, &tap, reader));
-        let steer = pin!(async {
-            let timeout = async {
-                match call.timeout {
-                    Some(timeout) => tokio::time::sleep(timeout).await,
-                    None => std::future::pending().await,
-                }
-            };
-            let feed = async {
-                // Broken = it has ended; its record says how.
-                if writer.write_all(line.as_bytes()).await.is_ok() {
-                    let _ = writer.write_all(call.stdin.unwrap_or_default()).await;
-                }
-                std::future::pending::<()>().await;
-            };
-            stop = tokio::select! {
-                biased;
-                () = tap.ended.notified() => None,
-                () = watch.stopped() => Some(TargetErrorKind::Cancelled),
-                () = timeout => Some(TargetErrorKind::Timeout),
-                () = feed => None,
-            };
-            if stop.is_none() {
-                tokio::time::sleep(DRAIN).await;
-            } else {
-                drop(writer);
-                tokio::time::sleep(grace + STOP_MARGIN).await;
-            }
-            tap.kill.notify_one();
-            std::future::pending::<()>().await;
-        });
+    drop((reader, ends));
+    let line = program.line();
+    let stop = {
+        let mut over = pin!(over(&mut session, &tap, call, watch, writer, &line));
+        let pump = pin!(streams.pump());
         tokio::select! {
             biased;
-            exit = ssh => exit,
-            () = steer => return Err(broken(std::io::ErrorKind::Other.into())),
+            stop = &mut over => stop,
+            pumped = pump => {
+                pumped.map_err(broken)?;
+                over.await
+            }
         }
     };
+    streams.drain().await.map_err(broken)?;
+    // Where it has not ended by itself, the master closes it now.
+    drop((session, streams));
     let Tapped { mut reply, exited, stopped, tail, records } =
         tap.state.into_inner().unwrap_or_else(PoisonError::into_inner);
     reply.stderr_tail = tail.into();
     reply.stderr_tail.extend_from_slice(&records.held);
-    if let Some(kind) = stop {
-        return Err(stop_error(call, kind, exited || stopped, host));
+    match stop {
+        Some(kind) => Err(stop_error(call, kind, exited || stopped, host)),
+        None if exited => Ok(Ended::Reply(reply)),
+        None => Ok(Ended::Lost { stderr: reply.stderr_text() }),
     }
-    if exited {
-        return Ok(Ended::Reply(reply));
-    }
-    // Only a client that could not be started at all, or one that we killed.
-    if let Err(e) = exit
-        && e.kind != TargetErrorKind::Cancelled
-    {
-        return Err(e);
-    }
-    let stderr = reply.stderr_text();
-    if stderr.contains("Session open refused") || stderr.contains("session request failed") {
-        return Ok(Ended::NotStarted);
-    }
-    let ran = !NO_MASTER.iter().any(|mark| stderr.contains(mark));
-    Ok(Ended::Lost { stderr, ran })
+}
+
+/// Feeds the program and waits for its end, however that comes; Some = why it was stopped.
+async fn over(
+    session: &mut mux::Session,
+    tap: &Tap<'_>,
+    call: &Call<'_>,
+    watch: &dyn Watch,
+    mut input: pipe::Sender,
+    line: &str,
+) -> Option<TargetErrorKind> {
+    let timeout = async {
+        match call.timeout {
+            Some(timeout) => tokio::time::sleep(timeout).await,
+            None => std::future::pending().await,
+        }
+    };
+    let stop = {
+        let feed = async {
+            // Broken = it has ended; its record says how.
+            if input.write_all(line.as_bytes()).await.is_ok() {
+                let _ = input.write_all(call.stdin.unwrap_or_default()).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            biased;
+            () = session.closed() => return None,
+            () = tap.ended.notified() => None,
+            () = watch.stopped() => Some(TargetErrorKind::Cancelled),
+            () = timeout => Some(TargetErrorKind::Timeout),
+            () = feed => None,
+        }
+    };
+    let patience = if stop.is_some() {
+        drop(input);
+        watch.kill_grace() + STOP_MARGIN
+    } else {
+        DRAIN
+    };
+    // Elapsed = a background child holds the streams, or the far side does not answer.
+    let _ = tokio::time::timeout(patience, session.closed()).await;
+    stop
 }
 
 fn stop_error(call: &Call<'_>, kind: TargetErrorKind, confirmed: bool, host: &Host) -> TargetError {
