@@ -85,6 +85,31 @@ fn make(dir: &std::path::Path, commands: usize, in_flight: usize) -> Duration {
     start.elapsed()
 }
 
+/// CPU time of this process and its children so far, in clock ticks (a hundredth of a second): on a busy machine
+/// it says more than the clock.
+fn ticks() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields = stat.rsplit(')').next().unwrap().split_whitespace();
+    fields.skip(11).take(4).map(|n| n.parse::<u64>().unwrap()).sum()
+}
+
+struct Measure {
+    best: Duration,
+    ticks: u64,
+}
+
+impl Measure {
+    fn new() -> Self {
+        Self { best: Duration::MAX, ticks: 0 }
+    }
+
+    fn add(&mut self, run: impl FnOnce() -> Duration) {
+        let before = ticks();
+        self.best = self.best.min(run());
+        self.ticks += ticks() - before;
+    }
+}
+
 fn main() {
     let mut args = std::env::args().skip(1);
     let first = args.next();
@@ -92,25 +117,35 @@ fn main() {
         guard::main();
     }
     let commands = first.map_or(1000, |n| n.parse().unwrap());
-    let rounds = args.next().map_or(5, |n| n.parse().unwrap());
+    let rounds = args.next().map_or(5_u32, |n| n.parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let processes = Processes::new(guard::GuardCommand::this_binary(), |warning| println!("warning: {warning}"));
-    let target = Arc::new(LocalTarget::new(dir.path().into(), dir.path().join("detached"), processes));
+    let local = |processes| Arc::new(LocalTarget::new(dir.path().into(), dir.path().join("detached"), processes));
+    let warm = local(Processes::without_guard());
+    let target = local(Processes::new(guard::GuardCommand::this_binary(), |warning| println!("warning: {warning}")));
+    let once = |target: &Arc<LocalTarget>| runtime.block_on(ours(target, 1, 1)).as_secs_f64() * 1000.0;
+    once(&warm);
+    println!("one command: {:.2} ms, with the start of the guard: {:.2} ms", once(&warm), once(&target));
     for in_flight in [1, 2, 16] {
-        let mut best = [Duration::MAX; 3];
+        let mut measures = [Measure::new(), Measure::new(), Measure::new()];
         // In turns, so that what else the machine does hits all alike.
         for _ in 0..rounds {
-            best[0] = best[0].min(bare(commands, in_flight));
-            best[1] = best[1].min(make(dir.path(), commands, in_flight));
-            best[2] = best[2].min(runtime.block_on(ours(&target, commands, in_flight)));
+            measures[0].add(|| bare(commands, in_flight));
+            measures[1].add(|| make(dir.path(), commands, in_flight));
+            measures[2].add(|| runtime.block_on(ours(&target, commands, in_flight)));
         }
-        let [bare, make, ours] = best.map(|d| d.as_secs_f64() * 1000.0);
-        println!(
-            "{in_flight:>2} in flight, {commands} commands: bare {bare:.0} ms, make {make:.0} ms, ours {ours:.0} ms; \
-             ours/bare {:.2}, ours/make {:.2}",
-            ours / bare,
-            ours / make
-        );
+        let [bare, make, ours] = measures;
+        println!("{in_flight:>2} in flight, {commands} commands, best of {rounds}:");
+        let row = |what: &str, bare: f64, make: f64, ours: f64| {
+            let (to_bare, to_make) = (ours / bare, ours / make);
+            println!(
+                "  {what}: bare {bare:.0}, make {make:.0}, ours {ours:.0}; ours/bare {to_bare:.2}, ours/make {to_make:.2}"
+            );
+        };
+        let ms = |m: &Measure| m.best.as_secs_f64() * 1000.0;
+        row("milliseconds", ms(&bare), ms(&make), ms(&ours));
+        #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+        let cpu = |m: &Measure| m.ticks as f64 * 10.0 / f64::from(rounds);
+        row("CPU, mean   ", cpu(&bare), cpu(&make), cpu(&ours));
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Every command has a session of its own and a cookie in its environment, by which whatever it forks is found
 //! again. A cookie lives as long as its command: a daemon that a command started and left behind on purpose is
-//! not ours once the command has ended, neither to stop nor for the guard.
+//! not ours once the command has ended, neither to stop nor for the guard. Needs Linux 5.4 (pidfd).
 
 pub(crate) mod child;
 pub mod guard;
