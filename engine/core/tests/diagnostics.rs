@@ -1,6 +1,8 @@
 //! Every diagnostic of the language front end, as it reads: each `diagnostics/*.yaml` is a playbook with mistakes,
 //! and the snapshot beside it is what is said about it.
 
+#![expect(clippy::disallowed_methods, reason = "the playbooks of these tests are files; core itself reads none")]
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
