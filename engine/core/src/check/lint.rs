@@ -2,14 +2,16 @@
 
 use crate::diagnostic::{Code, Diagnostic};
 use crate::plan::{PlanKind, PlanRollback, StepIdx};
+use crate::playbook::model::{InputDecl, InputType, TargetKind};
 use crate::span::Span;
 use crate::step::{Access, UndoKind};
 use crate::template::Reference;
 
-use super::place::Placed;
+use super::place::{Noted, Place, Placed, TARGET_ROOT};
 
 pub(super) fn lint(placed: &mut Placed<'_>, pairs: &[(StepIdx, StepIdx)]) {
     unused(placed);
+    unused_targets(placed);
     command_lines(placed);
     points_of_no_return(placed, pairs);
 }
@@ -34,6 +36,32 @@ fn unused(placed: &mut Placed<'_>) {
     placed.diagnostics.append(&mut found);
 }
 
+/// Where the name of a target is computed, any of them may be meant.
+fn unused_targets(placed: &mut Placed<'_>) {
+    let computed = |noted: &Noted| noted.place == Place::Target && noted.reference.path[0] != TARGET_ROOT;
+    let opaque = placed.scope_notes.iter().any(|n| n.opaque);
+    if opaque || placed.notes.iter().any(|n| n.references.iter().any(computed)) {
+        return;
+    }
+    let decls = placed.top.as_ref().map_or(&[][..], |t| &t.targets);
+    let named = |name: &String| {
+        let in_group = decls.iter().any(|d| match &d.kind {
+            TargetKind::Group(members) => members.iter().any(|m| m.value == *name),
+            TargetKind::Local | TargetKind::Ssh(_) => false,
+        });
+        in_group || placed.used_targets.contains(name)
+    };
+    let unused = decls.iter().filter(|d| !named(&d.name.value)).map(|decl| {
+        let message = format!("nothing uses the target `{}`", decl.name.value);
+        Diagnostic::new(Code::UnusedTarget, message, decl.name.span, "declared here").help(format!(
+            "steps without `target` act on this machine: add `target: {}` where it is meant, or take it away",
+            decl.name.value
+        ))
+    });
+    let mut found: Vec<_> = unused.collect();
+    placed.diagnostics.append(&mut found);
+}
+
 fn command_lines(placed: &mut Placed<'_>) {
     let mut found = Vec::new();
     for note in &placed.notes {
@@ -45,7 +73,7 @@ fn command_lines(placed: &mut Placed<'_>) {
             }
             if line.script {
                 for reference in line.template.used_unquoted() {
-                    if !is_secret(placed, note.frame, reference) {
+                    if !is_secret(placed, note.frame, reference) && !is_one_word(placed, note.frame, reference) {
                         found.push(unquoted(reference));
                     }
                 }
@@ -56,16 +84,20 @@ fn command_lines(placed: &mut Placed<'_>) {
 }
 
 fn is_secret(placed: &Placed<'_>, frame: usize, reference: &Reference) -> bool {
-    match reference.path.first().map(String::as_str) {
-        Some("secrets") => true,
-        Some("inputs") => {
-            let scope = placed.notes.iter().position(|n| n.frame == frame).map(|i| placed.steps[i].scope);
-            let inputs = scope.map(|s| &placed.scopes[s.0 as usize].inputs);
-            let named = |name: &String| inputs.is_some_and(|all| all.iter().any(|i| *i.name == *name && i.secret));
-            reference.path.get(1).is_some_and(named)
-        }
-        _ => false,
-    }
+    reference.path.first().is_some_and(|root| root == "secrets")
+        || input(placed, frame, reference).is_some_and(|decl| decl.secret)
+}
+
+/// Its text has nothing that a shell would take for more than a word.
+fn is_one_word(placed: &Placed<'_>, frame: usize, reference: &Reference) -> bool {
+    let plain = [InputType::Integer, InputType::Number, InputType::Boolean, InputType::Duration];
+    input(placed, frame, reference).is_some_and(|decl| plain.contains(&decl.input_type))
+}
+
+fn input<'p>(placed: &'p Placed<'_>, frame: usize, reference: &Reference) -> Option<&'p InputDecl> {
+    let [root, name, ..] = reference.path.as_slice() else { return None };
+    let at = placed.notes.iter().position(|n| n.frame == frame).filter(|_| root == "inputs")?;
+    placed.scopes[placed.steps[at].scope.0 as usize].inputs.iter().find(|i| *i.name == *name)
 }
 
 fn secret_on_command_line(reference: &Reference) -> Diagnostic {

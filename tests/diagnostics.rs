@@ -1,0 +1,99 @@
+//! What `runback check` says, with the step types of this build: each `diagnostics/*.yaml` is a playbook with mistakes,
+//! the snapshot beside it what a person reads and what a program gets. Codes that need no step type are shown in
+//! engine/core/tests.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value as Json;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/diagnostics")
+}
+
+/// The binary, in the folder of the playbooks, where nothing of the caller's environment changes what it says.
+fn runback(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_runback"));
+    command.current_dir(folder()).args(arguments).env("NO_COLOR", "1").env("COLUMNS", "120").env_remove("DEPLOY_TOKEN");
+    command.output().expect("the binary runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("runback writes UTF-8")
+}
+
+/// How long it took is not the same twice.
+fn without_times(text: &str) -> String {
+    let line = |l: &str| match l.rfind(" (") {
+        Some(at) if l.ends_with(" ms)") => format!("{} (… ms)", &l[..at]),
+        _ => l.trim_end().to_owned(),
+    };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn snapshot(name: &str, content: &str) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(folder());
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!(name, content));
+}
+
+/// Both forms of a command's diagnostics, and its exit code.
+fn told(arguments: &[&str]) -> String {
+    let human = runback(arguments);
+    let mut all = format!("exit {}\n", human.status.code().expect("it was not killed"));
+    for stream in [&human.stdout, &human.stderr] {
+        let said = without_times(&text(stream));
+        if !said.is_empty() {
+            all.push_str(&said);
+            all.push('\n');
+        }
+    }
+    let machine = runback(&[arguments, &["--output", "json"]].concat());
+    assert_eq!(machine.status.code(), human.status.code(), "both forms end alike");
+    let data: Json = serde_json::from_slice(&machine.stdout)
+        .unwrap_or_else(|e| panic!("{arguments:?}: {e}: {}{}", text(&machine.stdout), text(&machine.stderr)));
+    for diagnostic in data["diagnostics"].as_array().expect("a list of diagnostics") {
+        all.push_str(&format!("\n{diagnostic}"));
+    }
+    all
+}
+
+#[test]
+fn playbooks_with_mistakes() {
+    let entries = std::fs::read_dir(folder()).expect("the folder of playbooks is there");
+    let mut names: Vec<String> = entries
+        .filter_map(|e| e.expect("it can be listed").file_name().into_string().ok())
+        .filter(|name| Path::new(name).extension().is_some_and(|e| e == "yaml"))
+        .collect();
+    names.sort();
+    assert!(!names.is_empty());
+    for name in names {
+        snapshot(name.trim_end_matches(".yaml"), &told(&["check", &name]));
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there() {
+    snapshot("no-such-file", &told(&["check", "fine.yml"]));
+}
+
+/// Every place that the data names is where the human form points at: lines and columns from 1, in characters.
+#[test]
+fn labels_are_where_they_say() {
+    let output = runback(&["check", "names.yaml", "graph.yaml", "--output", "json"]);
+    let data: Json = serde_json::from_slice(&output.stdout).expect("JSON");
+    let found = data["diagnostics"].as_array().expect("a list");
+    assert!(found.len() > 10, "{data:#}");
+    for diagnostic in found {
+        let file = std::fs::read_to_string(folder().join(diagnostic["file"].as_str().expect("a file"))).expect("it is");
+        for label in diagnostic["labels"].as_array().expect("labels") {
+            let number = |key: &str| usize::try_from(label[key].as_u64().expect("a number")).expect("it is small");
+            let line = file.lines().nth(number("line") - 1).expect("the line is there");
+            let by_column: String = line.chars().skip(number("column") - 1).collect();
+            let by_offset = &file[number("offset")..number("offset") + number("length")];
+            assert!(by_column.starts_with(by_offset.lines().next().unwrap_or_default()), "{diagnostic:#}");
+        }
+    }
+}
