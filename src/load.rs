@@ -89,7 +89,7 @@ pub(crate) fn load(file: &str, catalog: &Catalog) -> Loaded {
 fn unreadable(file: &str, text: &str, base: PathBuf, diagnostic: Diagnostic) -> Loaded {
     let mut sources = Sources::default();
     sources.add(Source::new(file, text));
-    let checked = Checked { sources, playbook: None, plan: None, diagnostics: vec![diagnostic] };
+    let checked = Checked { sources, plan: None, diagnostics: vec![diagnostic] };
     Loaded { texts: Vec::new(), base, checked }
 }
 

@@ -256,7 +256,9 @@ fn every_source_file_is_included() {
         let named = manifests.iter().any(|m| {
             let folder = Path::new(m).parent().unwrap_or(Path::new(""));
             read(m).lines().any(|l| {
-                l.strip_prefix("path = \"").and_then(|p| p.strip_suffix('"')).is_some_and(|p| folder.join(p) == Path::new(f))
+                l.strip_prefix("path = \"")
+                    .and_then(|p| p.strip_suffix('"'))
+                    .is_some_and(|p| folder.join(p) == Path::new(f))
             })
         });
         let by_place = ["/benches/", "/examples/", "/fuzz_targets/"].iter().any(|p| f.contains(p));
@@ -294,7 +296,8 @@ fn every_step_type_has_a_schema_and_examples() {
     for step_type in catalog.iter() {
         let d = step_type.descriptor();
         if !root().join(format!("schemas/steps/{}.json", d.name)).is_file() {
-            found.push(format!("{}: no schemas/steps/{}.json; run `cargo run -- schema --out schemas`", d.name, d.name));
+            found
+                .push(format!("{}: no schemas/steps/{}.json; run `cargo run -- schema --out schemas`", d.name, d.name));
         }
         if d.examples.is_empty() {
             found.push(format!("{}: it has no example", d.name));
@@ -339,10 +342,8 @@ fn nothing_names_a_machine_or_a_mirror() {
 #[test]
 fn banned_crates_are_not_locked() {
     let deny = read("deny.toml");
-    let banned: Vec<&str> = deny
-        .lines()
-        .filter_map(|l| l.trim().strip_prefix("{ crate = \"").and_then(|l| l.split('"').next()))
-        .collect();
+    let banned: Vec<&str> =
+        deny.lines().filter_map(|l| l.trim().strip_prefix("{ crate = \"").and_then(|l| l.split('"').next())).collect();
     assert!(banned.contains(&"openssl") && banned.contains(&"aws-lc-rs") && banned.contains(&"chrono"), "{banned:?}");
     let lock = read("Cargo.lock");
     let locked: BTreeSet<&str> =

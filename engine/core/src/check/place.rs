@@ -1,21 +1,21 @@
 //! Lays the steps of a playbook out in the arena of the plan, and loads the playbooks that it uses. Resolves no
 //! names; it notes what must be resolved.
 
+mod action;
+mod used;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::Json;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::event::OnFailure;
 use crate::plan::{
-    Binding, Edges, FINALLY, MAIN, Plan, PlanAction, PlanBlock, PlanForEach, PlanKind, PlanRollback, PlanStep, Scope,
-    ScopeIdx, Segment, SegmentIdx, StepIdx,
+    Binding, Edges, FINALLY, MAIN, Plan, PlanBlock, PlanForEach, PlanKind, PlanStep, Scope, ScopeIdx, Segment,
+    SegmentIdx, StepIdx,
 };
-use crate::playbook::model::{Action, Defaults, Playbook, Rollback, RollbackIf, Step, Uses};
-use crate::playbook::yaml::{Node, NodeValue};
-use crate::span::{Source, SourceId, Sources, Span, Spanned};
-use crate::step::{AnyStepType, Catalog};
-use crate::suggest::did_you_mean;
+use crate::playbook::model::{Action, Defaults, Playbook, Rollback, Step};
+use crate::span::{SourceId, Sources, Span, Spanned};
+use crate::step::Catalog;
 use crate::template::{Reference, Template, ValueTemplate};
 
 use super::Load;
@@ -446,115 +446,6 @@ impl<'a> Placed<'a> {
         idx
     }
 
-    fn action(&mut self, uses: &Uses, own: &Own<'_>, defaults: &Defaults, note: &mut Note) -> Option<PlanAction> {
-        let step_type = self.step_type(uses)?;
-        let name = step_type.descriptor().name;
-        let schema = self.schema(name, &step_type);
-        let text = Arc::clone(&self.sources.get(uses.with.span.source).text);
-        let found = schema.compiled.check(name, &uses.with, &text);
-        let whole = uses.with_template.literal().filter(|_| found.is_empty());
-        if let Some(inputs) = whole {
-            let problems = step_type.problems(inputs);
-            let place = |path: &[String]| at_path(&uses.with, path).unwrap_or(uses.step_type.span);
-            self.diagnostics.extend(problems.into_iter().map(|p| {
-                let label = p.path.last().map_or_else(|| format!("`{name}`"), |last| format!("`{last}`"));
-                Diagnostic::new(Code::WrongStepInput, p.message, place(&p.path), label).maybe_help(p.help)
-            }));
-        }
-        self.diagnostics.extend(found);
-        uses.with_template.for_each_reference(&mut |r| {
-            note.references.push(Noted { reference: r.clone(), place: Place::With });
-        });
-        for (key, script) in &schema.lines {
-            if let Some(value) = uses.with_template.get(key) {
-                value.for_each_template(&mut |t| {
-                    note.lines.push(CommandLine { script: *script, template: t.clone() });
-                });
-            }
-        }
-        let mut expressions = Vec::new();
-        for (pointer, node) in schema.compiled.expressions(&uses.with) {
-            match crate::expr::Expr::parse(&text, node) {
-                Ok(expr) => {
-                    let noted = expr.references().iter();
-                    note.references.extend(noted.map(|r| Noted { reference: r.clone(), place: Place::With }));
-                    expressions.push((pointer, expr));
-                }
-                Err(diagnostics) => self.diagnostics.extend(diagnostics),
-            }
-        }
-        let target = own.target.or(defaults.target.as_ref());
-        if let Some(target) = target {
-            note_template(note, target, &Place::Target);
-        }
-        let mut env: Vec<(String, Template)> = Vec::new();
-        let inherited = defaults.env.iter().filter(|(n, _)| !own.env.iter().any(|(o, _)| o.value == n.value));
-        for (name, value) in inherited.chain(own.env) {
-            note_template(note, value, &Place::Env);
-            env.push((name.value.clone(), value.clone()));
-        }
-        let (access, undo) = step_type.capabilities(&uses.with_template);
-        Some(PlanAction {
-            step_type,
-            with: uses.with_template.clone(),
-            expressions,
-            target: target.cloned(),
-            env,
-            access,
-            undo,
-            rollback: PlanRollback::Auto,
-        })
-    }
-
-    fn rollback(&mut self, rollback: &Rollback, own: &Own<'_>, defaults: &Defaults, note: &mut Note) -> PlanRollback {
-        match rollback {
-            Rollback::Auto => PlanRollback::Auto,
-            Rollback::None => PlanRollback::None,
-            Rollback::Step { uses, condition } => match self.action(uses, own, defaults, note) {
-                Some(action) => PlanRollback::Action {
-                    action: Box::new(action),
-                    only_if_succeeded: *condition == RollbackIf::Succeeded,
-                },
-                None => PlanRollback::None,
-            },
-        }
-    }
-
-    fn step_type(&mut self, uses: &Uses) -> Option<Arc<dyn AnyStepType>> {
-        if let Some(found) = self.catalog.get(&uses.step_type) {
-            return Some(Arc::clone(found));
-        }
-        let names: Vec<_> = self.catalog.names().chain(["playbook"]).collect();
-        let help = did_you_mean(&uses.step_type, names.iter().copied())
-            .map_or_else(|| "`runback steps` lists them all".to_owned(), |name| format!("did you mean `{name}`?"));
-        self.diagnostics.push(
-            Diagnostic::new(
-                Code::UnknownStepType,
-                format!("there is no step type `{}`", uses.step_type.value),
-                uses.step_type.span,
-                "unknown step type",
-            )
-            .help(help),
-        );
-        None
-    }
-
-    fn schema(&mut self, name: &'static str, step_type: &Arc<dyn AnyStepType>) -> Arc<TypeSchema> {
-        let make = || {
-            let schema = step_type.input_schema();
-            let properties = schema.get("properties").and_then(Json::as_object).into_iter().flatten();
-            let lines = properties
-                .filter_map(|(key, value)| match value.get("x-runback-line").and_then(Json::as_str) {
-                    Some("script") => Some((key.clone(), true)),
-                    Some("argv") => Some((key.clone(), false)),
-                    _ => None,
-                })
-                .collect();
-            Arc::new(TypeSchema { compiled: CompiledSchema::new(&schema), lines })
-        };
-        Arc::clone(self.schemas.entry(name).or_insert_with(make))
-    }
-
     /// An unknown step type takes its place as an empty block.
     fn push_unknown(
         &mut self,
@@ -590,165 +481,6 @@ impl<'a> Placed<'a> {
         });
         self.notes.push(note);
         idx
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the parts of a step that has been taken apart")]
-    fn sub_playbook(
-        &mut self,
-        id: Spanned<String>,
-        span: Span,
-        when: Option<crate::expr::Expr>,
-        uses: &Uses,
-        context: &Context,
-        mut note: Note,
-        policy: Arc<crate::plan::StepPolicy>,
-        continue_on_error: bool,
-        on_failure: Option<Spanned<OnFailure>>,
-    ) -> StepIdx {
-        let idx = StepIdx(self.steps.len() as u32);
-        let given = uses.with_template.get("inputs").unwrap_or(ValueTemplate::Literal(Json::Null));
-        given.for_each_reference(&mut |r| {
-            note.references.push(Noted { reference: r.clone(), place: Place::With });
-        });
-        note_when(&mut note, when.as_ref());
-        let loaded = self.load_playbook(uses);
-        let Some((file, playbook)) = loaded else {
-            return self.push_unknown(idx, id.value.into(), span, context, note, policy);
-        };
-        self.check_given_inputs(uses, &playbook);
-        let frame = self.frame(Frame { container: Some(idx), ..Frame::default() });
-        let scope = self.scope(
-            Scope {
-                playbook: playbook.name.value.clone(),
-                description: playbook.description.clone(),
-                inputs: playbook.inputs,
-                secrets: playbook.secrets,
-                used_by: Some((idx, given)),
-                outputs: Vec::new(),
-                bindings: Vec::new(),
-            },
-            frame,
-            playbook.outputs,
-        );
-        self.steps.push(PlanStep {
-            id: id.value.into(),
-            span,
-            segment: context.segment,
-            parent: context.parent,
-            scope: context.scope,
-            kind: PlanKind::Block(Box::new(PlanBlock {
-                inner: 0..0,
-                children: playbook.steps.len() as u32,
-                outputs: Vec::new(),
-                scope: Some(scope),
-            })),
-            when,
-            irreversible: note.irreversible_span.is_some(),
-            continue_on_error,
-            on_failure: on_failure.map(|o| o.value).or(playbook.on_failure),
-            locks: Vec::new(),
-            policy,
-            bindings: Vec::new(),
-        });
-        self.notes.push(note);
-        self.using.push(file);
-        let defaults = Arc::new(playbook.defaults);
-        let context = Context { segment: context.segment, parent: Some(idx), scope, frame, defaults };
-        self.list(playbook.steps, &context);
-        self.using.pop();
-        self.close_block(idx);
-        idx
-    }
-
-    fn load_playbook(&mut self, uses: &Uses) -> Option<(String, Playbook)> {
-        let file_node = uses.with.get("file");
-        let at = file_node.map_or(uses.step_type.span, |n| n.span);
-        let Some(file) = file_node.and_then(Node::as_str).filter(|f| !f.contains("{{")) else {
-            let message = "`uses: playbook` wants `with.file`, the path of a playbook, written out";
-            let help = "what a playbook does is checked before anything runs, so its path cannot be a template";
-            self.diagnostics.push(Diagnostic::new(Code::SubPlaybook, message, at, "no literal `file`").help(help));
-            return None;
-        };
-        let file = file.to_owned();
-        if self.using.contains(&file) || self.using.len() >= 8 {
-            let chain = self.using.iter().chain([&file]).cloned().collect::<Vec<_>>().join(" → ");
-            let message = format!("playbooks use each other in a circle, or more than 8 deep: {chain}");
-            self.diagnostics.push(Diagnostic::new(Code::SubPlaybook, message, at, "used here"));
-            return None;
-        }
-        let source = match self.texts.get(&file) {
-            Some(source) => *source,
-            None => match self.load.load(&file) {
-                Ok(text) => {
-                    let source = self.sources.add(Source::new(file.as_str(), text));
-                    self.texts.insert(file.clone(), source);
-                    source
-                }
-                Err(why) => {
-                    let message = format!("the playbook `{file}` cannot be read: {why}");
-                    self.diagnostics.push(Diagnostic::new(Code::SubPlaybook, message, at, "used here"));
-                    return None;
-                }
-            },
-        };
-        let text = Arc::clone(&self.sources.get(source).text);
-        let (playbook, diagnostics) = crate::playbook::read(source, &text);
-        self.diagnostics.extend(diagnostics);
-        let playbook = playbook?;
-        self.refuse_top_keys(&playbook);
-        Some((file, playbook))
-    }
-
-    /// Keys that only a playbook that is run by itself can have.
-    fn refuse_top_keys(&mut self, playbook: &Playbook) {
-        let mut warn = |span: Span, key: &str| {
-            let message = format!("`{key}` has no effect in a playbook that another one uses");
-            self.diagnostics.push(Diagnostic::new(Code::NoEffect, message, span, "not used here"));
-        };
-        if let Some(step) = playbook.finally.first() {
-            warn(step.span, "finally");
-        }
-        if let Some(lock) = playbook.locks.first() {
-            warn(lock.span(), "locks");
-        }
-    }
-
-    fn check_given_inputs(&mut self, uses: &Uses, playbook: &Playbook) {
-        let given = uses.with.get("inputs").and_then(Node::as_map).unwrap_or_default();
-        for (key, value) in given {
-            let Some(name) = key.as_str() else { continue };
-            match playbook.inputs.iter().find(|d| *d.name == name) {
-                None => {
-                    let help = did_you_mean(name, playbook.inputs.iter().map(|d| d.name.as_str()));
-                    let message = format!("playbook `{}` has no input `{name}`", playbook.name.value);
-                    let diagnostic = Diagnostic::new(Code::UnknownStepInput, message, key.span, "unknown input");
-                    self.diagnostics.push(diagnostic.maybe_help(help.map(|h| format!("did you mean `{h}`?"))));
-                }
-                Some(decl) => {
-                    let text = Arc::clone(&self.sources.get(value.span.source).text);
-                    let literal = ValueTemplate::compile(&text, value).ok();
-                    let Some(json) = literal.as_ref().and_then(ValueTemplate::literal) else { continue };
-                    if let Err(why) = crate::playbook::values::check(decl, json) {
-                        let message = format!("input `{name}` of playbook `{}`: {}", playbook.name.value, why.message);
-                        self.diagnostics.push(Diagnostic::new(
-                            Code::WrongStepInput,
-                            message,
-                            value.span,
-                            "not allowed",
-                        ));
-                    }
-                }
-            }
-        }
-        for decl in playbook.inputs.iter().filter(|d| d.default.is_none()) {
-            if !given.iter().any(|(k, _)| k.as_str() == Some(&decl.name)) {
-                let message = format!("playbook `{}` needs the input `{}`", playbook.name.value, decl.name.value);
-                let diagnostic = Diagnostic::new(Code::MissingStepInput, message, uses.step_type.span, "used here")
-                    .help(format!("give it under `with.inputs.{}`", decl.name.value))
-                    .label(decl.name.span, "declared here, without a default");
-                self.diagnostics.push(diagnostic);
-            }
-        }
     }
 
     /// The edges as pairs without duplicates.
@@ -849,20 +581,4 @@ fn note_outputs(note: &mut Note, outputs: &[(Spanned<String>, ValueTemplate)]) {
             note.references.push(Noted { reference: r.clone(), place: Place::BlockOutputs });
         });
     }
-}
-
-/// The span of the value at a path of keys and indices, or of the nearest thing around it.
-fn at_path(node: &Node, path: &[String]) -> Option<Span> {
-    let mut at = node;
-    for key in path {
-        let next = match &at.value {
-            NodeValue::List(list) => key.parse::<usize>().ok().and_then(|i| list.get(i)),
-            _ => at.get(key),
-        };
-        match next {
-            Some(next) => at = next,
-            None => break,
-        }
-    }
-    (!std::ptr::eq(at, node)).then_some(at.span)
 }

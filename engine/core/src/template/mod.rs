@@ -7,6 +7,7 @@
 mod helpers;
 mod ir;
 mod lower;
+mod parts;
 mod path;
 pub(crate) mod problem;
 mod render;

@@ -1,0 +1,155 @@
+//! The part of a step that acts: its step type, its inputs checked against the schema, its environment, its rollback.
+
+use std::sync::Arc;
+
+use crate::Json;
+use crate::diagnostic::{Code, Diagnostic};
+use crate::plan::{PlanAction, PlanRollback};
+use crate::playbook::model::{Defaults, Rollback, RollbackIf, Uses};
+use crate::playbook::yaml::{Node, NodeValue};
+use crate::span::Span;
+use crate::step::AnyStepType;
+use crate::suggest::did_you_mean;
+use crate::template::Template;
+
+use super::{CommandLine, Note, Noted, Own, Place, Placed, TypeSchema, note_template};
+use crate::check::schema::CompiledSchema;
+
+impl Placed<'_> {
+    pub(super) fn action(
+        &mut self,
+        uses: &Uses,
+        own: &Own<'_>,
+        defaults: &Defaults,
+        note: &mut Note,
+    ) -> Option<PlanAction> {
+        let step_type = self.step_type(uses)?;
+        let name = step_type.descriptor().name;
+        let schema = self.schema(name, &step_type);
+        let text = Arc::clone(&self.sources.get(uses.with.span.source).text);
+        let found = schema.compiled.check(name, &uses.with, &text);
+        let whole = uses.with_template.literal().filter(|_| found.is_empty());
+        if let Some(inputs) = whole {
+            let problems = step_type.problems(inputs);
+            let place = |path: &[String]| at_path(&uses.with, path).unwrap_or(uses.step_type.span);
+            self.diagnostics.extend(problems.into_iter().map(|p| {
+                let label = p.path.last().map_or_else(|| format!("`{name}`"), |last| format!("`{last}`"));
+                Diagnostic::new(Code::WrongStepInput, p.message, place(&p.path), label).maybe_help(p.help)
+            }));
+        }
+        self.diagnostics.extend(found);
+        uses.with_template.for_each_reference(&mut |r| {
+            note.references.push(Noted { reference: r.clone(), place: Place::With });
+        });
+        for (key, script) in &schema.lines {
+            if let Some(value) = uses.with_template.get(key) {
+                value.for_each_template(&mut |t| {
+                    note.lines.push(CommandLine { script: *script, template: t.clone() });
+                });
+            }
+        }
+        let mut expressions = Vec::new();
+        for (pointer, node) in schema.compiled.expressions(&uses.with) {
+            match crate::expr::Expr::parse(&text, node) {
+                Ok(expr) => {
+                    let noted = expr.references().iter();
+                    note.references.extend(noted.map(|r| Noted { reference: r.clone(), place: Place::With }));
+                    expressions.push((pointer, expr));
+                }
+                Err(diagnostics) => self.diagnostics.extend(diagnostics),
+            }
+        }
+        let target = own.target.or(defaults.target.as_ref());
+        if let Some(target) = target {
+            note_template(note, target, &Place::Target);
+        }
+        let mut env: Vec<(String, Template)> = Vec::new();
+        let inherited = defaults.env.iter().filter(|(n, _)| !own.env.iter().any(|(o, _)| o.value == n.value));
+        for (name, value) in inherited.chain(own.env) {
+            note_template(note, value, &Place::Env);
+            env.push((name.value.clone(), value.clone()));
+        }
+        let (access, undo) = step_type.capabilities(&uses.with_template);
+        Some(PlanAction {
+            step_type,
+            with: uses.with_template.clone(),
+            expressions,
+            target: target.cloned(),
+            env,
+            access,
+            undo,
+            rollback: PlanRollback::Auto,
+        })
+    }
+
+    pub(super) fn rollback(
+        &mut self,
+        rollback: &Rollback,
+        own: &Own<'_>,
+        defaults: &Defaults,
+        note: &mut Note,
+    ) -> PlanRollback {
+        match rollback {
+            Rollback::Auto => PlanRollback::Auto,
+            Rollback::None => PlanRollback::None,
+            Rollback::Step { uses, condition } => match self.action(uses, own, defaults, note) {
+                Some(action) => PlanRollback::Action {
+                    action: Box::new(action),
+                    only_if_succeeded: *condition == RollbackIf::Succeeded,
+                },
+                None => PlanRollback::None,
+            },
+        }
+    }
+
+    fn step_type(&mut self, uses: &Uses) -> Option<Arc<dyn AnyStepType>> {
+        if let Some(found) = self.catalog.get(&uses.step_type) {
+            return Some(Arc::clone(found));
+        }
+        let names: Vec<_> = self.catalog.names().chain(["playbook"]).collect();
+        let help = did_you_mean(&uses.step_type, names.iter().copied())
+            .map_or_else(|| "`runback steps` lists them all".to_owned(), |name| format!("did you mean `{name}`?"));
+        self.diagnostics.push(
+            Diagnostic::new(
+                Code::UnknownStepType,
+                format!("there is no step type `{}`", uses.step_type.value),
+                uses.step_type.span,
+                "unknown step type",
+            )
+            .help(help),
+        );
+        None
+    }
+
+    fn schema(&mut self, name: &'static str, step_type: &Arc<dyn AnyStepType>) -> Arc<TypeSchema> {
+        let make = || {
+            let schema = step_type.input_schema();
+            let properties = schema.get("properties").and_then(Json::as_object).into_iter().flatten();
+            let lines = properties
+                .filter_map(|(key, value)| match value.get("x-runback-line").and_then(Json::as_str) {
+                    Some("script") => Some((key.clone(), true)),
+                    Some("argv") => Some((key.clone(), false)),
+                    _ => None,
+                })
+                .collect();
+            Arc::new(TypeSchema { compiled: CompiledSchema::new(&schema), lines })
+        };
+        Arc::clone(self.schemas.entry(name).or_insert_with(make))
+    }
+}
+
+/// The span of the value at a path of keys and indices, or of the nearest thing around it.
+fn at_path(node: &Node, path: &[String]) -> Option<Span> {
+    let mut at = node;
+    for key in path {
+        let next = match &at.value {
+            NodeValue::List(list) => key.parse::<usize>().ok().and_then(|i| list.get(i)),
+            _ => at.get(key),
+        };
+        match next {
+            Some(next) => at = next,
+            None => break,
+        }
+    }
+    (!std::ptr::eq(at, node)).then_some(at.span)
+}
