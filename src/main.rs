@@ -2,15 +2,20 @@
 
 mod cmd;
 mod diagnose;
+mod drive;
 mod exit;
 mod failure;
 mod inputs;
 mod journal;
 mod load;
 mod next;
+mod operator;
 mod preview;
+mod report;
+mod run_id;
 mod schema;
 mod state_dir;
+mod surroundings;
 mod table;
 mod term;
 mod words;
@@ -18,8 +23,14 @@ mod words;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use runback_exec::process::guard;
 
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|a| a == guard::GUARD_ARGUMENT) {
+        guard::main();
+    }
+    // kube and reqwest take the process's provider; without one they would panic at their first use.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let cli = cmd::Cli::parse();
     let as_json = cli.verb.wants_json();
     match cmd::run(cli) {

@@ -61,6 +61,12 @@ pub(crate) fn note(text: &str) {
     let _ = err.write_all(text.as_bytes()).and_then(|()| err.write_all(b"\n"));
 }
 
+/// A question on stderr; the answer follows on the same line.
+pub(crate) fn ask(prompt: &str) {
+    let mut err = anstream::stderr().lock();
+    let _ = err.write_all(prompt.as_bytes()).and_then(|()| err.flush());
+}
+
 /// JSON on stdout, indented for people when it goes to a terminal.
 pub(crate) fn json(value: &runback_core::Json) {
     let text = if std::io::stdout().is_terminal() { format!("{value:#}") } else { value.to_string() };

@@ -1,15 +1,19 @@
 //! The verbs: one file each, with its own arguments. What they share of the command line is here.
 
+mod approve;
+mod cancel;
 mod check;
 mod completions;
 mod graph;
 mod logs;
 mod plan;
+mod resume;
+mod run;
 mod runs;
 mod schema;
 mod show;
 mod steps;
-mod why;
+pub(crate) mod why;
 
 use std::path::PathBuf;
 
@@ -35,9 +39,14 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    Run(run::Arguments),
     Check(check::Arguments),
     Plan(plan::Arguments),
     Graph(graph::Arguments),
+    Resume(resume::Arguments),
+    Rollback(resume::RollbackArguments),
+    Cancel(cancel::Arguments),
+    Approve(approve::Arguments),
     Runs(runs::Arguments),
     Show(show::Arguments),
     Logs(logs::Arguments),
@@ -50,13 +59,21 @@ pub(crate) enum Verb {
 impl Verb {
     pub(crate) fn wants_json(&self) -> bool {
         let format = match self {
+            Self::Run(a) => return a.drive.is_json(),
+            Self::Resume(a) => return a.drive.is_json(),
+            Self::Rollback(a) => return a.drive.is_json(),
             Self::Check(a) => a.output.output,
             Self::Plan(a) => a.output.output,
             Self::Steps(a) => a.output.output,
             Self::Runs(a) => a.output.output,
             Self::Show(a) => a.output.output,
             Self::Why(a) => a.output.output,
-            Self::Logs(_) | Self::Graph(_) | Self::Schema(_) | Self::Completions(_) => return false,
+            Self::Cancel(_)
+            | Self::Approve(_)
+            | Self::Logs(_)
+            | Self::Graph(_)
+            | Self::Schema(_)
+            | Self::Completions(_) => return false,
         };
         format == Format::Json
     }
@@ -65,6 +82,11 @@ impl Verb {
 pub(crate) fn run(cli: Cli) -> Done {
     let dir = cli.state_dir.as_deref();
     match cli.verb {
+        Verb::Run(a) => run::run(&a, dir),
+        Verb::Resume(a) => resume::run(&a, dir),
+        Verb::Rollback(a) => resume::rollback(&a, dir),
+        Verb::Cancel(a) => cancel::run(&a, dir),
+        Verb::Approve(a) => approve::run(&a, dir),
         Verb::Check(a) => check::run(&a),
         Verb::Plan(a) => plan::run(&a),
         Verb::Graph(a) => graph::run(&a),

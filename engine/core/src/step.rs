@@ -222,6 +222,24 @@ fn one() -> u32 {
     1
 }
 
+impl Question {
+    /// Why an answer does not count, if it does not. `starter` is who started the run, `given` the answers so far.
+    pub fn refuses(&self, answer: &Answer, starter: &str, given: &[Answer]) -> Option<&'static str> {
+        if !answer.approved || answer.by == crate::decide::RUNBACK {
+            return None;
+        }
+        let several = self.min_approvals > 1 || !self.approvers.is_empty();
+        if several && !self.allow_self && answer.by == starter {
+            return Some("who started the run cannot approve it (`allow_self`)");
+        }
+        let user = answer.by.split('@').next().unwrap_or_default();
+        if !self.approvers.is_empty() && !self.approvers.iter().any(|a| *a == answer.by || a == user) {
+            return Some("is not among the approvers");
+        }
+        given.iter().any(|a| a.approved && a.by == answer.by).then_some("has approved already")
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Answer {
     pub approved: bool,

@@ -30,26 +30,9 @@ impl Driver {
     /// Somebody answered. An answer that does not count is refused with the reason.
     pub(super) fn answered(&mut self, node: NodeId, answer: Answer) -> Result<(), DriverError> {
         let Some(asking) = self.asking.get(&node) else { return Ok(()) };
-        let question = &asking.question;
         let step = Arc::clone(self.state.path(node));
-        let starter = self.state.created.as_ref().is_some_and(|c| c.by == answer.by);
-        let several = question.min_approvals > 1 || !question.approvers.is_empty();
-        let self_refused = starter && several && !question.allow_self;
-        let who = answer.by.split('@').next().unwrap_or_default();
-        let named = |a: &String| *a == answer.by || a == who;
-        let stranger = !question.approvers.is_empty() && answer.by != RUNBACK && !question.approvers.iter().any(named);
-        let twice = self.state.node(node).answers().iter().any(|a| a.approved && a.by == answer.by);
-        let why = if !answer.approved {
-            None
-        } else if self_refused {
-            Some("who started the run cannot approve it (`allow_self`)")
-        } else if stranger {
-            Some("is not among the approvers")
-        } else if twice {
-            Some("has approved already")
-        } else {
-            None
-        };
+        let starter = self.state.created.as_ref().map_or("", |c| c.by.as_str());
+        let why = asking.question.refuses(&answer, starter, self.state.node(node).answers());
         if let Some(why) = why {
             self.warnings.push(format!("{step}: the approval of {} does not count: {why}", answer.by));
             return Ok(());

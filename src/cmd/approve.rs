@@ -1,0 +1,151 @@
+//! `runback approve`: answers a question of a run, from wherever.
+
+use std::path::Path;
+
+use clap::Args;
+use runback_core::Json;
+use runback_core::event::{Event, EventBody};
+use runback_core::state::{NodeId, RunState};
+use runback_core::step::{Answer, Question};
+use runback_exec::store::{Request, Store};
+use serde_json::Map;
+
+use crate::exit::Exit;
+use crate::failure::{Done, Failure};
+use crate::term::{self, DIM, RESET};
+use crate::{journal, operator, state_dir, surroundings, words};
+
+/// Answer a run that waits for a person
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// A run's id, the beginning of one, or `last`
+    #[arg(value_name = "RUN")]
+    run: String,
+
+    /// The step that asks; may be left out where only one does
+    #[arg(value_name = "STEP")]
+    step: Option<String>,
+
+    /// Say no
+    #[arg(long)]
+    refuse: bool,
+
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+
+    /// A field of the form
+    #[arg(short, long = "field", value_name = "NAME=VALUE")]
+    fields: Vec<String>,
+}
+
+pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
+    let store = state_dir::of_run(dir, &arguments.run)?;
+    state_dir::block_on(async {
+        let id = store.resolve(&arguments.run).await?;
+        let run = journal::read(store.as_ref(), &id, &runback_steps::catalog()).await?;
+        let node = asking(&run.state, arguments.step.as_deref())?;
+        let step = run.state.path(node).to_string();
+        let question = run.state.node(node).question().ok_or_else(|| nothing_asked(&run.state))?;
+        let answer = Answer {
+            approved: !arguments.refuse,
+            by: surroundings::by(),
+            reason: arguments.reason.clone(),
+            fields: if arguments.refuse { Json::Null } else { fields(question, &arguments.fields)? },
+        };
+        let starter = run.state.created.as_ref().map_or("", |c| c.by.as_str());
+        if let Some(why) = question.refuses(&answer, starter, run.state.node(node).answers()) {
+            let failure = Failure::refused(format!("{step}: the answer of {} does not count: {why}", answer.by));
+            return Err(failure.help(format!("see who may answer: runback why {id} {step}")));
+        }
+        let word = if answer.approved { "approved" } else { "refused" };
+        if run.owner.is_some() {
+            store.post(&id, Request::Answer { step: step.clone(), answer }).await?;
+            term::line(&format!("{word} {step} of run {id}"));
+        } else {
+            record(store.as_ref(), &id, &run.state, &step, answer).await?;
+            term::line(&format!("{word} {step} of run {id}, which nobody drives now"));
+            term::note(&format!("{DIM}go on with it: runback resume {id}{RESET}"));
+        }
+        Ok(Exit::Succeeded)
+    })
+}
+
+/// Nobody drives the run: the answer goes into its journal, where the next process finds it.
+async fn record(store: &dyn Store, run: &str, state: &RunState, step: &str, answer: Answer) -> Result<(), Failure> {
+    let lease = store.acquire(run).await?;
+    let mut state = state.clone();
+    // Somebody may have had it since.
+    journal::advance(store, run, &mut state).await?;
+    let step = step.into();
+    let body = if answer.approved {
+        EventBody::ApprovalGiven { step, answer }
+    } else {
+        EventBody::ApprovalRefused { step, answer }
+    };
+    let event = Event { seq: state.last_seq + 1, at: words::now_ms().max(state.last_at), body };
+    state.apply(&event).map_err(|e| {
+        Failure::refused(format!("it cannot be answered any more: {}", e.why)).help(format!("runback show {run}"))
+    })?;
+    Ok(store.append(&lease, vec![event]).await?)
+}
+
+fn nothing_asked(state: &RunState) -> Failure {
+    let run = state.run_id();
+    Failure::usage(format!("run {run} asks nothing")).help(format!("see what it does: runback why {run}"))
+}
+
+fn asking(state: &RunState, step: Option<&str>) -> Result<NodeId, Failure> {
+    let all: Vec<NodeId> = state.questions().collect();
+    let names = || all.iter().map(|n| state.path(*n).to_string()).collect::<Vec<_>>().join(", ");
+    match (step, all.as_slice()) {
+        (_, []) => Err(nothing_asked(state)),
+        (None, [one]) => Ok(*one),
+        (None, _) => Err(Failure::usage(format!("several steps ask: {}", names())).help("name one of them")),
+        (Some(step), _) => {
+            let found = state.find(step).filter(|n| all.contains(n));
+            found.ok_or_else(|| {
+                Failure::usage(format!("step {step} asks nothing")).help(format!("these ask: {}", names()))
+            })
+        }
+    }
+}
+
+/// The form's fields from `-f`, defaults where nothing is given.
+fn fields(question: &Question, given: &[String]) -> Result<Json, Failure> {
+    let none = Map::new();
+    let form = question.form.as_object().unwrap_or(&none);
+    let known = || form.keys().cloned().collect::<Vec<_>>().join(", ");
+    let mut values = Map::new();
+    for pair in given {
+        let (name, text) =
+            pair.split_once('=').ok_or_else(|| Failure::usage(format!("-f {pair}: a field is given as name=value")))?;
+        let Some(field) = form.get(name) else {
+            let failure = Failure::usage(format!("-f {pair}: the form has no field `{name}`"));
+            return Err(failure.help(if form.is_empty() {
+                "it has none".to_owned()
+            } else {
+                format!("its fields are {}", known())
+            }));
+        };
+        let value = operator::field_value(field, text).map_err(|why| Failure::usage(format!("-f {pair}: {why}")))?;
+        values.insert(name.to_owned(), value);
+    }
+    for (name, field) in form {
+        if values.contains_key(name) {
+            continue;
+        }
+        match field.get("default").filter(|d| !d.is_null()) {
+            Some(default) => {
+                values.insert(name.clone(), default.clone());
+            }
+            None => {
+                let about =
+                    field.get("description").and_then(Json::as_str).map(|d| format!(" ({d})")).unwrap_or_default();
+                return Err(Failure::usage(format!("the field `{name}`{about} has no value"))
+                    .help(format!("give it with -f {name}=…")));
+            }
+        }
+    }
+    Ok(if values.is_empty() { Json::Null } else { Json::Object(values) })
+}

@@ -1,0 +1,53 @@
+//! `runback cancel`: asks whoever drives a run to stop it.
+
+use std::path::Path;
+
+use clap::Args;
+use runback_exec::store::Request;
+
+use crate::exit::Exit;
+use crate::failure::{Done, Failure};
+use crate::term::{self, DIM, RESET};
+use crate::{journal, next, state_dir, surroundings};
+
+/// Stop a run: start nothing new, stop what runs, then do as on_failure says
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// A run's id, the beginning of one, or `last`
+    #[arg(value_name = "RUN")]
+    run: String,
+
+    /// Stop at once, take nothing back, and leave the run resumable
+    #[arg(long, conflicts_with = "hold")]
+    now: bool,
+
+    /// Let what runs finish, start nothing new, and hold
+    #[arg(long)]
+    hold: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
+    let store = state_dir::of_run(dir, &arguments.run)?;
+    state_dir::block_on(async {
+        let id = store.resolve(&arguments.run).await?;
+        let Some(owner) = store.owner(&id).await? else {
+            let run = journal::read(store.as_ref(), &id, &runback_steps::catalog()).await?;
+            let failure =
+                Failure::failed(format!("run {id} is {}: nobody drives it, so there is nothing to stop", run.status()));
+            return Err(next::steps(&run.state, run.status()).into_iter().fold(failure, |f, line| f.help(line.trim())));
+        };
+        let by = surroundings::by();
+        let (request, what) = if arguments.hold {
+            (Request::Hold { by }, "to hold it when what runs is over")
+        } else {
+            (
+                Request::Cancel { by, now: arguments.now },
+                if arguments.now { "to leave it at once" } else { "to stop it" },
+            )
+        };
+        store.post(&id, request).await?;
+        term::line(&format!("asked {owner} {what}"));
+        term::note(&format!("{DIM}see it: runback show {id}{RESET}"));
+        Ok(Exit::Succeeded)
+    })
+}

@@ -1,0 +1,152 @@
+//! `runback resume` and `runback rollback`: take an existing run up again, forward or back.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use runback_core::Json;
+use runback_core::event::Resolution;
+use runback_core::playbook::model::InputDecl;
+use runback_core::step::Catalog;
+use runback_exec::driver::{Driver, DriverError, Engine, Intent};
+use runback_exec::output::LIMIT_DEFAULT;
+use runback_exec::store::{Request, Store, StoreError};
+
+use crate::drive::{self, DriveArgs};
+use crate::exit::Exit;
+use crate::failure::{Done, Failure};
+use crate::inputs::InputArgs;
+use crate::surroundings::{self, Machines};
+use crate::term::{self, DIM, RESET};
+use crate::{journal, state_dir};
+
+/// Go on with a run that failed and is held, was interrupted, or waits
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// A run's id, the beginning of one, or `last`
+    #[arg(value_name = "RUN")]
+    run: String,
+
+    /// What a step counts as: ID=done, redo, fail or skip
+    #[arg(long = "step", value_name = "ID=WHAT", value_parser = step_resolution)]
+    steps: Vec<(String, Resolution)>,
+
+    /// Inputs marked secret are not stored: give them again
+    #[command(flatten)]
+    inputs: InputArgs,
+
+    #[command(flatten)]
+    pub(crate) drive: DriveArgs,
+}
+
+/// Take a run back: everything that it did and that can be undone
+#[derive(Debug, Args)]
+pub(crate) struct RollbackArguments {
+    /// A run's id, the beginning of one, or `last`
+    #[arg(value_name = "RUN")]
+    run: String,
+
+    /// Undo also where the world has changed since
+    #[arg(long)]
+    force: bool,
+
+    /// Inputs marked secret are not stored: give them again
+    #[command(flatten)]
+    inputs: InputArgs,
+
+    #[command(flatten)]
+    pub(crate) drive: DriveArgs,
+}
+
+fn step_resolution(text: &str) -> Result<(String, Resolution), String> {
+    let (step, what) = text.rsplit_once('=').ok_or("write ID=done, ID=redo, ID=fail or ID=skip")?;
+    let resolution = match what {
+        "done" => Resolution::Done,
+        "redo" => Resolution::Redo,
+        "fail" => Resolution::Fail,
+        "skip" => Resolution::Skip,
+        other => return Err(format!("`{other}` is none of done, redo, fail, skip")),
+    };
+    Ok((step.to_owned(), resolution))
+}
+
+pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
+    let store = state_dir::of_run(dir, &arguments.run)?;
+    let state_dir = state_dir::path(dir)?;
+    state_dir::block_on(async {
+        let id = store.resolve(&arguments.run).await?;
+        if !arguments.steps.is_empty() && store.owner(&id).await?.is_some() {
+            return post_resolutions(store.as_ref(), &id, &arguments.steps).await;
+        }
+        let take_up = TakeUp { store: &store, state_dir: &state_dir, inputs: &arguments.inputs };
+        let (mut driver, machines) = take_up.open(&id, Intent::Resume).await?;
+        for (step, resolution) in &arguments.steps {
+            driver.resolve(step, *resolution, Json::Null)?;
+        }
+        let done = drive::drive(driver, Arc::clone(&store), &arguments.drive, true).await;
+        machines.close().await;
+        done
+    })
+}
+
+/// Somebody drives the run now: they are asked to take the decisions over.
+async fn post_resolutions(store: &dyn Store, run: &str, steps: &[(String, Resolution)]) -> Done {
+    for (step, resolution) in steps {
+        let by = surroundings::by();
+        let request = Request::Resolve { step: step.clone(), resolution: *resolution, outputs: Json::Null, by };
+        store.post(run, request).await?;
+    }
+    term::line(&format!("told the process that drives run {run}; see it: runback show {run}"));
+    Ok(Exit::Succeeded)
+}
+
+pub(crate) fn rollback(arguments: &RollbackArguments, dir: Option<&Path>) -> Done {
+    let store = state_dir::of_run(dir, &arguments.run)?;
+    let state_dir = state_dir::path(dir)?;
+    state_dir::block_on(async {
+        let id = store.resolve(&arguments.run).await?;
+        let take_up = TakeUp { store: &store, state_dir: &state_dir, inputs: &arguments.inputs };
+        let opened = take_up.open(&id, Intent::Rollback { force: arguments.force }).await;
+        let (driver, machines) = match opened {
+            Err(failure) if failure.exit == Exit::Refused && store.owner(&id).await?.is_some() => {
+                let request = Request::Rollback { by: surroundings::by(), force: arguments.force };
+                store.post(&id, request).await?;
+                term::line(&format!("asked the process that drives run {id} to take it back"));
+                term::note(&format!("{DIM}see it: runback show {id}{RESET}"));
+                return Ok(Exit::Succeeded);
+            }
+            other => other?,
+        };
+        let done = drive::drive(driver, Arc::clone(&store), &arguments.drive, false).await;
+        machines.close().await;
+        // Taken back is what was wanted.
+        match done? {
+            Exit::RolledBack => Ok(Exit::Succeeded),
+            other => Ok(other),
+        }
+    })
+}
+
+struct TakeUp<'a> {
+    store: &'a Arc<dyn Store>,
+    state_dir: &'a Path,
+    inputs: &'a InputArgs,
+}
+
+impl TakeUp<'_> {
+    async fn open(&self, run: &str, intent: Intent) -> Result<(Driver, Machines), Failure> {
+        if let Some(owner) = self.store.owner(run).await? {
+            return Err(DriverError::Store(StoreError::Busy { run: run.to_owned(), owner: Some(owner) }).into());
+        }
+        let catalog: Catalog = runback_steps::catalog();
+        let (created, plan) = journal::plan_of(self.store.as_ref(), run, &catalog).await?;
+        let base = PathBuf::from(&created.base);
+        let secret: Vec<InputDecl> = plan.scopes[0].inputs.iter().filter(|d| d.secret).cloned().collect();
+        let inputs = self.inputs.resolve(&secret)?;
+        let machines = Machines::new(&plan, &base, self.state_dir)?;
+        let around = surroundings::new(&plan, base, &machines, inputs.secret).await?;
+        let engine = Arc::new(Engine { store: Arc::clone(self.store), log_limit: LIMIT_DEFAULT });
+        let driver = Driver::open(engine, run, plan, around, intent).await?;
+        Ok((driver, machines))
+    }
+}

@@ -1,0 +1,132 @@
+//! `runback run`: checks a playbook, records a run of it, and drives that to its end.
+
+use std::io::IsTerminal as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use runback_core::Json;
+use runback_core::event::{Created, FORMAT, OnFailure, RunOptions};
+use runback_exec::driver::{Driver, DriverError, Engine};
+use runback_exec::output::LIMIT_DEFAULT;
+use runback_exec::store::{Store, StoreError};
+
+use crate::drive::{self, DriveArgs};
+use crate::failure::{Done, Failure};
+use crate::inputs::{InputArgs, Inputs};
+use crate::load::{self, Loaded};
+use crate::surroundings::{self, Machines};
+use crate::{run_id, state_dir, words};
+
+/// Run a playbook
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[arg(value_name = "FILE")]
+    file: String,
+
+    #[command(flatten)]
+    inputs: InputArgs,
+
+    /// The new run's id; refused when there is one like it
+    #[arg(long, value_name = "ID")]
+    run_id: Option<String>,
+
+    /// Attempts at once [default: what the playbook says, else 8]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    jobs: Option<u32>,
+
+    /// What follows a failure, in place of what the playbook says
+    #[arg(long, value_enum, value_name = "WHAT")]
+    on_failure: Option<AfterFailure>,
+
+    #[command(flatten)]
+    pub(crate) drive: DriveArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum AfterFailure {
+    /// Take back what was done
+    Rollback,
+    /// Stop, keep everything, resumable
+    Hold,
+    /// Run what does not depend on the failure, then fail
+    Continue,
+}
+
+impl From<AfterFailure> for OnFailure {
+    fn from(what: AfterFailure) -> Self {
+        match what {
+            AfterFailure::Rollback => Self::Rollback,
+            AfterFailure::Hold => Self::Hold,
+            AfterFailure::Continue => Self::Continue,
+        }
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
+    let loaded = load::load(&arguments.file, &runback_steps::catalog());
+    let plan = loaded.plan()?;
+    loaded.mention_warnings(&arguments.file);
+    let inputs = arguments.inputs.resolve(&plan.scopes[0].inputs)?;
+    let state_dir = state_dir::path(dir)?;
+    let store = state_dir::open(dir)?;
+    state_dir::block_on(async {
+        let machines = Machines::new(&plan, &loaded.base, &state_dir)?;
+        let driver = create(arguments, &loaded, &inputs, &machines, &store).await?;
+        let done = drive::drive(driver, store, &arguments.drive, arguments.on_failure.is_none()).await;
+        machines.close().await;
+        done
+    })
+}
+
+async fn create(
+    arguments: &Arguments,
+    loaded: &Loaded,
+    inputs: &Inputs,
+    machines: &Machines,
+    store: &Arc<dyn Store>,
+) -> Result<Driver, Failure> {
+    let plan = loaded.plan()?;
+    let engine = Arc::new(Engine { store: Arc::clone(store), log_limit: LIMIT_DEFAULT });
+    // Two made in the same minute may be alike; one that was asked for may not.
+    let mut tries = if arguments.run_id.is_some() { 1 } else { 5 };
+    loop {
+        tries -= 1;
+        let around = surroundings::new(&plan, loaded.base.clone(), machines, inputs.secret.clone()).await?;
+        let created = Created {
+            format: FORMAT,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            run: arguments.run_id.clone().unwrap_or_else(|| run_id::new(words::now_ms())),
+            playbook: plan.name.clone(),
+            texts: loaded.texts.clone(),
+            base: loaded.base.to_string_lossy().into_owned(),
+            digest: plan.digest.clone(),
+            inputs: Json::Object(inputs.open.clone()),
+            by: around.by.clone(),
+            from: from().to_owned(),
+            options: RunOptions {
+                max_parallel: arguments.jobs,
+                on_failure: arguments.on_failure.map(Into::into),
+                scheduled_at: None,
+            },
+        };
+        match Driver::create(Arc::clone(&engine), Arc::clone(&plan), created, around).await {
+            Err(DriverError::Store(StoreError::RunExists { .. })) if tries > 0 => {}
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// How it was started, as far as can be seen.
+fn from() -> &'static str {
+    if std::io::stdin().is_terminal() || std::io::stdout().is_terminal() {
+        "terminal"
+    } else if std::env::var_os("CI").is_some() {
+        "ci"
+    } else if std::env::var_os("TERM").is_none() {
+        // cron and systemd give no TERM.
+        "cron"
+    } else {
+        "script"
+    }
+}

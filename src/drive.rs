@@ -1,0 +1,152 @@
+//! Drives a run in this process: reports what happens, asks whoever sits there, passes signals on, and ends with
+//! the exit code that the table says.
+
+use std::sync::Arc;
+
+use clap::Args;
+use runback_core::state::RunStatus;
+use runback_exec::driver::{Control, DriveOptions, Driver, DriverError, Ended};
+use runback_exec::reporter::{Nobody, Operator};
+use runback_exec::store::Store;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::exit::Exit;
+use crate::failure::{Done, Failure};
+use crate::journal::status_word;
+use crate::operator::AtTerminal;
+use crate::report::{self, Report, RunFormat};
+use crate::term;
+
+#[derive(Debug, Args)]
+pub(crate) struct DriveArgs {
+    /// How it is told; default: tty on a terminal, else lines
+    #[arg(long, short, value_enum, value_name = "FORMAT")]
+    pub(crate) output: Option<RunFormat>,
+
+    /// Print nothing when it succeeds
+    #[arg(long, short)]
+    quiet: bool,
+
+    /// Where only a person can go on, end with exit code 5 and leave the run to wait
+    #[arg(long)]
+    no_wait: bool,
+
+    /// Wait for the run's locks instead of refusing (exit code 6)
+    #[arg(long)]
+    wait: bool,
+
+    /// Ask nothing, even on a terminal
+    #[arg(long)]
+    no_input: bool,
+}
+
+impl DriveArgs {
+    pub(crate) fn is_json(&self) -> bool {
+        self.output == Some(RunFormat::Json)
+    }
+
+    fn format(&self) -> RunFormat {
+        RunFormat::chosen(self.output)
+    }
+}
+
+/// Drives to the end, or to where it can go no further without somebody.
+pub(crate) async fn drive(
+    mut driver: Driver,
+    store: Arc<dyn Store>,
+    arguments: &DriveArgs,
+    ask_on_failure: bool,
+) -> Done {
+    let mut report = report::new(arguments.format(), arguments.quiet);
+    if driver.state().last_seq == 1 {
+        // It became durable before anybody could watch.
+        for event in store.events(driver.run(), 0, 1).await? {
+            report.event(driver.state(), &event);
+        }
+    }
+    let (send, mut control) = mpsc::unbounded_channel();
+    let (interrupt, interrupted) = watch::channel(false);
+    pass_signals(send, interrupt)?;
+    let asks = !arguments.no_input && !arguments.is_json() && term::can_ask();
+    let operator: Box<dyn Operator> =
+        if asks { Box::new(AtTerminal::new(interrupted, ask_on_failure)) } else { Box::new(Nobody) };
+    let options = DriveOptions { wait: !arguments.no_wait, wait_for_locks: arguments.wait };
+    let ended = loop {
+        let ended = driver.drive(report.as_mut(), operator.as_ref(), &mut control, options).await;
+        match ended {
+            Ok(ended) if ended.waiting && settle(&mut driver, report.as_mut(), operator.as_ref()).await? => {}
+            other => break other,
+        }
+    };
+    let state = driver.state();
+    report.end(state, status_word(state.status(), false), store.logs_dir(driver.run()).as_deref());
+    Ok(exit_of(&ended.map_err(Failure::from)?))
+}
+
+/// Puts what is in doubt to the person at the terminal. True when something was settled.
+async fn settle(driver: &mut Driver, report: &mut dyn Report, operator: &dyn Operator) -> Result<bool, Failure> {
+    if !operator.is_there() {
+        return Ok(false);
+    }
+    let doubts: Vec<(String, String)> = {
+        let state = driver.state();
+        let words = |n| (state.path(n).to_string(), state.node(n).doubt().unwrap_or_default().to_owned());
+        state.doubts().map(words).collect()
+    };
+    let mut settled = false;
+    for (step, doubt) in doubts {
+        report.pause(driver.state());
+        let answer = operator.settle(&step, &doubt).await;
+        report.unpause(driver.state());
+        if let Some(answer) = answer {
+            driver.resolve(&step, answer.resolution, runback_core::Json::Null)?;
+            settled = true;
+        }
+    }
+    Ok(settled)
+}
+
+fn exit_of(ended: &Ended) -> Exit {
+    match ended.status {
+        _ if ended.waiting => Exit::Waiting,
+        _ if ended.left => Exit::Cancelled,
+        // It was cancelled and is held as it stands.
+        RunStatus::Failed if ended.cancelled => Exit::Cancelled,
+        status => status.into(),
+    }
+}
+
+/// Ctrl-C cancels, and once more leaves; TERM and a terminal that is closed leave.
+fn pass_signals(control: mpsc::UnboundedSender<Control>, interrupt: watch::Sender<bool>) -> Result<(), Failure> {
+    let mut int = signal(SignalKind::interrupt())?;
+    let mut term = signal(SignalKind::terminate())?;
+    let mut hup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        loop {
+            let wish = tokio::select! {
+                _ = int.recv() => Control::Cancel,
+                _ = term.recv() => Control::Leave,
+                _ = hup.recv() => Control::Leave,
+            };
+            interrupt.send_replace(true);
+            if control.send(wish).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+impl From<DriverError> for Failure {
+    fn from(error: DriverError) -> Self {
+        let help = error.help();
+        let exit = match error {
+            DriverError::Store(error) => return error.into(),
+            DriverError::Locked { .. } | DriverError::Deadlock { .. } => Exit::Refused,
+            DriverError::Refused { .. } | DriverError::OtherPlan { .. } => Exit::Usage,
+            DriverError::Illegal(_) | DriverError::Empty { .. } => Exit::Failed,
+        };
+        Failure { exit, message: error.to_string(), help: help.into_iter().collect() }
+    }
+}

@@ -1,0 +1,103 @@
+//! A run in lines, for pipes, CI and logs: a clock, a sign, what happened. And nothing at all for `--quiet`, unless
+//! something is wrong.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use runback_core::event::Event;
+use runback_core::state::{NodeId, RunState};
+use runback_exec::reporter::{Notice, Reporter};
+
+use super::said::said_of;
+use super::{Report, summary};
+use crate::term::{self, BLUE, DIM, RESET, YELLOW};
+use crate::words;
+
+/// A step that takes longer than this is announced before it ends, in milliseconds.
+const LONG: u64 = 2_000;
+
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    announced: HashSet<(NodeId, u32)>,
+    /// What was last said about locks.
+    waits: HashMap<Option<NodeId>, String>,
+    last_at: u64,
+}
+
+impl Lines {
+    fn say(&mut self, at: u64, text: &str) {
+        self.last_at = self.last_at.max(at);
+        term::line(&format!("{DIM}{}{RESET} {text}", words::clock(at)));
+    }
+}
+
+impl Reporter for Lines {
+    fn event(&mut self, state: &RunState, event: &Event) {
+        self.last_at = self.last_at.max(event.at);
+        if let Some(said) = said_of(state, event) {
+            self.say(event.at, &said.line());
+        }
+    }
+
+    fn notice(&mut self, state: &RunState, notice: &Notice<'_>) {
+        match notice {
+            Notice::LockWait { node, why } => {
+                if self.waits.insert(*node, (*why).to_owned()).as_deref() != Some(why) {
+                    let who = node.map_or_else(|| "the run".to_owned(), |n| state.path(n).to_string());
+                    self.say(self.last_at, &format!("{YELLOW}…{RESET} {who} waits: {why}"));
+                }
+            }
+            Notice::Warning { message } => self.say(self.last_at, &format!("{YELLOW}!{RESET} {message}")),
+            _ => {}
+        }
+    }
+
+    fn tick(&mut self, state: &RunState, now: u64) {
+        let long = |n: &NodeId| {
+            let node = state.node(*n);
+            node.question().is_none() && node.started_at.is_some_and(|at| now.saturating_sub(at) >= LONG)
+        };
+        for node in state.active().filter(long).collect::<Vec<_>>() {
+            let attempts = state.node(node).attempts;
+            if self.announced.insert((node, attempts)) {
+                let attempt = if attempts > 1 { format!(", attempt {attempts}") } else { String::new() };
+                self.say(now, &format!("{BLUE}●{RESET} {} runs{attempt}", state.path(node)));
+            }
+        }
+    }
+}
+
+impl Report for Lines {
+    fn end(&mut self, state: &RunState, status: &str, logs: Option<&Path>) {
+        term::line("");
+        term::line(summary::text(state, status, logs).trim_end());
+    }
+}
+
+/// Keeps silent about what goes well.
+#[derive(Debug, Default)]
+pub(crate) struct Quiet {
+    warnings: Vec<String>,
+}
+
+impl Reporter for Quiet {
+    fn event(&mut self, _state: &RunState, _event: &Event) {}
+
+    fn notice(&mut self, _state: &RunState, notice: &Notice<'_>) {
+        if let Notice::Warning { message } = notice {
+            self.warnings.push((*message).to_owned());
+        }
+    }
+}
+
+impl Report for Quiet {
+    fn end(&mut self, state: &RunState, status: &str, logs: Option<&Path>) {
+        if status == "succeeded" {
+            return;
+        }
+        for warning in &self.warnings {
+            term::line(&format!("{YELLOW}!{RESET} {warning}"));
+        }
+        term::line(summary::text(state, status, logs).trim_end());
+    }
+}
