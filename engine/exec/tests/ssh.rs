@@ -1,5 +1,6 @@
 //! The ssh target against a real sshd of our own on a loopback port: with own keys, own configuration, stopped by its
-//! pid. Needs `ssh` and `sshd` (Debian: openssh-client, openssh-server); without them it fails and says so.
+//! pid. Needs `ssh`, `sshd`, `sudo` and `busybox` (Debian: openssh-client, openssh-server, sudo, busybox), and root;
+//! without them it fails and says so.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -20,6 +21,7 @@ struct Sshd {
     dir: tempfile::TempDir,
     port: u16,
     child: Child,
+    tools: Option<PathBuf>,
 }
 
 fn keygen(path: &Path) {
@@ -29,10 +31,21 @@ fn keygen(path: &Path) {
 
 impl Sshd {
     fn start() -> Self {
-        Self::start_with("")
+        Self::start_with("", "")
     }
 
-    fn start_with(more: &str) -> Self {
+    /// The far side has no program but busybox's.
+    fn busybox() -> Self {
+        let tools = tempfile::tempdir().unwrap().keep();
+        let installed = Os::new("busybox").args(["--install", "-s"]).arg(&tools).status();
+        assert!(installed.is_ok_and(|s| s.success()), "busybox is needed: apt-get install busybox");
+        let mut sshd = Self::start_with("", &format!("PATH={}", tools.display()));
+        sshd.tools = Some(tools);
+        sshd
+    }
+
+    /// `more` lines of configuration, and variables for every session.
+    fn start_with(more: &str, env: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         keygen(&at("host"));
@@ -43,12 +56,12 @@ impl Sshd {
         let d = dir.path().display();
         let config = format!(
             "ListenAddress 127.0.0.1:{port}\nHostKey {d}/host\nAuthorizedKeysFile {d}/authorized\nPidFile none\n\
-             StrictModes no\nUsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\nSetEnv HOME={d}/home\n{more}\n"
+             StrictModes no\nUsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\nSetEnv HOME={d}/home {env}\n{more}\n"
         );
         std::fs::write(at("sshd_config"), config).unwrap();
         let host_key = std::fs::read_to_string(at("host.pub")).unwrap();
         std::fs::write(at("known"), format!("[127.0.0.1]:{port} {host_key}")).unwrap();
-        let mut sshd = Self { child: Self::spawn(dir.path()), dir, port };
+        let mut sshd = Self { child: Self::spawn(dir.path()), dir, port, tools: None };
         sshd.wait();
         sshd
     }
@@ -120,6 +133,9 @@ impl Drop for Sshd {
         self.cut();
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if let Some(tools) = &self.tools {
+            let _ = std::fs::remove_dir_all(tools);
+        }
     }
 }
 
@@ -336,7 +352,20 @@ async fn become_runs_as_another_user() {
 
 #[tokio::test]
 async fn files_behave_as_local_ones() {
-    let sshd = Sshd::start();
+    check_files(Sshd::start()).await;
+}
+
+#[tokio::test]
+async fn files_behave_as_local_ones_on_busybox() {
+    let sshd = Sshd::busybox();
+    let target = sshd.target();
+    let exe = target.run(&Command::query(["readlink", "/proc/self/exe"]), &Tape::default()).await.unwrap();
+    assert!(exe.stdout_text().contains("busybox"), "{exe:?}");
+    target.close().await;
+    check_files(sshd).await;
+}
+
+async fn check_files(sshd: Sshd) {
     let target = sshd.target();
     let dir = sshd.dir.path().join("files");
     let at = |name: &str| dir.join(name).display().to_string();
@@ -425,7 +454,15 @@ async fn files_behave_as_local_ones() {
 
 #[tokio::test]
 async fn a_detached_command_is_found_again_and_leaves_nothing() {
-    let sshd = Sshd::start();
+    check_detached(Sshd::start()).await;
+}
+
+#[tokio::test]
+async fn a_detached_command_is_found_again_and_leaves_nothing_on_busybox() {
+    check_detached(Sshd::busybox()).await;
+}
+
+async fn check_detached(sshd: Sshd) {
     let target = sshd.target();
     let tape = Tape::default();
     let dir = target.detached_dir("run1", "deploy/convert[web1]", 1);
@@ -456,21 +493,32 @@ async fn a_detached_command_is_found_again_and_leaves_nothing() {
 
 #[tokio::test]
 async fn stopping_an_attached_command_stops_it() {
-    let sshd = Sshd::start();
+    check_stop_attached(Sshd::start()).await;
+}
+
+#[tokio::test]
+async fn stopping_an_attached_command_stops_it_on_busybox() {
+    check_stop_attached(Sshd::busybox()).await;
+}
+
+async fn check_stop_attached(sshd: Sshd) {
     let target = sshd.target();
     let tape = Arc::new(Tape { grace: Duration::from_secs(1), ..Tape::default() });
     let dir = target.detached_dir("run2", "a", 1);
-    let command = sh("trap '' TERM; setsid sleep 7021 & sleep 7022 & echo up; wait");
+    // Not the same as in the test beside this one.
+    let nap = format!("sleep 7{}", sshd.port);
+    let command = sh(&format!("trap '' TERM; setsid {nap} & {nap} & echo up; wait"));
     let detached = target.start_detached(&command, &dir).await.unwrap();
     let stopper = Arc::clone(&tape);
+    let naps = nap.clone();
     let stop = tokio::spawn(async move {
-        until("it is up", || stopper.text().contains("up") && running("sleep 702") >= 2).await;
+        until("it is up", || stopper.text().contains("up") && running(&naps) >= 2).await;
         stopper.stop.notify_one();
     });
     let error = target.attach(&detached, &command, &*tape).await.unwrap_err();
     stop.await.unwrap();
     assert_eq!((error.kind, error.message.as_str()), (TargetErrorKind::Cancelled, "sh was stopped"));
-    assert_eq!((running("sleep 702"), sshd.home().join(".runback").exists()), (0, false));
+    assert_eq!((running(&nap), sshd.home().join(".runback").exists()), (0, false));
     target.close().await;
 }
 
@@ -514,7 +562,7 @@ async fn a_cut_is_an_error_of_the_connection_and_the_next_command_connects_again
 /// More at a time than sshd allows sessions for.
 #[tokio::test]
 async fn many_commands_share_one_connection() {
-    let sshd = Sshd::start_with("MaxSessions 4");
+    let sshd = Sshd::start_with("MaxSessions 4", "");
     let target = Arc::new(sshd.target());
     let mut all = tokio::task::JoinSet::new();
     for i in 0..40 {

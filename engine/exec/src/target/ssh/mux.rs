@@ -30,7 +30,7 @@ pub(super) enum Opened {
     /// Nothing runs; why, in the master's words.
     Refused(String),
     /// There is no master behind the socket (any more); nothing runs.
-    NoMaster(io::Error),
+    NoMaster,
 }
 
 struct Packet(Vec<u8>);
@@ -88,10 +88,7 @@ async fn send_fd(stream: &UnixStream, fd: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Starts `command` (a line for the login shell) with these as standard input, output and error.
 pub(super) async fn open(socket: &str, command: &str, fds: [BorrowedFd<'_>; 3]) -> io::Result<Opened> {
-    let mut stream = match UnixStream::connect(socket).await {
-        Ok(stream) => stream,
-        Err(e) => return Ok(Opened::NoMaster(e)),
-    };
+    let Ok(mut stream) = UnixStream::connect(socket).await else { return Ok(Opened::NoMaster) };
     let hello = async {
         Packet::new(HELLO).number(VERSION).send(&mut stream).await?;
         receive(&mut stream).await
@@ -101,7 +98,7 @@ pub(super) async fn open(socket: &str, command: &str, fds: [BorrowedFd<'_>; 3]) 
         Ok(_) => {
             return Err(io::Error::new(ErrorKind::Unsupported, "the master speaks another version of its protocol"));
         }
-        Err(e) => return Ok(Opened::NoMaster(e)),
+        Err(_) => return Ok(Opened::NoMaster),
     }
     // No terminal, no X11, an agent if the master's own configuration forwards it, no subsystem, no escape character.
     let request = Packet::new(NEW_SESSION).number(0).string("").number(0).number(0).number(1).number(0);

@@ -223,7 +223,7 @@ pub(super) async fn run(host: &Host, link: &Link, call: &Call<'_>, watch: &dyn W
     let fds = [reader.as_fd(), ends.stdout.as_fd(), ends.stderr.as_fd()];
     let mut session = match mux::open(link.socket(), &host.loader(link), fds).await {
         Ok(Opened::Session(session)) => session,
-        Ok(Opened::NoMaster(_)) => return Ok(Ended::NoMaster),
+        Ok(Opened::NoMaster) => return Ok(Ended::NoMaster),
         Ok(Opened::Refused(why)) if why.contains("refused") || why.contains("open failed") => {
             return Ok(Ended::NoSession);
         }
