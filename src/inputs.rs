@@ -8,7 +8,7 @@ use runback_core::playbook::inputs::{self, Given, InputError};
 use runback_core::playbook::model::{InputDecl, InputType};
 use runback_core::playbook::yaml::{self, NodeValue};
 use runback_core::span::{Source, SourceId, Sources};
-use serde_json::{Map, json};
+use serde_json::Map;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -117,7 +117,8 @@ fn from_file(file: &PathBuf) -> Result<Vec<(String, Given)>, Failure> {
     Ok(pairs.iter().map(|(key, value)| (key.key_text(), Given::json(value.to_json(), name.as_str()))).collect())
 }
 
-fn split(decls: &[InputDecl], values: Map<String, Json>) -> Inputs {
+/// Takes the inputs marked secret apart.
+pub(crate) fn split(decls: &[InputDecl], values: Map<String, Json>) -> Inputs {
     let is_secret = |name: &str| decls.iter().any(|d| d.secret && d.name.value == name);
     let (secret, open) = values.into_iter().partition(|(name, _)| is_secret(name));
     Inputs { open, secret }
@@ -132,11 +133,4 @@ fn tell(errors: &[InputError]) -> Failure {
         term::note(&text);
     }
     Failure::told(Exit::Usage)
-}
-
-/// The same as data, for `--output json`.
-#[expect(dead_code, reason = "the run verb")]
-fn to_json(errors: &[InputError]) -> Json {
-    let one = |e: &InputError| json!({ "code": e.code.name(), "severity": "error", "message": e.message, "help": e.help, "file": null, "labels": [] });
-    json!({ "diagnostics": errors.iter().map(one).collect::<Vec<_>>() })
 }

@@ -14,6 +14,7 @@ mod preview;
 mod report;
 mod run_id;
 mod schema;
+mod simulate;
 mod state_dir;
 mod surroundings;
 mod table;

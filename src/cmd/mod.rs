@@ -12,7 +12,9 @@ mod run;
 mod runs;
 mod schema;
 mod show;
+mod simulate;
 mod steps;
+mod test;
 pub(crate) mod why;
 
 use std::path::PathBuf;
@@ -43,6 +45,8 @@ pub(crate) enum Verb {
     Check(check::Arguments),
     Plan(plan::Arguments),
     Graph(graph::Arguments),
+    Simulate(simulate::Arguments),
+    Test(test::Arguments),
     Resume(resume::Arguments),
     Rollback(resume::RollbackArguments),
     Cancel(cancel::Arguments),
@@ -63,6 +67,8 @@ impl Verb {
             Self::Resume(a) => return a.drive.is_json(),
             Self::Rollback(a) => return a.drive.is_json(),
             Self::Check(a) => a.output.output,
+            Self::Simulate(a) => return a.output == crate::report::RunFormat::Json,
+            Self::Test(a) => a.output.output,
             Self::Plan(a) => a.output.output,
             Self::Steps(a) => a.output.output,
             Self::Runs(a) => a.output.output,
@@ -88,7 +94,9 @@ pub(crate) fn run(cli: Cli) -> Done {
         Verb::Cancel(a) => cancel::run(&a, dir),
         Verb::Approve(a) => approve::run(&a, dir),
         Verb::Check(a) => check::run(&a),
-        Verb::Plan(a) => plan::run(&a),
+        Verb::Plan(a) => plan::run(&a, dir),
+        Verb::Simulate(a) => simulate::run(&a),
+        Verb::Test(a) => test::run(&a),
         Verb::Graph(a) => graph::run(&a),
         Verb::Runs(a) => runs::run(&a, dir),
         Verb::Show(a) => show::run(&a, dir),

@@ -1,6 +1,7 @@
 //! `runback plan`: what would be done, in which order, and what could be taken back, before anything runs.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use clap::Args;
@@ -18,6 +19,7 @@ use crate::failure::Done;
 use crate::inputs::{InputArgs, Inputs};
 use crate::load;
 use crate::preview::{Previewed, Previews};
+use crate::state_dir;
 use crate::term::{self, BOLD, CYAN, DIM, RED, RESET, YELLOW};
 use crate::words;
 
@@ -38,13 +40,16 @@ pub(crate) struct Arguments {
     pub(crate) output: OutputArg,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Done {
+pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
     let loaded = load::load(&arguments.file, &runback_steps::catalog());
     let plan = loaded.plan()?;
     loaded.mention_warnings(&arguments.file);
     let (inputs, missing) = arguments.inputs.resolve_some(&plan.scopes[0].inputs)?;
-    let previews =
-        if arguments.no_preview { Previews::default() } else { Previews::look(&plan, &inputs, &loaded.base)? };
+    let previews = if arguments.no_preview {
+        Previews::blind(&plan, &inputs)
+    } else {
+        Previews::look(&plan, &inputs, &missing, &loaded.base, &state_dir::path(dir)?)?
+    };
     let view = View { plan: &plan, waves: plan.waves(), inputs: &inputs, missing: &missing, previews: &previews };
     if arguments.output.is_json() {
         term::json(&view.json());
@@ -319,7 +324,7 @@ impl View<'_> {
             Some(Previewed::Seen(preview)) => {
                 let word = match preview.changes {
                     Some(true) => format!("{CYAN}→{RESET} "),
-                    Some(false) => format!("{DIM}= already so:{RESET} "),
+                    Some(false) => format!("{DIM}={RESET} "),
                     None => format!("{DIM}?{RESET} "),
                 };
                 let mut lines = preview.summary.lines();

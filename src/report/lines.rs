@@ -10,6 +10,7 @@ use runback_exec::reporter::{Notice, Reporter};
 
 use super::said::said_of;
 use super::{Report, summary};
+use crate::simulate::START;
 use crate::term::{self, BLUE, DIM, RESET, YELLOW};
 use crate::words;
 
@@ -22,12 +23,22 @@ pub(crate) struct Lines {
     /// What was last said about locks.
     waits: HashMap<Option<NodeId>, String>,
     last_at: u64,
+    /// The clock counts from here.
+    from: Option<u64>,
 }
 
 impl Lines {
+    pub(super) fn simulated() -> Self {
+        Self { from: Some(START), ..Self::default() }
+    }
+
     fn say(&mut self, at: u64, text: &str) {
         self.last_at = self.last_at.max(at);
-        term::line(&format!("{DIM}{}{RESET} {text}", words::clock(at)));
+        let clock = match self.from {
+            None => words::clock(at),
+            Some(from) => format!("{:>7}", format!("+{}", words::duration(at.saturating_sub(from)))),
+        };
+        term::line(&format!("{DIM}{clock}{RESET} {text}"));
     }
 }
 
@@ -70,7 +81,9 @@ impl Reporter for Lines {
 impl Report for Lines {
     fn end(&mut self, state: &RunState, status: &str, logs: Option<&Path>) {
         term::line("");
-        term::line(summary::text(state, status, logs).trim_end());
+        let text =
+            if self.from.is_some() { summary::simulated(state, status) } else { summary::text(state, status, logs) };
+        term::line(text.trim_end());
     }
 }
 

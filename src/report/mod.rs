@@ -53,3 +53,11 @@ pub(crate) fn new(format: RunFormat, quiet: bool) -> Box<dyn Report> {
         RunFormat::Lines => Box::new(lines::Lines::default()),
     }
 }
+
+/// For a simulation: the clock counts from its start, and there is nothing to type next.
+pub(crate) fn simulated(format: RunFormat) -> Box<dyn Report> {
+    match format {
+        RunFormat::Json => Box::new(json::Json),
+        RunFormat::Tty | RunFormat::Lines => Box::new(lines::Lines::simulated()),
+    }
+}

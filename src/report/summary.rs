@@ -21,6 +21,24 @@ const LAST_LINES: usize = 20;
 const MOST_NAMES: usize = 12;
 
 pub(crate) fn text(state: &RunState, status: &str, logs: Option<&Path>) -> String {
+    let mut out = what_happened(state, status, logs);
+    let next = next::steps(state, status);
+    if !next.is_empty() {
+        out.push('\n');
+        for line in next {
+            out.push_str(&line);
+            out.push('\n');
+        }
+    }
+    out
+}
+
+/// Of a run that is nowhere stored.
+pub(crate) fn simulated(state: &RunState, status: &str) -> String {
+    what_happened(state, status, None)
+}
+
+fn what_happened(state: &RunState, status: &str, logs: Option<&Path>) -> String {
     let mut out = head(state, status);
     failures(state, logs, &mut out);
     undone(state, &mut out);
@@ -37,14 +55,6 @@ pub(crate) fn text(state: &RunState, status: &str, logs: Option<&Path>) -> Strin
     }
     for node in state.doubts() {
         out.push_str(&format!("  {} is in doubt: {}\n", state.path(node), state.node(node).doubt().unwrap_or("")));
-    }
-    let next = next::steps(state, status);
-    if !next.is_empty() {
-        out.push('\n');
-        for line in next {
-            out.push_str(&line);
-            out.push('\n');
-        }
     }
     out
 }

@@ -1,0 +1,106 @@
+//! `runback simulate`: what would happen if a step failed, played through by the real engine with nothing done.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use clap::Args;
+use runback_core::step::Class;
+
+use crate::exit::Exit;
+use crate::failure::{Done, Failure};
+use crate::inputs::{InputArgs, Inputs};
+use crate::report::{self, RunFormat};
+use crate::simulate::script::{self, Outcome, Rule, Script};
+use crate::simulate::{self, Start};
+
+/// Play a run through with steps that fail as you say, by a virtual clock, doing nothing
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[arg(value_name = "FILE")]
+    file: String,
+
+    #[command(flatten)]
+    inputs: InputArgs,
+
+    /// A step that fails: ID, or ID=transient, permanent, timeout or conflict
+    #[arg(long, value_name = "STEP")]
+    fail: Vec<String>,
+
+    /// The attempt that fails; default: all of them
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    at: Option<u32>,
+
+    /// How it is told
+    #[arg(long, short, value_enum, value_name = "FORMAT", default_value = "lines")]
+    pub(crate) output: RunFormat,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Done {
+    let script = Arc::new(Script::new(rules(arguments)?));
+    let loaded = simulate::load(&arguments.file, &script);
+    let plan = loaded.plan()?;
+    known(&plan, arguments)?;
+    let inputs: Inputs = arguments.inputs.resolve(&plan.scopes[0].inputs)?;
+    let format = if arguments.output == RunFormat::Json { RunFormat::Json } else { RunFormat::Lines };
+    let mut report = report::simulated(format);
+    let start = Start { plan, base: &loaded.base, inputs: &inputs, on_failure: None, script };
+    let simulated = simulate::simulate(start, Some(report.as_mut()))?;
+    let status = simulated.state.status();
+    report.end(&simulated.state, status.name(), None);
+    Ok(if simulated.ended.waiting { Exit::Waiting } else { status.into() })
+}
+
+fn rules(arguments: &Arguments) -> Result<HashMap<String, Rule>, Failure> {
+    let mut rules = HashMap::new();
+    for text in &arguments.fail {
+        let (step, class) = match text.rsplit_once('=') {
+            None => (text.as_str(), Class::Permanent),
+            Some((step, word)) => {
+                let class = script::class(word).ok_or_else(|| {
+                    Failure::usage(format!("--fail {text}: `{word}` is not a class of failure"))
+                        .help("the classes are transient, permanent, timeout and conflict")
+                })?;
+                (step, class)
+            }
+        };
+        let failed = Outcome { fail: Some(script::failure(class, None, None)), ..Outcome::default() };
+        let attempts = match arguments.at {
+            None => vec![failed],
+            Some(at) => {
+                let mut attempts = vec![Outcome::default(); at as usize + 1];
+                // To come to attempt N, those before it must have failed too, in a way that is tried again.
+                for before in &mut attempts[..at as usize - 1] {
+                    before.fail = Some(script::failure(Class::Transient, None, None));
+                }
+                attempts[at as usize - 1] = failed;
+                attempts
+            }
+        };
+        rules.insert(step.to_owned(), Rule { attempts, ..Rule::default() });
+    }
+    Ok(rules)
+}
+
+fn known(plan: &runback_core::plan::Plan, arguments: &Arguments) -> Result<(), Failure> {
+    let names = simulate::names(plan);
+    for text in &arguments.fail {
+        let step = text.rsplit_once('=').map_or(text.as_str(), |(step, _)| step);
+        match names.get(&script::bare(step)) {
+            None => {
+                let mut all: Vec<&str> = names.keys().map(String::as_str).collect();
+                all.sort_unstable();
+                let failure = Failure::usage(format!("--fail {text}: there is no step `{step}`"));
+                return Err(failure.help(format!("its steps are {}", all.join(", "))));
+            }
+            Some(idx) if plan.step(*idx).action().is_none() => {
+                let failure = Failure::usage(format!(
+                    "--fail {text}: {step} is a {}, which fails by its steps",
+                    plan.step(*idx).type_name()
+                ));
+                return Err(failure.help(format!("name one of them: {step}/…")));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}

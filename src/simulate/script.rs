@@ -1,0 +1,268 @@
+//! Scripted outcomes: what each step is to give or how it is to fail, and a step type that follows it in place of the
+//! real one.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use runback_core::Json;
+use runback_core::step::{
+    Access, Acted, AnyStepType, Class, Cx, Descriptor, InputProblem, OutputNames, Preview, Probe, StepError, UndoKind,
+    Undone,
+};
+use runback_core::template::ValueTemplate;
+use serde_json::{Map, json};
+
+/// Types that only compute, from their inputs alone: they run as they are.
+const PURE: [&str; 2] = ["set", "assert"];
+
+/// One attempt.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Outcome {
+    /// Laid over outputs that are made up from the step type's schema.
+    pub(crate) outputs: Map<String, Json>,
+    pub(crate) changed: Option<bool>,
+    pub(crate) fail: Option<StepError>,
+    /// By the virtual clock.
+    pub(crate) takes: Duration,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rule {
+    /// By attempt; the last one stands for all that follow. Empty = it succeeds.
+    pub(crate) attempts: Vec<Outcome>,
+    pub(crate) undo_fail: Option<StepError>,
+    /// The operator says skip after it failed.
+    pub(crate) skip: bool,
+    /// Of several instances only the first to start.
+    pub(crate) first_only: bool,
+}
+
+/// By path, exact or without the keys of instances.
+#[derive(Debug, Default)]
+pub(crate) struct Script {
+    rules: HashMap<String, Rule>,
+    /// Which instance a `first_only` rule has met.
+    firsts: Mutex<HashMap<String, String>>,
+}
+
+/// `deploy/convert[web1]` is an instance of `deploy/convert`.
+pub(crate) fn bare(path: &str) -> String {
+    let mut out = String::new();
+    let mut inside = false;
+    for c in path.chars() {
+        match c {
+            '[' => inside = true,
+            ']' => inside = false,
+            c if !inside => out.push(c),
+            _ => {}
+        }
+    }
+    out
+}
+
+impl Script {
+    pub(crate) fn new(rules: HashMap<String, Rule>) -> Self {
+        Self { rules, firsts: Mutex::default() }
+    }
+
+    fn rule(&self, path: &str) -> Option<&Rule> {
+        if let Some(exact) = self.rules.get(path) {
+            return Some(exact);
+        }
+        let bare = bare(path);
+        let rule = self.rules.get(&bare)?;
+        if rule.first_only {
+            let mut firsts = self.firsts.lock().unwrap_or_else(PoisonError::into_inner);
+            if firsts.entry(bare).or_insert_with(|| path.to_owned()) != path {
+                return None;
+            }
+        }
+        Some(rule)
+    }
+
+    pub(crate) fn skips(&self, path: &str) -> bool {
+        self.rule(path).is_some_and(|r| r.skip)
+    }
+}
+
+/// A failure of a class, as a script gives it.
+pub(crate) fn failure(class: Class, message: Option<String>, exit_code: Option<i32>) -> StepError {
+    let message = message.unwrap_or_else(|| format!("a scripted failure ({})", class.name()));
+    StepError { exit_code, ..StepError::new(class, message) }
+}
+
+/// `transient`, `permanent`, `timeout` or `conflict`.
+pub(crate) fn class(word: &str) -> Option<Class> {
+    [Class::Transient, Class::Permanent, Class::Timeout, Class::Conflict].into_iter().find(|c| c.name() == word)
+}
+
+/// A step type that does nothing but what the script says.
+pub(crate) struct Scripted {
+    inner: Arc<dyn AnyStepType>,
+    script: Arc<Script>,
+}
+
+impl Scripted {
+    pub(crate) fn new(inner: Arc<dyn AnyStepType>, script: Arc<Script>) -> Self {
+        Self { inner, script }
+    }
+
+    /// Made-up values for all outputs that a step with these inputs has.
+    fn made_up(&self, inputs: &Json) -> Map<String, Json> {
+        let schema = self.inner.output_schema();
+        let mut outputs = match sample(&schema, &schema, "", 0) {
+            Json::Object(map) => map,
+            _ => Map::new(),
+        };
+        if let OutputNames::Closed(names) = self.inner.output_names(&ValueTemplate::Literal(inputs.clone())) {
+            for name in names {
+                outputs.entry(name.clone()).or_insert_with(|| Json::String(format!("<{name}>")));
+            }
+        }
+        outputs
+    }
+}
+
+#[async_trait::async_trait]
+impl AnyStepType for Scripted {
+    fn descriptor(&self) -> Descriptor {
+        self.inner.descriptor()
+    }
+
+    fn input_schema(&self) -> Json {
+        self.inner.input_schema()
+    }
+
+    fn output_schema(&self) -> Json {
+        self.inner.output_schema()
+    }
+
+    fn problems(&self, inputs: &Json) -> Vec<InputProblem> {
+        self.inner.problems(inputs)
+    }
+
+    fn output_names(&self, with: &ValueTemplate) -> OutputNames {
+        self.inner.output_names(with)
+    }
+
+    fn capabilities(&self, with: &ValueTemplate) -> (Access, UndoKind) {
+        self.inner.capabilities(with)
+    }
+
+    async fn preview(&self, _cx: &Cx<'_>, _inputs: &Json) -> Result<Preview, StepError> {
+        Ok(Preview::default())
+    }
+
+    async fn capture(&self, cx: &Cx<'_>, inputs: &Json) -> Result<Json, StepError> {
+        if PURE.contains(&self.descriptor().name) {
+            return self.inner.capture(cx, inputs).await;
+        }
+        Ok(json!({}))
+    }
+
+    async fn act(&self, cx: &Cx<'_>, inputs: &Json, capture: &Json) -> Result<Acted<Json>, StepError> {
+        let rule = self.script.rule(cx.step);
+        let index = (cx.attempt as usize).saturating_sub(1);
+        let outcome = rule.and_then(|r| r.attempts.get(index).or_else(|| r.attempts.last()));
+        if let Some(outcome) = outcome
+            && !outcome.takes.is_zero()
+        {
+            tokio::select! {
+                () = cx.host.sleep(outcome.takes) => {}
+                () = cx.host.stopped() => return Err(failure(Class::Cancelled, Some("it was stopped".to_owned()), None)),
+            }
+        }
+        if let Some(mut error) = outcome.and_then(|o| o.fail.clone()) {
+            // A command that fails has a code, and retries go by it.
+            let has_code = self.inner.output_schema()["properties"].get("exit_code").is_some();
+            if has_code && error.class == Class::Permanent {
+                error.exit_code.get_or_insert(1);
+            }
+            return Err(error);
+        }
+        if outcome.is_none() && PURE.contains(&self.descriptor().name) {
+            return self.inner.act(cx, inputs, capture).await;
+        }
+        let mut outputs = self.made_up(inputs);
+        outputs.extend(outcome.map(|o| o.outputs.clone()).unwrap_or_default());
+        let changes = self.descriptor().access == Access::Changes;
+        let changed = outcome.and_then(|o| o.changed).unwrap_or(changes);
+        Ok(Acted { outputs: Json::Object(outputs), changed })
+    }
+
+    async fn probe(&self, _cx: &Cx<'_>, _inputs: &Json, _capture: &Json) -> Result<Probe<Json>, StepError> {
+        Ok(Probe::NotDone)
+    }
+
+    async fn undo(
+        &self,
+        cx: &Cx<'_>,
+        _inputs: &Json,
+        _capture: &Json,
+        _outputs: Option<&Json>,
+    ) -> Result<Undone, StepError> {
+        match self.script.rule(cx.step).and_then(|r| r.undo_fail.clone()) {
+            Some(error) => Err(error),
+            None => Ok(Undone { changed: true, note: None }),
+        }
+    }
+}
+
+/// A value that a schema allows.
+fn sample(root: &Json, schema: &Json, name: &str, depth: usize) -> Json {
+    let target = schema.get("$ref").and_then(Json::as_str).and_then(|r| r.strip_prefix("#/$defs/"));
+    let schema = target.and_then(|n| root.get("$defs")?.get(n)).unwrap_or(schema);
+    if let Some(default) = schema.get("default").or_else(|| schema.get("const")).filter(|d| !d.is_null()) {
+        return default.clone();
+    }
+    if let Some(first) = schema.get("enum").and_then(Json::as_array).and_then(|e| e.first()) {
+        return first.clone();
+    }
+    if depth > 6 {
+        return Json::Null;
+    }
+    for key in ["anyOf", "oneOf"] {
+        let options = schema.get(key).and_then(Json::as_array).into_iter().flatten();
+        if let Some(first) = options.map(|o| sample(root, o, name, depth + 1)).find(|v| !v.is_null()) {
+            return first;
+        }
+    }
+    let kind = match schema.get("type") {
+        Some(Json::String(one)) => one.as_str(),
+        Some(Json::Array(many)) => many.iter().filter_map(Json::as_str).find(|t| *t != "null").unwrap_or("null"),
+        _ => return Json::Null,
+    };
+    match kind {
+        "string" => format!("<{name}>").into(),
+        // 0 is "all is well" for exit codes, and a count that divides nothing.
+        "integer" | "number" => schema.get("minimum").filter(|m| m.as_f64() > Some(0.0)).cloned().unwrap_or(0.into()),
+        "boolean" => true.into(),
+        "array" => json!([]),
+        "object" => {
+            let properties = schema.get("properties").and_then(Json::as_object).into_iter().flatten();
+            properties.map(|(name, field)| (name.clone(), sample(root, field, name, depth + 1))).collect()
+        }
+        _ => Json::Null,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_go_by_the_name_of_their_step() {
+        assert_eq!(bare("deploy/convert[web1]/copy"), "deploy/convert/copy");
+    }
+
+    #[test]
+    fn every_output_of_every_step_type_has_a_made_up_value() {
+        for step_type in runback_steps::catalog().iter() {
+            let schema = step_type.output_schema();
+            let made = sample(&schema, &schema, "", 0);
+            let names = schema["properties"].as_object().map(|p| p.len()).unwrap_or_default();
+            assert_eq!(made.as_object().map(Map::len).unwrap_or_default(), names, "{}", step_type.descriptor().name);
+        }
+    }
+}
