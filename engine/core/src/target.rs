@@ -285,6 +285,11 @@ pub trait Target: Send + Sync + std::fmt::Debug {
     async fn sha256(&self, path: &str) -> Result<String, TargetError>;
     /// Replaces the file by rename; no reader ever sees a half of it, and it is on disk when this returns.
     async fn write(&self, path: &str, bytes: &[u8], attributes: &FileAttributes) -> Result<(), TargetError>;
+    /// Removes what a write, copy or switch of this path left beside it when its process was killed in the middle.
+    /// Nothing there is fine. A target whose writes leave nothing need not have it.
+    async fn clear_leftovers(&self, _path: &str) -> Result<(), TargetError> {
+        Ok(())
+    }
     async fn set_attributes(&self, path: &str, attributes: &FileAttributes) -> Result<(), TargetError>;
     /// Points a symlink somewhere, atomically, whether it was there or not.
     async fn symlink(&self, link: &str, points_to: &str) -> Result<(), TargetError>;

@@ -6,7 +6,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,12 +21,16 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// This process, now. The user is `$USER`, `$LOGNAME`, or the uid.
+    /// This process, now. The user is `$USER`, `$LOGNAME`, the name that /etc/passwd has for the uid, or the uid.
     pub fn this_process() -> Self {
         let user = ["USER", "LOGNAME"]
             .iter()
             .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
-            .or_else(|| fs::metadata("/proc/self").ok().map(|meta| format!("uid{}", meta.uid())))
+            .or_else(|| {
+                let uid = fs::metadata("/proc/self").ok()?.uid();
+                let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+                Some(user_name(&passwd, uid).map_or_else(|| format!("uid{uid}"), ToOwned::to_owned))
+            })
             .unwrap_or_else(|| "unknown".to_owned());
         let host = fs::read_to_string("/proc/sys/kernel/hostname")
             .ok()
@@ -36,6 +40,15 @@ impl Owner {
             .unwrap_or_else(|| "localhost".to_owned());
         Self { user, host, pid: std::process::id(), since: now_ms() }
     }
+}
+
+/// The name of a uid in the text of /etc/passwd.
+fn user_name(passwd: &str, uid: u32) -> Option<&str> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then_some(name)
+    })
 }
 
 impl std::fmt::Display for Owner {
@@ -80,10 +93,23 @@ pub(crate) struct RunLock {
 const PROBE_RETRIES: u32 = 2_000;
 const PROBE_PAUSE: Duration = Duration::from_micros(100);
 
+/// How long the lock of a process that is gone may still be held by a child on its way to exec.
+const GONE_PATIENCE: Duration = Duration::from_secs(3);
+const GONE_PAUSE: Duration = Duration::from_millis(2);
+
+/// No such process, or only what its parent has not reaped yet.
+fn is_gone(pid: u32) -> bool {
+    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X'])),
+        Err(error) => error.kind() == io::ErrorKind::NotFound && Path::new("/proc/self").exists(),
+    }
+}
+
 impl RunLock {
     /// Never waits for an owner; only for a probe that is just looking.
     pub(crate) fn acquire(dir: &Path, name: &str, owner: &Owner) -> Result<Self, NotTaken> {
         let path = lock_path(dir, name);
+        let waited = Instant::now();
         for _ in 0..PROBE_RETRIES {
             // std opens close-on-exec: no child inherits the lock.
             let file =
@@ -102,7 +128,14 @@ impl RunLock {
                         drop(file);
                         std::thread::sleep(PROBE_PAUSE);
                     }
-                    Err(TryLockError::WouldBlock) => return Err(NotTaken::Held(read_owner_soon(&path))),
+                    Err(TryLockError::WouldBlock) => {
+                        let owner = read_owner_soon(&path);
+                        // Killed a moment ago: a child of it that has not reached its exec holds a copy of the lock.
+                        if !owner.as_ref().is_some_and(|o| is_gone(o.pid)) || waited.elapsed() > GONE_PATIENCE {
+                            return Err(NotTaken::Held(owner));
+                        }
+                        std::thread::sleep(GONE_PAUSE);
+                    }
                     Err(TryLockError::Error(error)) => return Err(error.into()),
                 },
                 Err(TryLockError::Error(error)) => return Err(error.into()),

@@ -157,6 +157,9 @@ impl StepType for Link {
 
     async fn act(&self, cx: &Cx<'_>, inputs: &Inputs, capture: &Capture) -> Result<Acted<Outputs>, StepError> {
         let (path, stat) = look(cx, inputs).await?;
+        if cx.attempt > 1 {
+            cx.target.clear_leftovers(&path).await?;
+        }
         let is_so = stat.as_ref().is_some_and(|s| s.link.as_ref() == Some(&inputs.target));
         if !is_so {
             if let Before::File(file) = &capture.before {
@@ -181,6 +184,7 @@ impl StepType for Link {
         _: Option<&Outputs>,
     ) -> Result<Undone, StepError> {
         let Capture { path, before } = capture;
+        cx.target.clear_leftovers(path).await?;
         if matches!(before, Before::Link(to) if *to == inputs.target) {
             return Ok(Undone { changed: false, note: None });
         }

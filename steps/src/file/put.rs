@@ -133,6 +133,9 @@ pub(crate) async fn capture(cx: &Cx<'_>, wanted: &Wanted<'_>) -> Result<Capture,
 
 pub(crate) async fn act(cx: &Cx<'_>, wanted: &Wanted<'_>, capture: &Capture) -> Result<Acted<Outputs>, StepError> {
     let path = &capture.path;
+    if cx.attempt > 1 {
+        cx.target.clear_leftovers(path).await?;
+    }
     let sha256 = wanted.source.sha256();
     let now = before::look(cx, path).await?;
     match &now {
@@ -240,6 +243,7 @@ pub(crate) fn validate_problems(validate: Option<&Vec<String>>) -> Vec<runback_c
 
 pub(crate) async fn undo(cx: &Cx<'_>, capture: &Capture, left: Option<&Outputs>) -> Result<Undone, StepError> {
     let path = &capture.path;
+    cx.target.clear_leftovers(path).await?;
     let tidied = tidy(cx, capture).await?;
     let now = before::look(cx, path).await?;
     let already = match (&capture.before, &now) {

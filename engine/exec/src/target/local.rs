@@ -198,6 +198,11 @@ impl Target for LocalTarget {
         blocking(move |_| files::list(&path)).await
     }
 
+    async fn clear_leftovers(&self, path: &str) -> Result<(), TargetError> {
+        let path = self.path(path);
+        blocking(move |_| files::clear_leftovers(&path)).await
+    }
+
     async fn rename(&self, from: &str, to: &str) -> Result<(), TargetError> {
         let (from, to) = (self.path(from), self.path(to));
         blocking(move |_| files::rename(&from, &to)).await

@@ -156,6 +156,36 @@ fn temp_name(path: &Path) -> Option<PathBuf> {
     Some(path.with_file_name(OsString::from_vec([b".", name, suffix.as_bytes()].concat())))
 }
 
+/// Removes temporary files beside `path` whose process is gone.
+pub(super) fn clear_leftovers(path: &Path) -> Result<(), TargetError> {
+    let (Some(name), Some(parent)) = (path.file_name(), path.parent()) else { return Ok(()) };
+    let entries = match fs::read_dir(parent) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(fail("look for leftovers in", parent, &e)),
+    };
+    for entry in entries.flatten() {
+        let found = entry.file_name();
+        let Some(pid) = leftover_pid(found.as_bytes(), name.as_bytes()) else { continue };
+        if pid != std::process::id() && !Path::new("/proc").join(pid.to_string()).exists() {
+            let leftover = entry.path();
+            fs::remove_file(&leftover).map_err(|e| fail("remove the leftover", &leftover, &e))?;
+        }
+    }
+    Ok(())
+}
+
+/// The process in a name that [`temp_name`] made for `name`.
+fn leftover_pid(found: &[u8], name: &[u8]) -> Option<u32> {
+    let found = std::str::from_utf8(found.strip_prefix(b".")?).ok()?;
+    let (stem, ids) = found.rsplit_once(".runback-")?;
+    let (pid, n) = ids.split_once('-')?;
+    n.parse::<u64>().ok()?;
+    // Long names are cut.
+    let same = stem.as_bytes() == name || (found.len() + 1 >= NAME_MAX && name.starts_with(stem.as_bytes()));
+    same.then(|| pid.parse().ok()).flatten()
+}
+
 /// A temporary file or link; removed when dropped unless it was put in its place.
 struct Temp {
     path: PathBuf,
@@ -448,5 +478,9 @@ mod tests {
         assert!(name.starts_with(&format!(".motd.runback-{}-", std::process::id())), "{name}");
         assert_eq!(temp.parent(), Some(Path::new("/etc")));
         assert!(temp_name(Path::new("/")).is_none());
+        let name = temp.file_name().unwrap().as_bytes();
+        assert_eq!(leftover_pid(name, b"motd"), Some(std::process::id()));
+        assert_eq!(leftover_pid(name, b"mot"), None);
+        assert_eq!(leftover_pid(b".motd.runback-r1-step.bak", b"motd"), None, "a backup is no leftover");
     }
 }
