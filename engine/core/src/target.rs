@@ -271,9 +271,11 @@ pub trait Target: Send + Sync + std::fmt::Debug {
     /// Starts a command in a session of its own that outlives runback. `dir` is where its records go.
     async fn start_detached(&self, command: &Command, dir: &str) -> Result<Detached, TargetError>;
     async fn detached_state(&self, detached: &Detached) -> Result<DetachedState, TargetError>;
-    /// Streams the output of a detached command from its beginning, waits for its end, and removes its records.
-    /// Stopping kills it.
+    /// Streams the output of a detached command from its beginning and waits for its end. Stopping kills it. The records
+    /// of one that ended by itself stay until [`Target::forget_detached`]: its end must be in the journal first.
     async fn attach(&self, detached: &Detached, command: &Command, watch: &dyn Watch) -> Result<Exit, TargetError>;
+    /// Removes the records of a detached command whose end is known. Nothing there is fine.
+    async fn forget_detached(&self, detached: &Detached) -> Result<(), TargetError>;
     /// Where records of detached commands go on this target, for a run.
     fn detached_dir(&self, run: &str, step: &str, attempt: u32) -> String;
 

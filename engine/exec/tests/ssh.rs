@@ -481,6 +481,7 @@ async fn check_detached(sshd: Sshd) {
     let exit = later.attach(&detached, &command.clone().keep_stdout(5), &tape).await.unwrap();
     assert_eq!((exit.code, exit.stdout.as_slice(), exit.stdout_cut), (Some(7), &b"in\nb\n"[..], true));
     assert_eq!(tape.text(), "in\nb\nerr\nend\n");
+    later.forget_detached(&detached).await.unwrap();
     assert!(!sshd.home().join(".runback").exists());
     assert_eq!(later.detached_state(&detached).await.unwrap(), DetachedState::Gone);
     let gone = later.attach(&detached, &command, &tape).await.unwrap_err();

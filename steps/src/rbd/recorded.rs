@@ -234,6 +234,9 @@ impl Target for Far {
     async fn attach(&self, _: &Detached, _: &Command, _: &dyn Watch) -> Did<Exit> {
         never("detach")
     }
+    async fn forget_detached(&self, _: &Detached) -> Did<()> {
+        never("detach")
+    }
     fn detached_dir(&self, _: &str, _: &str, _: u32) -> String {
         String::new()
     }

@@ -212,6 +212,10 @@ impl Target for TestTarget {
         Ok(if ended { DetachedState::Ended } else { DetachedState::Gone })
     }
 
+    async fn forget_detached(&self, _detached: &Detached) -> Did<()> {
+        Ok(())
+    }
+
     async fn attach(&self, detached: &Detached, command: &Command, watch: &dyn Watch) -> Did<Exit> {
         let at = |name: &str| Path::new(&detached.dir).join(name);
         let (out, err) = (std::fs::read(at("out")).unwrap(), std::fs::read(at("err")).unwrap());

@@ -18,6 +18,7 @@ use runback_core::event::{Created, Event, EventBody};
 use runback_core::plan::Plan;
 use runback_core::state::{IllegalTransition, NodeId, Phase, RunState, RunStatus};
 use runback_core::step::{Answer, Question};
+use runback_core::target::Detached;
 use serde_json::Map;
 use tokio::sync::{mpsc, oneshot};
 
@@ -182,6 +183,8 @@ pub struct Driver {
     asked_after: Option<NodeId>,
     warnings: Vec<String>,
     store_seen: Option<u64>,
+    /// Detached commands whose end is recorded: their records go once that is durable.
+    to_forget: Vec<(NodeId, Detached)>,
 }
 
 impl std::fmt::Debug for Driver {
@@ -304,6 +307,7 @@ impl Driver {
             asked_after: None,
             warnings: Vec::new(),
             store_seen: None,
+            to_forget: Vec::new(),
         }
     }
 
@@ -339,6 +343,7 @@ impl Driver {
             let step = Arc::clone(self.state.path(node));
             self.record(EventBody::AttemptInterrupted { step, attempt })?;
         }
+        self.forget_ended_commands();
         match intent {
             Intent::Resume => {
                 let by = self.around.by.clone();
@@ -348,6 +353,23 @@ impl Driver {
         }
         self.retake = !self.state.locks.is_empty();
         Ok(())
+    }
+
+    /// Records that an earlier process did not come to remove between its last commit and its death.
+    fn forget_ended_commands(&mut self) {
+        let ended: Vec<_> = self
+            .state
+            .ids()
+            .filter(|n| self.state.node(*n).is_terminal() && self.state.node(*n).attempts > 0)
+            .filter(|n| self.state.step(*n).action().is_some() && self.state.step(*n).policy.detach)
+            .collect();
+        for node in ended {
+            let n = self.state.node(node);
+            if let Ok(target) = self.target_of(node) {
+                let dir = target.detached_dir(&self.run, &n.path, n.attempts);
+                self.to_forget.push((node, Detached { dir, pid: 0, identity: String::new() }));
+            }
+        }
     }
 
     /// Whether the detached command of an attempt runs, or has left its exit record.

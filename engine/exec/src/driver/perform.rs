@@ -260,6 +260,7 @@ impl Driver {
         self.asking.remove(&node);
         let step = Arc::clone(self.state.path(node));
         let attempt = self.state.node(node).attempts;
+        let detached = self.state.node(node).detached().cloned();
         let body = match result {
             Ok(acted) => EventBody::AttemptSucceeded { step, attempt, changed: acted.changed, outputs: acted.outputs },
             // It was ended because runback goes: nobody knows how far it came.
@@ -271,6 +272,9 @@ impl Driver {
                 EventBody::AttemptFailed { step, attempt, error, retry_in }
             }
         };
+        if !matches!(body, EventBody::AttemptInterrupted { .. }) {
+            self.to_forget.extend(detached.map(|d| (node, d)));
+        }
         self.record(body)
     }
 

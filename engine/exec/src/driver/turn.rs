@@ -298,6 +298,15 @@ impl Driver {
         for ack in self.acks.drain(..) {
             let _ = ack.send(());
         }
+        for (node, detached) in std::mem::take(&mut self.to_forget) {
+            let forgotten = match self.target_of(node) {
+                Ok(target) => target.forget_detached(&detached).await.map_err(|e| e.to_string()),
+                Err(e) => Err(e.to_string()),
+            };
+            if let Err(why) = forgotten {
+                self.warnings.push(format!("the records of a detached command stay in {}: {why}", detached.dir));
+            }
+        }
         Ok(())
     }
 

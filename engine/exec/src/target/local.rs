@@ -148,6 +148,10 @@ impl Target for LocalTarget {
         detached::attach(detached, command, watch).await
     }
 
+    async fn forget_detached(&self, detached: &Detached) -> Result<(), TargetError> {
+        detached::forget(detached)
+    }
+
     /// The step's path made into one name; its hash keeps `a/b` and `a_b` apart.
     fn detached_dir(&self, run: &str, step: &str, attempt: u32) -> String {
         let plain = |c: char| if c.is_ascii_alphanumeric() || "-.".contains(c) { c } else { '_' };

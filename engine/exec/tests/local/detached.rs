@@ -50,6 +50,12 @@ async fn it_survives_a_kill_of_its_starter_and_is_found_again() {
     assert_eq!(exit.stdout_text(), "from stdin\nfirst\nlast\n");
     assert_eq!(recorder.of(Stream::Stdout), exit.stdout);
     assert_eq!(exit.stderr_text(), exit.stdout_text(), "the end of both streams, for messages");
+    assert_eq!(
+        target.detached_state(&detached).await.unwrap(),
+        DetachedState::Ended,
+        "until its end is in the journal"
+    );
+    target.forget_detached(&detached).await.unwrap();
     nothing_left(dir.path());
 }
 
@@ -69,6 +75,7 @@ async fn one_that_has_ended_long_ago_is_read_from_its_records() {
     let exit = target.attach(&later, &command, &recorder).await.unwrap();
     assert_eq!(exit.code, Some(1));
     assert_eq!(recorder.text().lines().count(), 100_000);
+    target.forget_detached(&later).await.unwrap();
     nothing_left(dir.path());
 }
 

@@ -180,7 +180,9 @@ pub(super) async fn attach(detached: &Detached, command: &Command, watch: &dyn W
         let _ = child::reap(shell.get_ref());
     }
     let code = exit_record(&dir);
-    remove_records(&dir)?;
+    if code.is_none() || matches!(ended, Ended::Stopped(_)) {
+        remove_records(&dir)?;
+    }
     match (ended, code) {
         (Ended::Itself, Some(code)) => Ok(sink.into_exit(Some(code), None)),
         (Ended::Itself, None) => {
@@ -199,6 +201,10 @@ pub(super) async fn attach(detached: &Detached, command: &Command, watch: &dyn W
         }
         (Ended::Stopped(kind), _) => Err(TargetError::new(kind, format!("{name} was stopped"))),
     }
+}
+
+pub(super) fn forget(detached: &Detached) -> Result<(), TargetError> {
+    remove_records(Path::new(&detached.dir))
 }
 
 /// Reads output as it comes until the shell ends, or is stopped.

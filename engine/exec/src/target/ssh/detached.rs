@@ -294,8 +294,8 @@ pub(super) async fn attach(
         reply => reply?,
     };
     let code = reply.said.iter().find_map(|s| s.strip_prefix("code ")?.parse().ok());
-    remove(host, detached).await?;
     let Some(code) = code else {
+        remove(host, detached).await?;
         let message = format!(
             "{name} (pid {} on {}) does not run any more and left no exit code in {}",
             detached.pid,
@@ -392,7 +392,7 @@ async fn stop(
     }
 }
 
-async fn remove(host: &Host, detached: &Detached) -> Result<(), TargetError> {
+pub(super) async fn remove(host: &Host, detached: &Detached) -> Result<(), TargetError> {
     let args = [detached.dir.as_str()];
     let call = Call::new("removing the records of a command", REMOVE, &args);
     again(host, &call, &Unwatched(Duration::ZERO)).await.map(drop)

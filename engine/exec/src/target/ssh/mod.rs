@@ -137,6 +137,10 @@ impl Target for SshTarget {
         detached::attach(&self.host, detached, command, watch).await
     }
 
+    async fn forget_detached(&self, detached: &Detached) -> Result<(), TargetError> {
+        detached::remove(&self.host, detached).await
+    }
+
     fn detached_dir(&self, run: &str, step: &str, attempt: u32) -> String {
         detached::dir(run, step, attempt)
     }
