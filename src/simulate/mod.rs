@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use runback_core::Json;
-use runback_core::event::{Created, Event, FORMAT, OnFailure, RunOptions};
+use runback_core::event::{Created, Event, EventBody, FORMAT, OnFailure, RunOptions};
 use runback_core::plan::Plan;
 use runback_core::state::RunState;
 use runback_core::step::{Answer, Catalog, Question};
@@ -105,7 +105,7 @@ async fn drive(start: Start<'_>, watch: Option<&mut dyn Reporter>) -> Result<Sim
     };
     let mut driver = Driver::create(engine, plan, created, around).await?;
     let mut events = store.events("simulation", 0, 1).await?;
-    let mut record = Record { events: Vec::new(), watch };
+    let mut record = Record { events: Vec::new(), script: Arc::clone(&script), watch };
     if let (Some(watch), Some(first)) = (&mut record.watch, events.first()) {
         watch.event(driver.state(), first);
     }
@@ -117,14 +117,19 @@ async fn drive(start: Start<'_>, watch: Option<&mut dyn Reporter>) -> Result<Sim
     Ok(Simulated { state: driver.state().clone(), events, ended })
 }
 
-/// Keeps what happens, and passes it on.
+/// Keeps what happens, tells the script of undos (a step's `rollback` acts under the step's name), and passes it on.
 struct Record<'w> {
     events: Vec<Event>,
+    script: Arc<Script>,
     watch: Option<&'w mut dyn Reporter>,
 }
 
 impl Reporter for Record<'_> {
     fn event(&mut self, state: &RunState, event: &Event) {
+        // Before the engine performs it: it does nothing that is not recorded first.
+        if let EventBody::UndoStarted { step, .. } = &event.body {
+            self.script.undo_begins(step);
+        }
         self.events.push(event.clone());
         if let Some(watch) = &mut self.watch {
             watch.event(state, event);

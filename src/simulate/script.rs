@@ -1,7 +1,7 @@
 //! Scripted outcomes: what each step is to give or how it is to fail, and a step type that follows it in place of the
 //! real one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -44,6 +44,8 @@ pub(crate) struct Script {
     rules: HashMap<String, Rule>,
     /// Which instance a `first_only` rule has met.
     firsts: Mutex<HashMap<String, String>>,
+    /// Paths whose undo has begun: what acts under their name from then on is their `rollback`.
+    undoing: Mutex<HashSet<String>>,
 }
 
 /// `deploy/convert[web1]` is an instance of `deploy/convert`.
@@ -63,7 +65,15 @@ pub(crate) fn bare(path: &str) -> String {
 
 impl Script {
     pub(crate) fn new(rules: HashMap<String, Rule>) -> Self {
-        Self { rules, firsts: Mutex::default() }
+        Self { rules, firsts: Mutex::default(), undoing: Mutex::default() }
+    }
+
+    pub(crate) fn undo_begins(&self, path: &str) {
+        self.undoing.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned());
+    }
+
+    fn is_undoing(&self, path: &str) -> bool {
+        self.undoing.lock().unwrap_or_else(PoisonError::into_inner).contains(path)
     }
 
     fn rule(&self, path: &str) -> Option<&Rule> {
@@ -163,6 +173,12 @@ impl AnyStepType for Scripted {
 
     async fn act(&self, cx: &Cx<'_>, inputs: &Json, capture: &Json) -> Result<Acted<Json>, StepError> {
         let rule = self.script.rule(cx.step);
+        if self.script.is_undoing(cx.step) {
+            return match rule.and_then(|r| r.undo_fail.clone()) {
+                Some(error) => Err(error),
+                None => Ok(Acted { outputs: Json::Object(self.made_up(inputs)), changed: true }),
+            };
+        }
         let index = (cx.attempt as usize).saturating_sub(1);
         let outcome = rule.and_then(|r| r.attempts.get(index).or_else(|| r.attempts.last()));
         if let Some(outcome) = outcome

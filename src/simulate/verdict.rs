@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use runback_core::Json;
 use runback_core::event::{EventBody, OnFailure};
 use runback_core::plan::{FINALLY, PlanKind};
+use runback_core::playbook::model::Exhausted;
 use runback_core::state::{NodeId, RunState, RunStatus, Status, UndoStatus};
 use runback_core::step::UndoKind;
 
@@ -141,10 +142,12 @@ pub(crate) fn judge_single_failure(run: &Simulated, failed: &str) -> Result<bool
         .chain(state.ancestors(node))
         .filter(|n| !RunState::is_root(*n))
         .any(|n| state.step(n).continue_on_error);
+    let holds = state.step(node).policy.retry.on_exhausted == Exhausted::Hold;
     let allowed: &[RunStatus] = match state.on_failure() {
         _ if run.ended.waiting => &[],
         _ if absorbed => &[RunStatus::Succeeded],
         _ if in_finally => &[RunStatus::Succeeded, RunStatus::Failed],
+        OnFailure::Rollback if holds => &[RunStatus::Failed],
         OnFailure::Rollback => &[RunStatus::RolledBack],
         OnFailure::Hold | OnFailure::Continue => &[RunStatus::Failed],
     };

@@ -1,3 +1,5 @@
+//! Tests of `rbd.lock_rm` over recorded outputs.
+
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use runback_core::Json;

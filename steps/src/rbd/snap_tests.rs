@@ -1,3 +1,5 @@
+//! Tests of the step types about snapshots, over recorded outputs.
+
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use runback_core::Json;
