@@ -127,7 +127,7 @@ impl Load for FromFiles<'_> {
             return Ok(known.text.clone());
         }
         let path = self.base.join(name);
-        let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let text = std::fs::read_to_string(&path).map_err(|e| e.to_string())?;
         self.texts.push(PlaybookText { name: name.to_owned(), text: text.clone() });
         Ok(text)
     }

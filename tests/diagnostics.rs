@@ -22,8 +22,9 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("runback writes UTF-8")
 }
 
-/// How long it took is not the same twice.
-fn without_times(text: &str) -> String {
+/// How long it took, and where the repository is, are not the same twice.
+fn redacted(text: &str) -> String {
+    let text = text.replace(&*folder().to_string_lossy(), "FOLDER");
     let line = |l: &str| match l.rfind(" (") {
         Some(at) if l.ends_with(" ms)") => format!("{} (… ms)", &l[..at]),
         _ => l.trim_end().to_owned(),
@@ -44,7 +45,7 @@ fn told(arguments: &[&str]) -> String {
     let human = runback(arguments);
     let mut all = format!("exit {}\n", human.status.code().expect("it was not killed"));
     for stream in [&human.stdout, &human.stderr] {
-        let said = without_times(&text(stream));
+        let said = redacted(&text(stream));
         if !said.is_empty() {
             all.push_str(&said);
             all.push('\n');
@@ -55,7 +56,7 @@ fn told(arguments: &[&str]) -> String {
     let data: Json = serde_json::from_slice(&machine.stdout)
         .unwrap_or_else(|e| panic!("{arguments:?}: {e}: {}{}", text(&machine.stdout), text(&machine.stderr)));
     for diagnostic in data["diagnostics"].as_array().expect("a list of diagnostics") {
-        all.push_str(&format!("\n{diagnostic}"));
+        all.push_str(&redacted(&format!("\n{diagnostic}")));
     }
     all
 }
