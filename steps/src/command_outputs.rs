@@ -4,9 +4,9 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use runback_core::Json;
-use runback_core::step::{InputProblem, OutputNames, StepError};
+use runback_core::step::{Access, InputProblem, OutputNames, StepError, UndoKind};
 use runback_core::target::{Exit, KEEP_DEFAULT};
 use runback_core::template::ValueTemplate;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -85,7 +85,7 @@ impl JsonSchema for OutputSpec {
                 "json": { "type": "string", "description": "Path into stdout, which is JSON: `a.b[0]` or `/a/b/0`." },
                 "regex": {
                     "type": "string",
-                    "description": "Pattern; the last match in stdout counts: its first group, or all of it."
+                    "description": "Pattern; the last match in stdout counts: its first group, or all of it. `^` and `$` are those of a line."
                 }
             },
             "additionalProperties": false,
@@ -93,6 +93,18 @@ impl JsonSchema for OutputSpec {
             "maxProperties": 1
         })
     }
+}
+
+/// Output ends with a line's end, so `$` means the end of a line.
+fn compile(pattern: &str) -> Result<Regex, regex::Error> {
+    RegexBuilder::new(pattern).multi_line(true).build()
+}
+
+/// A command whose exit codes never mean a change only looks: a rollback passes over it.
+pub(crate) fn capabilities(with: &ValueTemplate) -> (Access, UndoKind) {
+    let codes = with.get("changed_codes");
+    let none = codes.as_ref().and_then(ValueTemplate::literal).and_then(Json::as_array).is_some_and(Vec::is_empty);
+    (if none { Access::Reads } else { Access::Changes }, UndoKind::None)
 }
 
 /// The `outputs` of a command by name.
@@ -148,7 +160,7 @@ pub(crate) fn problems(specs: &OutputSpecs, file_allowed: bool) -> Vec<InputProb
         }
         match spec {
             OutputSpec::Json(path) => drop(ValuePath::parse(path).map_err(|e| problem(e, None))),
-            OutputSpec::Regex(pattern) => drop(Regex::new(pattern).map_err(|e| problem(e.to_string(), None))),
+            OutputSpec::Regex(pattern) => drop(compile(pattern).map_err(|e| problem(e.to_string(), None))),
             OutputSpec::File if !file_allowed => problem(
                 "only a script (`run`) writes to $RUNBACK_OUTPUT".to_owned(),
                 Some("take it from stdout: `stdout`, `{json: path}` or `{regex: pattern}`"),
@@ -231,7 +243,7 @@ pub(crate) fn collect(specs: &OutputSpecs, exit: &Exit, written: &str) -> Result
                 found.ok_or_else(|| about(format!("nothing stands at {spec} in the JSON of stdout")))?
             }
             OutputSpec::Regex(pattern) => {
-                let regex = Regex::new(pattern).map_err(|e| about(e.to_string()))?;
+                let regex = compile(pattern).map_err(|e| about(e.to_string()))?;
                 let last = regex.captures_iter(&stdout).last();
                 let group = last.as_ref().and_then(|c| c.get(1).or_else(|| c.get(0)));
                 let found = group.map(|m| Json::String(m.as_str().to_owned()));

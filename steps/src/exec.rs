@@ -49,7 +49,8 @@ pub(crate) struct Inputs {
     /// Exit codes that are a success.
     #[serde(default = "command_outputs::zero")]
     pub(crate) ok_codes: Vec<i32>,
-    /// Exit codes that mean that something was changed. Default: all that are a success.
+    /// Exit codes that mean that something was changed. Default: all that are a success. `[]`: it only looks, and a
+    /// rollback passes over it.
     #[serde(default)]
     pub(crate) changed_codes: Option<Vec<i32>>,
 }
@@ -78,6 +79,10 @@ impl StepType for Exec {
                 "- id: pool\n  uses: exec\n  with:\n    command: [ceph, osd, pool, ls, detail, --format, json]\n    outputs: { name: { json: \"[0].pool_name\" } }\n",
             ],
         }
+    }
+
+    fn capabilities(&self, with: &ValueTemplate) -> (Access, UndoKind) {
+        command_outputs::capabilities(with)
     }
 
     fn problems(&self, inputs: &Inputs) -> Vec<InputProblem> {

@@ -59,7 +59,8 @@ pub(crate) struct Inputs {
     /// Exit codes that are a success.
     #[serde(default = "command_outputs::zero")]
     pub(crate) ok_codes: Vec<i32>,
-    /// Exit codes that mean that something was changed. Default: all that are a success.
+    /// Exit codes that mean that something was changed. Default: all that are a success. `[]`: it only looks, and a
+    /// rollback passes over it.
     #[serde(default)]
     pub(crate) changed_codes: Option<Vec<i32>>,
 }
@@ -113,6 +114,10 @@ impl StepType for Shell {
                 "- id: version\n  uses: shell\n  with:\n    script: |\n      echo \"commit=$(git rev-parse HEAD)\" >>\"$RUNBACK_OUTPUT\"\n      ./app --version\n    outputs:\n      commit: file\n      version: { regex: \"app ([0-9.]+)\" }\n",
             ],
         }
+    }
+
+    fn capabilities(&self, with: &ValueTemplate) -> (Access, UndoKind) {
+        command_outputs::capabilities(with)
     }
 
     fn problems(&self, inputs: &Inputs) -> Vec<InputProblem> {

@@ -352,12 +352,17 @@ impl Cx<'_> {
     /// A path of the playbook: relative ones count from the playbook's folder on `local`, and are the
     /// target's own (from the login folder) elsewhere.
     pub fn path(&self, path: &str) -> String {
-        if self.target.is_local() { self.base.join(path).to_string_lossy().into_owned() } else { path.to_owned() }
+        if self.target.is_local() { self.local_path(path).to_string_lossy().into_owned() } else { path.to_owned() }
     }
 
-    /// A file beside the playbook, always on the machine that runback runs on.
+    /// A file beside the playbook, always on the machine that runback runs on. `../x` is beside the playbook's
+    /// folder by its name, wherever a symlink of that name leads to.
     pub fn local_path(&self, path: &str) -> std::path::PathBuf {
-        self.base.join(path)
+        let (mut base, mut path) = (self.base, Path::new(path));
+        while let (Ok(rest), Some(above)) = (path.strip_prefix(".."), base.parent()) {
+            (base, path) = (above, rest);
+        }
+        base.join(path)
     }
 
     pub fn phase(&self, text: impl Into<String>) {
