@@ -3,4 +3,5 @@
 mod diagnostics;
 mod fuzz;
 mod kill;
+mod playbooks;
 mod tidy;
