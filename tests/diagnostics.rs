@@ -80,6 +80,38 @@ fn a_file_that_is_not_there() {
     snapshot("no-such-file", &told(&["check", "fine.yml"]));
 }
 
+/// Values from the command line have no place in a file, and what is there at the start of a run has no data form yet.
+#[test]
+fn values_given_at_the_start() {
+    let dir = tempfile::tempdir().expect("a folder can be made");
+    let state = dir.path().to_string_lossy().into_owned();
+    let run = |more: &[&str]| {
+        let output = runback(&[&["run", "start/start.yaml", "--state-dir", &state], more].concat());
+        assert!(output.stdout.is_empty(), "nothing was started");
+        format!("exit {}\n{}", output.status.code().expect("it was not killed"), redacted(&text(&output.stderr)))
+    };
+    let mut all = run(&["-i", "verison=1.4.2", "-i", "count=many"]);
+    all.push_str("\n\n");
+    all.push_str(&run(&["-i", "version=1.4.2"]));
+    snapshot("start-of-a-run", &all);
+}
+
+#[test]
+fn a_template_over_the_limits() {
+    let dir = tempfile::tempdir().expect("a folder can be made");
+    let many = "{{ inputs.x }}".repeat(1001);
+    let playbook = format!(
+        "runback: 1\nname: large\ninputs: {{ x: {{ type: string }} }}\nsteps:\n  - uses: set\n    with: {{ x: \"{many}\" }}\n"
+    );
+    let file = dir.path().join("large.yaml");
+    std::fs::write(&file, playbook).expect("a file can be written");
+    let output = runback(&["check", &file.to_string_lossy(), "--output", "json"]);
+    let data: Json = serde_json::from_slice(&output.stdout).expect("JSON");
+    let all = data["diagnostics"].as_array().expect("a list");
+    let found = all.iter().find(|d| d["severity"] == "error").expect("an error");
+    snapshot("template-too-large", &format!("{} {}\n{}", found["code"], found["message"], found["help"]));
+}
+
 /// Every place that the data names is where the human form points at: lines and columns from 1, in characters.
 #[test]
 fn labels_are_where_they_say() {
