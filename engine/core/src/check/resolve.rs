@@ -300,7 +300,7 @@ fn step_reference(placed: &mut Placed<'_>, from: From, noted: &Noted) {
         }
     }
     if let Some(step) = from.step {
-        placed.bind(step, id, to)
+        placed.bind(step, id, to);
     } else {
         let bindings = &mut placed.scopes[from.scope.0 as usize].bindings;
         if !bindings.iter().any(|b| *b.id == **id) {
