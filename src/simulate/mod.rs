@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use runback_core::Json;
 use runback_core::event::{Created, Event, EventBody, FORMAT, OnFailure, RunOptions};
-use runback_core::plan::{Plan, PlanKind, PlanRollback};
+use runback_core::plan::Plan;
 use runback_core::state::RunState;
 use runback_core::step::{Answer, Catalog, Question};
 use runback_core::target::Target;
@@ -43,19 +43,7 @@ pub(crate) fn catalog(script: &Arc<Script>) -> Catalog {
 
 /// Loads a playbook whose steps follow the script.
 pub(crate) fn load(file: &str, script: &Arc<Script>) -> Loaded {
-    let mut loaded = load::load(file, &catalog(script));
-    // Nobody else has the plan yet.
-    if let Some(plan) = loaded.checked.plan.as_mut().and_then(Arc::get_mut) {
-        for step in &mut plan.steps {
-            if let PlanKind::Action(action) = &mut step.kind
-                && let PlanRollback::Action { action, .. } = &mut action.rollback
-                && let Some(step_type) = runback_steps::catalog().get(action.step_type.descriptor().name)
-            {
-                action.step_type = Arc::new(Scripted::rollback(Arc::clone(step_type), Arc::clone(script)));
-            }
-        }
-    }
-    loaded
+    load::load(file, &catalog(script))
 }
 
 /// What came of a simulation.

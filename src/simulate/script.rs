@@ -111,17 +111,11 @@ pub(crate) fn class(word: &str) -> Option<Class> {
 pub(crate) struct Scripted {
     inner: Arc<dyn AnyStepType>,
     script: Arc<Script>,
-    /// Its action is what a step's `rollback:` does, so the script's words on the undo are about it.
-    undoes: bool,
 }
 
 impl Scripted {
     pub(crate) fn new(inner: Arc<dyn AnyStepType>, script: Arc<Script>) -> Self {
-        Self { inner, script, undoes: false }
-    }
-
-    pub(crate) fn rollback(inner: Arc<dyn AnyStepType>, script: Arc<Script>) -> Self {
-        Self { inner, script, undoes: true }
+        Self { inner, script }
     }
 
     /// Made-up values for all outputs that a step with these inputs has.
@@ -178,10 +172,6 @@ impl AnyStepType for Scripted {
     }
 
     async fn act(&self, cx: &Cx<'_>, inputs: &Json, capture: &Json) -> Result<Acted<Json>, StepError> {
-        if self.undoes {
-            self.undo(cx, inputs, capture, None).await?;
-            return Ok(Acted { outputs: Json::Object(self.made_up(inputs)), changed: true });
-        }
         let rule = self.script.rule(cx.step);
         if self.script.is_undoing(cx.step) {
             return match rule.and_then(|r| r.undo_fail.clone()) {
