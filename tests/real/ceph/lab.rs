@@ -230,6 +230,14 @@ impl Ran {
     }
 }
 
+/// Where a removal of a lock is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hold {
+    Before,
+    /// It is done, and its answer has not come yet.
+    After,
+}
+
 /// runback with a state directory of its own.
 #[derive(Debug)]
 pub(crate) struct Runback {
@@ -308,6 +316,22 @@ impl Runback {
             words.extend(["-i", pair]);
         }
         words
+    }
+
+    /// From now on a removal makes a file `held`, and waits for one named `go`; `removals` gets a line for each.
+    pub(crate) fn hold_the_removal(&self, hold: Hold) {
+        let wait = "touch $d/held; until [ -e $d/go ]; do sleep 0.05; done";
+        let act = match hold {
+            Hold::Before => format!("{wait}; exec /usr/bin/rbd \"$@\""),
+            Hold::After => format!("/usr/bin/rbd \"$@\"; code=$?; {wait}; exit $code"),
+        };
+        let script = format!(
+            "#!/bin/sh\nd=$KUBE_STAND_IN\ncase \"$*\" in *'lock rm'*) echo \"$*\" >>$d/removals; {act};; esac\n\
+             exec /usr/bin/rbd \"$@\"\n"
+        );
+        let path = self.path("bin/rbd");
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     }
 
     /// What kubectl was asked.
