@@ -35,6 +35,7 @@ impl Cluster {
             return Err(Missing(text(&output.stderr)));
         }
         assert!(output.status.success(), "{}", text(&output.stderr));
+        tell(text(&output.stderr).trim_end());
         cluster.ceph(&["auth", "get-or-create", "client.reader", "mon", "allow r", "osd", "allow rwx"]);
         // May fence one address, which is not that of any lock: then `rbd lock rm` is refused, after the fence.
         let fence = r#"allow r, allow command "osd blocklist" with addr regex "10[.]255[.].*""#;
@@ -136,13 +137,20 @@ fn signal(name: &str, pid: &str) {
     assert!(Command::new("kill").args(["-s", name, pid]).status().unwrap().success());
 }
 
+/// Such as which packages were installed.
 #[expect(clippy::print_stderr, reason = "a test that is skipped must not look like one that passed")]
+fn tell(what: &str) {
+    if !what.is_empty() {
+        eprintln!("{what}");
+    }
+}
+
 fn or_skip(started: &'static Result<Cluster, Missing>) -> Option<&'static Cluster> {
     match started {
         Ok(cluster) => Some(cluster),
         Err(Missing(why)) => {
             assert!(std::env::var_os("CI").is_none(), "Ceph is missing: {why}");
-            eprintln!("SKIPPED, nothing was tested: {why}");
+            tell(&format!("SKIPPED, nothing was tested: {why}"));
             None
         }
     }
