@@ -139,6 +139,7 @@ struct TakeUp<'a> {
 impl TakeUp<'_> {
     async fn open(&self, run: &str, intent: Intent) -> Result<(Driver, Machines), Failure> {
         if let Some(owner) = self.store.owner(run).await? {
+            // Before secrets are asked for in vain; who is quicker than this look is met by the lease.
             return Err(DriverError::Store(StoreError::Busy { run: run.to_owned(), owner: Some(owner) }).into());
         }
         let catalog: Catalog = runback_steps::catalog();
