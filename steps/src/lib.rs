@@ -11,6 +11,8 @@ mod exec;
 mod file;
 mod http;
 mod json_path;
+#[cfg(feature = "k8s")]
+mod k8s;
 mod period;
 mod rbd;
 mod set;
@@ -54,6 +56,19 @@ pub fn catalog() -> Catalog {
     all.add(shell::Shell);
     all.add(tcp::TcpCheck);
     all.add(wait::Wait);
+    #[cfg(feature = "k8s")]
+    {
+        let clusters = k8s::Clusters::default();
+        all.add(k8s::apply::K8sApply(clusters.clone()));
+        all.add(k8s::delete::K8sDelete(clusters.clone()));
+        all.add(k8s::get::K8sGet(clusters.clone()));
+        all.add(k8s::patch::K8sPatch(clusters.clone()));
+        all.add(k8s::rolling_update::K8sRollingUpdate(clusters.clone()));
+        all.add(k8s::rollout::K8sRollout(clusters.clone()));
+        all.add(k8s::scale::K8sScale(clusters.clone()));
+        all.add(k8s::set_image::K8sSetImage(clusters.clone()));
+        all.add(k8s::wait::K8sWait(clusters));
+    }
     all
 }
 

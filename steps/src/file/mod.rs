@@ -3,7 +3,7 @@
 pub(crate) mod attributes;
 pub(crate) mod before;
 pub(crate) mod copy;
-mod diff;
+pub(crate) mod diff;
 pub(crate) mod line;
 pub(crate) mod link;
 mod local;

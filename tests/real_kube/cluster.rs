@@ -1,0 +1,242 @@
+//! The cluster of the suite: started and stopped by tests/real/kube, talked to by curl so that nothing of the product vouches
+//! for itself, with a kubelet that says of every pod that it runs. Knows no step type.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value as Json, json};
+
+/// What a controller may take on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+pub(crate) enum Started {
+    Here(Cluster),
+    Skipped(String),
+}
+
+/// How the API server is reached; what the kubelet's thread has of the cluster.
+#[derive(Clone)]
+pub(crate) struct Api {
+    tls: PathBuf,
+    url: String,
+}
+
+pub(crate) struct Cluster {
+    pub(crate) api: Api,
+    dir: tempfile::TempDir,
+    /// Stops the cluster when this process is gone, however it went.
+    guard: Child,
+    kubelet: Option<JoinHandle<()>>,
+    stopping: Arc<AtomicBool>,
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real/kube").join(name)
+}
+
+impl Cluster {
+    pub(crate) fn start() -> Started {
+        let dir = tempfile::Builder::new().prefix("runback-kube-").tempdir().expect("a temporary folder");
+        let watch = "cat >/dev/null; \"$1\" \"$2\"; rm -rf \"$2\"";
+        let mut guard = Command::new("setsid");
+        let guard = guard.args(["bash", "-c", watch, "guard"]).arg(script("down")).arg(dir.path());
+        let guard = guard.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("bash");
+        let up = Command::new(script("up")).arg(dir.path()).output().expect("tests/real/kube/up");
+        let why = String::from_utf8_lossy(&up.stderr).trim().to_owned();
+        if up.status.code() == Some(77) {
+            end(guard);
+            return Started::Skipped(why);
+        }
+        assert!(up.status.success(), "the cluster does not start: {why}");
+        let config = std::fs::read_to_string(dir.path().join("kubeconfig")).expect("up writes it");
+        let url = config
+            .split("server: \"")
+            .nth(1)
+            .and_then(|r| r.split('"').next())
+            .expect("it names the server")
+            .to_owned();
+        let api = Api { tls: dir.path().join("tls"), url };
+        let stopping = Arc::new(AtomicBool::new(false));
+        let kubelet = {
+            let (api, stopping) = (api.clone(), stopping.clone());
+            std::thread::spawn(move || play_kubelet(&api, &stopping))
+        };
+        Started::Here(Self { api, dir, guard, kubelet: Some(kubelet), stopping })
+    }
+
+    pub(crate) fn stop(mut self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        if let Some(kubelet) = self.kubelet.take() {
+            let _ = kubelet.join();
+        }
+        end(self.guard);
+    }
+
+    pub(crate) fn version(&self) -> String {
+        self.api.get("/version")["gitVersion"].as_str().unwrap_or("?").to_owned()
+    }
+
+    pub(crate) fn kubeconfig(&self) -> String {
+        self.dir.path().join("kubeconfig").display().to_string()
+    }
+
+    /// Of a user without any rights.
+    pub(crate) fn eve(&self) -> String {
+        self.dir.path().join("eve.kubeconfig").display().to_string()
+    }
+
+    pub(crate) fn make_namespace(&self, name: &str) {
+        let body = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
+        self.api.must("POST", "/api/v1/namespaces", &body);
+        // Pods are refused before their service account is there.
+        let account = format!("/api/v1/namespaces/{name}/serviceaccounts/default");
+        until("the default service account", || self.api.find(&account).is_some());
+    }
+
+    fn pid(&self, name: &str) -> String {
+        std::fs::read_to_string(self.dir.path().join(format!("{name}.pid"))).expect("up writes it").trim().to_owned()
+    }
+
+    pub(crate) fn stop_api_server(&self) {
+        let pid = self.pid("kube-apiserver");
+        assert!(Command::new("kill").args(["-KILL", &pid]).status().expect("kill").success());
+        until("the API server to end", || !Path::new(&format!("/proc/{pid}/fd/0")).exists());
+    }
+
+    pub(crate) fn start_api_server(&self) {
+        let command = std::fs::read_to_string(self.dir.path().join("kube-apiserver.command")).expect("up writes it");
+        let log = self.dir.path().join("kube-apiserver.again.log");
+        let line = format!("setsid nohup {command} >{} 2>&1 </dev/null & echo $!", log.display());
+        let started = Command::new("bash").args(["-c", &line]).output().expect("bash");
+        std::fs::write(self.dir.path().join("kube-apiserver.pid"), &started.stdout).expect("the folder is ours");
+    }
+}
+
+fn end(mut guard: Child) {
+    drop(guard.stdin.take());
+    let _ = guard.wait();
+}
+
+/// Asks again and again until it is so.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < PATIENCE, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+impl Api {
+    /// The status and the answer; 0 where there was none.
+    pub(crate) fn send(&self, method: &str, path: &str, kind: &str, body: Option<&Json>) -> (u16, Json) {
+        let tls = |name: &str| self.tls.join(name).display().to_string();
+        let mut curl = Command::new("curl");
+        curl.args(["-s", "-m", "60", "-w", "\n%{http_code}", "-X", method]);
+        curl.args(["--cacert", &tls("ca.crt"), "--cert", &tls("admin.crt"), "--key", &tls("admin.key")]);
+        if body.is_some() {
+            curl.args(["-H", &format!("content-type: application/{kind}"), "--data-binary", "@-"]);
+        }
+        curl.arg(format!("{}{path}", self.url)).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = curl.spawn().expect("curl");
+        let mut stdin = child.stdin.take().expect("piped");
+        if let Some(body) = body {
+            let _ = stdin.write_all(body.to_string().as_bytes());
+        }
+        drop(stdin);
+        let output = child.wait_with_output().expect("curl ends");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (answer, code) = text.rsplit_once('\n').unwrap_or(("", "0"));
+        (code.parse().unwrap_or(0), serde_json::from_str(answer).unwrap_or_default())
+    }
+
+    pub(crate) fn find(&self, path: &str) -> Option<Json> {
+        let (code, answer) = self.send("GET", path, "", None);
+        (code == 200).then_some(answer)
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Json {
+        self.find(path).unwrap_or_else(|| panic!("{path} is not there"))
+    }
+
+    pub(crate) fn must(&self, method: &str, path: &str, body: &Json) -> Json {
+        let (code, answer) = self.send(method, path, "json", Some(body));
+        assert!((200..300).contains(&code), "{method} {path}: {code} {answer}");
+        answer
+    }
+
+    /// A change by somebody else.
+    pub(crate) fn merge(&self, path: &str, manager: &str, body: &Json) -> Json {
+        let full = format!("{path}?fieldManager={manager}");
+        let (code, answer) = self.send("PATCH", &full, "merge-patch+json", Some(body));
+        assert!((200..300).contains(&code), "PATCH {path}: {code} {answer}");
+        answer
+    }
+
+    fn status(&self, pod: &Json, status: &Json) {
+        let text = |key: &str| pod["metadata"][key].as_str().unwrap_or_default();
+        let path = format!("/api/v1/namespaces/{}/pods/{}/status", text("namespace"), text("name"));
+        // A pod that is gone meanwhile is none of its business any more.
+        let _ = self.send("PATCH", &path, "strategic-merge-patch+json", Some(&json!({ "status": status })));
+    }
+}
+
+/// Says of every pod that it runs, apart from those whose image is `broken`: these can never be pulled. A pod of an image
+/// `task` ends well at once. A pod that is labelled `hands-off` is left to its test.
+fn play_kubelet(api: &Api, stopping: &AtomicBool) {
+    while !stopping.load(Ordering::Relaxed) {
+        let pods = api.find("/api/v1/pods").unwrap_or_default();
+        for pod in pods["items"].as_array().into_iter().flatten() {
+            let seen = pod["status"]["containerStatuses"].is_array();
+            if seen
+                || pod["metadata"]["deletionTimestamp"].is_string()
+                || pod["metadata"]["labels"]["hands-off"].is_string()
+            {
+                continue;
+            }
+            api.status(pod, &told(pod));
+        }
+        std::thread::sleep(Duration::from_millis(150));
+    }
+}
+
+fn told(pod: &Json) -> Json {
+    let containers = pod["spec"]["containers"].as_array().cloned().unwrap_or_default();
+    let image = |c: &Json| c["image"].as_str().unwrap_or_default().to_owned();
+    let broken = containers.iter().any(|c| image(c).starts_with("broken"));
+    let task = containers.iter().all(|c| image(c).starts_with("task"));
+    let now = "2026-01-01T00:00:00Z";
+    let state = |c: &Json| {
+        if image(c).starts_with("broken") {
+            json!({ "waiting": { "reason": "ImagePullBackOff", "message": format!("no image {}", image(c)) } })
+        } else if task {
+            json!({ "terminated": { "exitCode": 0, "reason": "Completed", "startedAt": now, "finishedAt": now } })
+        } else {
+            json!({ "running": { "startedAt": now } })
+        }
+    };
+    let statuses: Vec<Json> = containers
+        .iter()
+        .map(|c| json!({ "name": c["name"], "image": c["image"], "imageID": "", "ready": !broken && !task, "restartCount": 0, "state": state(c) }))
+        .collect();
+    let ready = if broken || task { "False" } else { "True" };
+    let phase = if broken {
+        "Pending"
+    } else if task {
+        "Succeeded"
+    } else {
+        "Running"
+    };
+    json!({
+        "phase": phase,
+        "conditions": [
+            { "type": "PodScheduled", "status": "True", "lastTransitionTime": now },
+            { "type": "Ready", "status": ready, "lastTransitionTime": now },
+        ],
+        "containerStatuses": statuses,
+    })
+}
