@@ -15,7 +15,7 @@ use crate::exit::Exit;
 use crate::failure::{Done, Failure};
 use crate::journal::status_word;
 use crate::operator::AtTerminal;
-use crate::report::{self, Report, RunFormat};
+use crate::report::{self, Report, RunFormat, TakenUp};
 use crate::term;
 
 #[derive(Debug, Args)]
@@ -26,7 +26,7 @@ pub(crate) struct DriveArgs {
 
     /// Print nothing when it succeeds
     #[arg(long, short)]
-    quiet: bool,
+    pub(crate) quiet: bool,
 
     /// Where only a person can go on, end with exit code 5 and leave the run to wait
     #[arg(long)]
@@ -51,18 +51,25 @@ impl DriveArgs {
     }
 }
 
+/// What the verb knows of the run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct How {
+    /// None = it is new.
+    pub(crate) taken_up: Option<TakenUp>,
+    /// False: what follows a failure is decided already.
+    pub(crate) ask_on_failure: bool,
+}
+
 /// Drives to the end, or to where it can go no further without somebody.
-pub(crate) async fn drive(
-    mut driver: Driver,
-    store: Arc<dyn Store>,
-    arguments: &DriveArgs,
-    ask_on_failure: bool,
-) -> Done {
+pub(crate) async fn drive(mut driver: Driver, store: Arc<dyn Store>, arguments: &DriveArgs, how: How) -> Done {
     let mut report = report::new(arguments.format(), arguments.quiet);
-    if driver.state().last_seq == 1 {
-        // It became durable before anybody could watch.
-        for event in store.events(driver.run(), 0, 1).await? {
-            report.event(driver.state(), &event);
+    match how.taken_up {
+        Some(what) => report.taken_up(driver.state(), what),
+        None => {
+            // It became durable before anybody could watch.
+            for event in store.events(driver.run(), 0, 1).await? {
+                report.event(driver.state(), &event);
+            }
         }
     }
     let (send, mut control) = mpsc::unbounded_channel();
@@ -70,7 +77,7 @@ pub(crate) async fn drive(
     pass_signals(send, interrupt)?;
     let asks = !arguments.no_input && !arguments.is_json() && term::can_ask();
     let operator: Box<dyn Operator> =
-        if asks { Box::new(AtTerminal::new(interrupted, ask_on_failure)) } else { Box::new(Nobody) };
+        if asks { Box::new(AtTerminal::new(interrupted, how.ask_on_failure)) } else { Box::new(Nobody) };
     let options = DriveOptions { wait: !arguments.no_wait, wait_for_locks: arguments.wait };
     let ended = loop {
         let ended = driver.drive(report.as_mut(), operator.as_ref(), &mut control, options).await;

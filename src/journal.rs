@@ -143,6 +143,9 @@ pub(crate) struct Summary {
     pub(crate) created: Option<Created>,
     pub(crate) status: &'static str,
     pub(crate) created_at: u64,
+    pub(crate) last_at: u64,
+    /// Somebody drives it.
+    pub(crate) lives: bool,
     pub(crate) started_at: Option<u64>,
     pub(crate) finished_at: Option<u64>,
     pub(crate) outputs: Json,
@@ -156,6 +159,8 @@ impl Summary {
             created: None,
             status: "running",
             created_at: row.last_at,
+            last_at: row.last_at,
+            lives: row.owner.is_some(),
             started_at: None,
             finished_at: None,
             outputs: Json::Null,
@@ -201,7 +206,7 @@ impl Summary {
                 Err(_) => RunStatus::Running,
             },
         };
-        summary.status = status_word(status, row.owner.is_some());
+        summary.status = status_word(status, summary.lives);
         Ok(summary)
     }
 

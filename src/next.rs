@@ -4,54 +4,50 @@ use runback_core::state::{RunState, UndoStatus};
 
 use crate::term::{CYAN, DIM, RESET};
 
-/// Lines of a command and what it does.
-pub(crate) fn steps(state: &RunState, status: &str) -> Vec<String> {
-    lines(&commands(state, status))
+/// Lines of a command and what it does. `driven` = some process has the run now.
+pub(crate) fn steps(state: &RunState, status: &str, driven: bool) -> Vec<String> {
+    lines(&commands(state, status, driven))
 }
 
 /// Commands, and what each does.
-pub(crate) fn commands(state: &RunState, status: &str) -> Vec<(String, &'static str)> {
+pub(crate) fn commands(state: &RunState, status: &str, driven: bool) -> Vec<(String, &'static str)> {
     let run = state.run_id();
-    let mut all = Vec::new();
+    let mut all: Vec<(String, &'static str)> = Vec::new();
+    let mut add = |command: String, what| all.push((command, what));
     let doubt = state.doubts().next();
     let question = state.questions().next();
     if let Some(node) = question {
-        all.push((format!("runback approve {run} {}", state.path(node)), "say yes (--refuse: no)"));
+        add(format!("runback approve {run} {}", state.path(node)), "say yes (--refuse: no)");
     }
     if let Some(node) = doubt {
-        all.push((
-            format!("runback resume {run} --step {}=done", state.path(node)),
-            "it is done (or redo, fail, skip)",
-        ));
+        add(format!("runback resume {run} --step {}=done", state.path(node)), "it is done (or redo, fail, skip)");
     }
     match status {
         "failed" => {
-            all.push((format!("runback resume {run}"), "try what failed again, and go on"));
-            all.push((format!("runback rollback {run}"), "take it back"));
+            add(format!("runback resume {run}"), "try what failed again, and go on");
+            add(format!("runback rollback {run}"), "take it back");
         }
-        "stuck" => {
-            if state.ids().any(|n| state.node(n).undo == UndoStatus::Failed) {
-                all.push((format!("runback rollback {run}"), "try what could not be undone again"));
-                all.push((format!("runback rollback {run} --force"), "undo also where the world has changed since"));
+        "stuck" if state.ids().any(|n| state.node(n).undo == UndoStatus::Failed) => {
+            add(format!("runback rollback {run}"), "try what could not be undone again");
+            add(format!("runback rollback {run} --force"), "undo also where the world has changed since");
+        }
+        "running" | "rolling-back" | "waiting" if driven => {
+            add(format!("runback why {run}"), "what it does and waits for");
+            add(format!("runback cancel {run}"), "stop it");
+        }
+        "interrupted" | "waiting" => {
+            if doubt.is_none() {
+                let what = if question.is_some() { "then go on" } else { "go on where it stopped" };
+                add(format!("runback resume {run}"), what);
             }
+            add(format!("runback rollback {run}"), "take it back");
         }
-        "interrupted" if doubt.is_none() => {
-            all.push((format!("runback resume {run}"), "go on where it stopped"));
-            all.push((format!("runback rollback {run}"), "take it back"));
-        }
-        "waiting" if doubt.is_none() && question.is_none() => {
-            all.push((format!("runback why {run}"), "what it waits for"))
-        }
-        "running" | "rolling-back" | "waiting" => {
-            all.push((format!("runback why {run}"), "what it does and waits for"));
-            all.push((format!("runback cancel {run}"), "stop it"));
-        }
-        "succeeded" => all.push((format!("runback rollback {run}"), "take it back")),
+        "succeeded" => add(format!("runback rollback {run}"), "take it back"),
         _ => {}
     }
     if matches!(status, "failed" | "stuck" | "rolled-back" | "cancelled") {
         let failed = state.failure.map(|n| format!(" {}", state.path(n))).unwrap_or_default();
-        all.push((format!("runback logs {run}{failed}"), "what the commands printed"));
+        add(format!("runback logs {run}{failed}"), "what the commands printed");
     }
     all
 }

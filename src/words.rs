@@ -47,10 +47,11 @@ pub(crate) fn run_color(status: &str) -> &'static str {
     }
 }
 
-/// `0.4s`, `12s`, `3m05s`, `2h07m`, `4d03h`.
+/// `34ms`, `0.4s`, `12s`, `3m05s`, `2h07m`, `4d03h`.
 pub(crate) fn duration(ms: u64) -> String {
     let seconds = ms / 1000;
     match seconds {
+        0 if ms < 100 => format!("{ms}ms"),
         0..10 => format!("{seconds}.{}s", ms % 1000 / 100),
         10..60 => format!("{seconds}s"),
         60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
@@ -112,8 +113,15 @@ mod tests {
 
     #[test]
     fn durations_are_short() {
-        let table =
-            [(0, "0.0s"), (450, "0.4s"), (9_990, "9.9s"), (59_999, "59s"), (185_000, "3m05s"), (7_620_000, "2h07m")];
+        let table = [
+            (0, "0ms"),
+            (99, "99ms"),
+            (450, "0.4s"),
+            (9_990, "9.9s"),
+            (59_999, "59s"),
+            (185_000, "3m05s"),
+            (7_620_000, "2h07m"),
+        ];
         for (ms, text) in table {
             assert_eq!(duration(ms), text);
         }

@@ -33,8 +33,10 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
         let Some(owner) = store.owner(&id).await? else {
             let run = journal::read(store.as_ref(), &id, &runback_steps::catalog()).await?;
             let failure =
-                Failure::failed(format!("run {id} is {}: nobody drives it, so there is nothing to stop", run.status()));
-            return Err(next::steps(&run.state, run.status()).into_iter().fold(failure, |f, line| f.help(line.trim())));
+                Failure::failed(format!("nobody drives run {id} ({}), so there is nothing to stop", run.status()));
+            return Err(next::steps(&run.state, run.status(), false)
+                .into_iter()
+                .fold(failure, |f, line| f.help(line.trim())));
         };
         let by = surroundings::by();
         let (request, what) = if arguments.hold {

@@ -43,7 +43,9 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
     let loaded = load::load(&arguments.file, &runback_steps::catalog());
     let plan = loaded.plan()?;
-    loaded.mention_warnings(&arguments.file);
+    if !arguments.output.is_json() {
+        loaded.mention_warnings(&arguments.file);
+    }
     let (inputs, missing) = arguments.inputs.resolve_some(&plan.scopes[0].inputs)?;
     let previews = if arguments.no_preview {
         Previews::blind(&plan, &inputs)

@@ -12,10 +12,11 @@ use runback_exec::driver::{Driver, DriverError, Engine, Intent};
 use runback_exec::output::LIMIT_DEFAULT;
 use runback_exec::store::{Request, Store, StoreError};
 
-use crate::drive::{self, DriveArgs};
+use crate::drive::{self, DriveArgs, How};
 use crate::exit::Exit;
 use crate::failure::{Done, Failure};
 use crate::inputs::InputArgs;
+use crate::report::TakenUp;
 use crate::surroundings::{self, Machines};
 use crate::term::{self, DIM, RESET};
 use crate::{journal, state_dir};
@@ -83,7 +84,8 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
         for (step, resolution) in &arguments.steps {
             driver.resolve(step, *resolution, Json::Null)?;
         }
-        let done = drive::drive(driver, Arc::clone(&store), &arguments.drive, true).await;
+        let how = How { taken_up: Some(TakenUp::Forward), ask_on_failure: true };
+        let done = drive::drive(driver, Arc::clone(&store), &arguments.drive, how).await;
         machines.close().await;
         done
     })
@@ -117,7 +119,8 @@ pub(crate) fn rollback(arguments: &RollbackArguments, dir: Option<&Path>) -> Don
             }
             other => other?,
         };
-        let done = drive::drive(driver, Arc::clone(&store), &arguments.drive, false).await;
+        let how = How { taken_up: Some(TakenUp::Back), ask_on_failure: false };
+        let done = drive::drive(driver, Arc::clone(&store), &arguments.drive, how).await;
         machines.close().await;
         // Taken back is what was wanted.
         match done? {
@@ -136,6 +139,7 @@ struct TakeUp<'a> {
 impl TakeUp<'_> {
     async fn open(&self, run: &str, intent: Intent) -> Result<(Driver, Machines), Failure> {
         if let Some(owner) = self.store.owner(run).await? {
+            // Before secrets are asked for in vain; who is quicker than this look is met by the lease.
             return Err(DriverError::Store(StoreError::Busy { run: run.to_owned(), owner: Some(owner) }).into());
         }
         let catalog: Catalog = runback_steps::catalog();

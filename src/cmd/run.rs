@@ -11,7 +11,7 @@ use runback_exec::driver::{Driver, DriverError, Engine};
 use runback_exec::output::LIMIT_DEFAULT;
 use runback_exec::store::{Store, StoreError};
 
-use crate::drive::{self, DriveArgs};
+use crate::drive::{self, DriveArgs, How};
 use crate::failure::{Done, Failure};
 use crate::inputs::{InputArgs, Inputs};
 use crate::load::{self, Loaded};
@@ -66,14 +66,17 @@ impl From<AfterFailure> for OnFailure {
 pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
     let loaded = load::load(&arguments.file, &runback_steps::catalog());
     let plan = loaded.plan()?;
-    loaded.mention_warnings(&arguments.file);
+    if !arguments.drive.is_json() && !arguments.drive.quiet {
+        loaded.mention_warnings(&arguments.file);
+    }
     let inputs = arguments.inputs.resolve(&plan.scopes[0].inputs)?;
     let state_dir = state_dir::path(dir)?;
     let store = state_dir::open(dir)?;
     state_dir::block_on(async {
         let machines = Machines::new(&plan, &loaded.base, &state_dir)?;
         let driver = create(arguments, &loaded, &inputs, &machines, &store).await?;
-        let done = drive::drive(driver, store, &arguments.drive, arguments.on_failure.is_none()).await;
+        let how = How { taken_up: None, ask_on_failure: arguments.on_failure.is_none() };
+        let done = drive::drive(driver, store, &arguments.drive, how).await;
         machines.close().await;
         done
     })

@@ -122,7 +122,8 @@ fn list(arguments: &Arguments, dir: Option<&Path>) -> Done {
     let now = words::now_ms();
     let rows = found.iter().map(|s| {
         let created = s.created.as_ref();
-        let took = s.started_at.map(|from| words::duration(s.finished_at.unwrap_or(now).saturating_sub(from)));
+        let end = s.finished_at.unwrap_or(if s.lives { now } else { s.last_at });
+        let took = s.started_at.map(|from| words::duration(end.saturating_sub(from)));
         vec![
             s.run.clone(),
             created.map_or_else(String::new, |c| c.playbook.clone()),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::Args;
 use runback_core::Json;
-use runback_core::state::{NodeId, RunState};
+use runback_core::state::{NodeId, RunState, Status};
 
 use super::OutputArg;
 use crate::exit::Exit;
@@ -52,7 +52,8 @@ fn text(run: &Run) -> String {
         ));
     }
     if let Some(started) = state.started_at {
-        let end = state.finished_at.unwrap_or_else(words::now_ms);
+        let lives = run.owner.is_some();
+        let end = state.finished_at.unwrap_or_else(|| if lives { words::now_ms() } else { state.last_at });
         out.push_str(&format!("{DIM}, took {}{RESET}", words::duration(end.saturating_sub(started))));
     }
     out.push('\n');
@@ -93,7 +94,7 @@ fn text(run: &Run) -> String {
         }
     }
     out.push('\n');
-    for line in next::steps(state, status) {
+    for line in next::steps(state, status, run.owner.is_some()) {
         out.push_str(&format!("{line}\n"));
     }
     out
@@ -116,6 +117,11 @@ fn rows_of(state: &RunState, of: NodeId, depth: usize, rows: &mut Vec<Row>) {
         let end = view.finished_at.or_else(|| (view.status == "running").then(words::now_ms));
         let took = view.started_at.zip(end).map(|(from, to)| words::duration(to.saturating_sub(from)));
         let mut more = Vec::new();
+        // Both words matter: that it failed, and that what it did stays.
+        let failed_and_kept = view.status == "kept" && n.status == Status::Failed;
+        if failed_and_kept {
+            more.push("what it did stays".to_owned());
+        }
         if view.attempts > 1 {
             more.push(words::plural(view.attempts as usize, "attempt"));
         }
@@ -134,7 +140,7 @@ fn rows_of(state: &RunState, of: NodeId, depth: usize, rows: &mut Vec<Row>) {
         rows.push(Row {
             name: format!("{}{own}", "  ".repeat(depth)),
             step_type: view.step_type,
-            status: view.status,
+            status: if failed_and_kept { "failed" } else { view.status },
             took: took.unwrap_or_default(),
             more: more.join(" · "),
             errors: errors.collect(),

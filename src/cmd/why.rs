@@ -51,7 +51,8 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
     let status = run.status();
     if arguments.output.is_json() {
         let lines: Vec<_> = told.iter().map(|(depth, text)| json!({ "depth": depth, "text": text })).collect();
-        let commands: Vec<_> = next::commands(&run.state, status).into_iter().map(|(c, _)| c).collect();
+        let commands: Vec<_> =
+            next::commands(&run.state, status, run.owner.is_some()).into_iter().map(|(c, _)| c).collect();
         term::json(&json!({ "run": run.state.run_id(), "status": status, "why": lines, "commands": commands }));
         return Ok(Exit::Succeeded);
     }
@@ -64,7 +65,7 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
             out.push_str(&format!("{pad}  {DIM}{line}{RESET}\n"));
         }
     }
-    let next = next::steps(&run.state, status);
+    let next = next::steps(&run.state, status, run.owner.is_some());
     if !next.is_empty() {
         out.push_str(&format!("\n{}\n", next.join("\n")));
     }
@@ -115,7 +116,7 @@ impl Why<'_> {
         let mut seen = HashSet::new();
         if self.run.status() == "interrupted" {
             let at = words::date(state.last_at);
-            told.push((0, format!("nobody drives it: its process ended without a word after {at}")));
+            told.push((0, format!("nobody drives it: its process ended at {at} or soon after")));
         }
         match state.phase {
             Phase::Created => self.locks_of(None, 0, &mut told),
@@ -318,7 +319,14 @@ impl Why<'_> {
                 };
                 told.push((depth, format!("{path}{failed} was taken back{}", note.unwrap_or_default())));
             }
-            UndoStatus::Kept => told.push((depth, format!("{path} is kept: {}", kept(state, node)))),
+            UndoStatus::Kept => {
+                let failed = if n.status == Status::Failed {
+                    format!(" failed{}\nand", self.error(node))
+                } else {
+                    String::new()
+                };
+                told.push((depth, format!("{path}{failed} is kept: {}", kept(state, node))));
+            }
             UndoStatus::Failed => {
                 let error = n.undo_error().map(|e| {
                     let help = e.help.as_ref().map(|h| format!("\n{h}")).unwrap_or_default();

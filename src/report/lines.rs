@@ -8,8 +8,8 @@ use runback_core::event::Event;
 use runback_core::state::{NodeId, RunState};
 use runback_exec::reporter::{Notice, Reporter};
 
-use super::said::said_of;
-use super::{Report, summary};
+use super::said::{said_of, taken_up};
+use super::{Report, TakenUp, summary};
 use crate::simulate::START;
 use crate::term::{self, BLUE, DIM, RESET, YELLOW};
 use crate::words;
@@ -79,6 +79,10 @@ impl Reporter for Lines {
 }
 
 impl Report for Lines {
+    fn taken_up(&mut self, state: &RunState, what: TakenUp) {
+        self.say(words::now_ms(), &taken_up(state, what));
+    }
+
     fn end(&mut self, state: &RunState, status: &str, logs: Option<&Path>) {
         term::line("");
         let text =

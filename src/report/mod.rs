@@ -39,8 +39,18 @@ impl RunFormat {
     }
 }
 
-/// A reporter with a last word.
+/// What a later process wants with a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TakenUp {
+    Forward,
+    Back,
+}
+
+/// A reporter with a first and a last word.
 pub(crate) trait Report: Reporter {
+    /// An existing run is taken up.
+    fn taken_up(&mut self, _state: &RunState, _what: TakenUp) {}
+
     /// This process drives the run no more. `logs` is where its output lies.
     fn end(&mut self, state: &RunState, status: &str, logs: Option<&Path>);
 }

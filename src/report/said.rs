@@ -4,6 +4,7 @@ use runback_core::event::{CancelReason, Event, EventBody, Resolution, RollbackRe
 use runback_core::state::RunState;
 use runback_core::step::{Access, Answer, Class, StepError};
 
+use super::TakenUp;
 use crate::term::{BLUE, CYAN, DIM, GREEN, RED, RESET, YELLOW};
 use crate::words;
 
@@ -24,15 +25,21 @@ fn said(color: &'static str, sign: &'static str, text: impl Into<String>) -> Opt
     Some(Said { sign, color, text: text.into() })
 }
 
+/// The first line about a run that was there already.
+pub(super) fn taken_up(state: &RunState, what: TakenUp) -> String {
+    let word = match what {
+        TakenUp::Forward => "taken up again",
+        TakenUp::Back => "to be taken back",
+    };
+    let text = format!("run {} of {}, {word}", state.run_id(), state.plan.name);
+    Said { sign: "▶", color: BLUE, text }.line()
+}
+
 /// What an event means to a person. The state may be ahead of the event by some more of the same commit.
 pub(super) fn said_of(state: &RunState, event: &Event) -> Option<Said> {
     use EventBody as E;
     match &event.body {
         E::RunCreated(created) => said(BLUE, "▶", format!("run {} of {}", created.run, created.playbook)),
-        E::RunResumed { by } => {
-            let playbook = &state.plan.name;
-            said(BLUE, "▶", format!("run {} of {playbook}, taken up again by {by}", state.run_id()))
-        }
         E::StepExpanded { step, items } => {
             let count = words::plural(items.len(), "item");
             said(DIM, "·", format!("{step} {DIM}{count}{RESET}"))
@@ -117,6 +124,7 @@ pub(super) fn said_of(state: &RunState, event: &Event) -> Option<Said> {
             said(RED, "✗", format!("{step} could not be undone{again}: {}", message(error)))
         }
         E::RunStarted {}
+        | E::RunResumed { .. }
         | E::BlockStarted { .. }
         | E::UndoArmed { .. }
         | E::AttemptStarted { .. }

@@ -22,7 +22,7 @@ const MOST_NAMES: usize = 12;
 
 pub(crate) fn text(state: &RunState, status: &str, logs: Option<&Path>) -> String {
     let mut out = what_happened(state, status, logs);
-    let next = next::steps(state, status);
+    let next = next::steps(state, status, false);
     if !next.is_empty() {
         out.push('\n');
         for line in next {
@@ -183,16 +183,25 @@ fn undone(state: &RunState, out: &mut String) {
     }
     out.push('\n');
     if !undone.is_empty() {
-        let names: Vec<&str> = undone.iter().take(MOST_NAMES).map(|n| &**state.path(*n)).collect();
-        let more = undone.len().saturating_sub(MOST_NAMES);
-        let more = if more > 0 { format!(" and {} more", words::grouped(more)) } else { String::new() };
-        out.push_str(&format!("  {DIM}undone{RESET}  {}{more}\n", names.join(", ")));
+        out.push_str(&format!("  {DIM}undone{RESET}  {}\n", names(state, &undone)));
     }
-    for (at, node) in kept_nodes.iter().take(MOST_NAMES).enumerate() {
+    let mut reasons: Vec<(String, Vec<NodeId>)> = Vec::new();
+    for node in kept_nodes {
+        let why = kept(state, node);
+        match reasons.iter_mut().find(|(w, _)| *w == why) {
+            Some((_, nodes)) => nodes.push(node),
+            None => reasons.push((why, vec![node])),
+        }
+    }
+    for (at, (why, nodes)) in reasons.iter().take(MOST_NAMES).enumerate() {
         let word = if at == 0 { "kept  " } else { "      " };
-        out.push_str(&format!("  {DIM}{word}{RESET}  {} {DIM}({}){RESET}\n", state.path(*node), kept(state, *node)));
+        out.push_str(&format!("  {DIM}{word}{RESET}  {} {DIM}({why}){RESET}\n", names(state, nodes)));
     }
-    if kept_nodes.len() > MOST_NAMES {
-        out.push_str(&format!("          and {} more\n", words::grouped(kept_nodes.len() - MOST_NAMES)));
-    }
+}
+
+fn names(state: &RunState, nodes: &[NodeId]) -> String {
+    let names: Vec<&str> = nodes.iter().take(MOST_NAMES).map(|n| &**state.path(*n)).collect();
+    let more = nodes.len().saturating_sub(MOST_NAMES);
+    let more = if more > 0 { format!(" and {} more", words::grouped(more)) } else { String::new() };
+    format!("{}{more}", names.join(", "))
 }

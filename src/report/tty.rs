@@ -10,9 +10,9 @@ use runback_core::progress::Progress;
 use runback_core::state::{NodeId, Phase, RunState, Status, UndoStatus};
 use runback_exec::reporter::{Notice, Reporter};
 
-use super::said::said_of;
+use super::said::{said_of, taken_up};
 use super::screen::Screen;
-use super::{Report, summary};
+use super::{Report, TakenUp, summary};
 use crate::term::{self, BOLD, DIM, RESET, YELLOW};
 use crate::words;
 
@@ -195,7 +195,7 @@ impl Reporter for Tty {
         if let Some(said) = said_of(state, event) {
             self.screen.scroll(&said.line());
         }
-        let first = matches!(event.body, EventBody::RunCreated(_) | EventBody::RunResumed { .. });
+        let first = matches!(event.body, EventBody::RunCreated(_));
         self.redraw(state, first);
     }
 
@@ -237,6 +237,11 @@ impl Reporter for Tty {
 }
 
 impl Report for Tty {
+    fn taken_up(&mut self, state: &RunState, what: TakenUp) {
+        self.screen.scroll(&taken_up(state, what));
+        self.redraw(state, true);
+    }
+
     fn end(&mut self, state: &RunState, status: &str, logs: Option<&Path>) {
         self.paused = false;
         self.clear();

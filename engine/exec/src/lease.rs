@@ -94,11 +94,11 @@ const PROBE_RETRIES: u32 = 2_000;
 const PROBE_PAUSE: Duration = Duration::from_micros(100);
 
 /// How long the lock of a process that is gone may still be held by a child on its way to exec.
-const GONE_PATIENCE: Duration = Duration::from_secs(3);
-const GONE_PAUSE: Duration = Duration::from_millis(2);
+pub(crate) const GONE_PATIENCE: Duration = Duration::from_secs(3);
+pub(crate) const GONE_PAUSE: Duration = Duration::from_millis(2);
 
 /// No such process, or only what its parent has not reaped yet.
-fn is_gone(pid: u32) -> bool {
+pub(crate) fn is_gone(pid: u32) -> bool {
     match fs::read_to_string(format!("/proc/{pid}/stat")) {
         Ok(stat) => stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X'])),
         Err(error) => error.kind() == io::ErrorKind::NotFound && Path::new("/proc/self").exists(),

@@ -19,6 +19,7 @@ image_inputs! {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Outputs {
+    /// The image's name.
     pub(crate) name: String,
     /// The image's id in the pool; it stays when the image is renamed.
     pub(crate) id: String,
@@ -28,12 +29,15 @@ pub(crate) struct Outputs {
     pub(crate) object_size: u64,
     /// 1 or 2.
     pub(crate) format: u32,
+    /// Such as `layering` and `exclusive-lock`.
     pub(crate) features: Vec<String>,
     /// Changes want the image's own exclusive lock.
     pub(crate) exclusive_lock: bool,
+    /// How many snapshots it has.
     pub(crate) snapshot_count: u64,
     /// Clients that have it open for writing.
     pub(crate) watchers: Vec<Watcher>,
+    /// Its locks, explained.
     pub(crate) locks: Vec<Lock>,
     /// The locks are shared ones.
     pub(crate) shared: bool,

@@ -48,7 +48,9 @@ image_inputs! {
 pub(crate) struct Outputs {
     /// There is a lock (of the `node`, if that was given).
     pub(crate) locked: bool,
+    /// How many there are.
     pub(crate) count: usize,
+    /// All of them, explained.
     pub(crate) locks: Vec<Lock>,
     /// The one lock, for `rbd.lock_rm`; null where there is none, or more than one.
     pub(crate) lock: Option<LockName>,
@@ -58,6 +60,7 @@ pub(crate) struct Outputs {
     pub(crate) others: usize,
     /// There is a watcher.
     pub(crate) watched: bool,
+    /// Clients that have it open for writing.
     pub(crate) watchers: Vec<Watcher>,
     /// For `ceph.blocklist`.
     pub(crate) watcher_addresses: Vec<String>,

@@ -22,6 +22,7 @@ use runback_core::step::{
 use runback_core::target::Stream;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::cli::{Image, image_inputs};
 use super::errors::{Why, why};
@@ -55,12 +56,6 @@ pub(crate) struct Outputs {
     /// The lock's address, which `rbd` puts on the blocklist for an hour as it removes the lock; empty where nothing
     /// was removed.
     pub(crate) blocklisted: String,
-}
-
-/// What was there before the removal, to tell after an interruption whether the lock has gone since.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Capture {
-    locks: Locks,
 }
 
 /// The step type `rbd.lock_rm`.
@@ -152,7 +147,7 @@ async fn remove(cx: &Cx<'_>, image: &Image, name: &LockName) -> Result<Acted<Out
 impl StepType for RbdLockRm {
     type Inputs = Inputs;
     type Outputs = Outputs;
-    type Capture = Capture;
+    type Capture = ();
 
     fn descriptor(&self) -> Descriptor {
         Descriptor {
@@ -207,13 +202,16 @@ impl StepType for RbdLockRm {
         })
     }
 
-    async fn capture(&self, cx: &Cx<'_>, inputs: &Inputs) -> Result<Capture, StepError> {
-        Ok(Capture { locks: look::locks(cx, &inputs.image()).await? })
+    async fn capture(&self, _cx: &Cx<'_>, _inputs: &Inputs) -> Result<(), StepError> {
+        Ok(())
     }
 
-    async fn act(&self, cx: &Cx<'_>, inputs: &Inputs, _: &Capture) -> Result<Acted<Outputs>, StepError> {
+    async fn act(&self, cx: &Cx<'_>, inputs: &Inputs, (): &()) -> Result<Acted<Outputs>, StepError> {
         let image = inputs.image();
         let (locks, watchers) = look(cx, &image).await?;
+        if let Some(acted) = removed_before(cx, inputs, &locks) {
+            return Ok(acted);
+        }
         if locks.all.is_empty() {
             return Ok(Acted::unchanged(Outputs { removed: false, blocklisted: String::new() }));
         }
@@ -222,21 +220,26 @@ impl StepType for RbdLockRm {
         }
         let Some(name) = &inputs.lock else { return Err(StepError::conflict(format!("{image}: no lock was named"))) };
         cx.phase(format!("removing lock {}", name.shown()));
+        // Durable before the removal: whoever finds the lock gone later knows that it was this step.
+        cx.host.note(json!({ "removing": name })).await?;
         let acted = remove(cx, &image, name).await?;
         let line = if acted.changed { "is removed" } else { "was gone already" };
         cx.host.output(Stream::Stdout, format!("{image}: lock {} {line}\n", name.shown()).as_bytes());
         Ok(acted)
     }
 
-    async fn probe(&self, cx: &Cx<'_>, inputs: &Inputs, capture: &Capture) -> Result<Probe<Outputs>, StepError> {
-        let Some(name) = &inputs.lock else { return Ok(Probe::NotDone) };
+    async fn probe(&self, cx: &Cx<'_>, inputs: &Inputs, (): &()) -> Result<Probe<Outputs>, StepError> {
         let now = look::locks(cx, &inputs.image()).await?;
-        Ok(if capture.locks.find(name).is_some() && now.find(name).is_none() {
-            Probe::Done(Acted::changed(Outputs { removed: true, blocklisted: name.address.clone() }))
-        } else {
-            Probe::NotDone
-        })
+        Ok(removed_before(cx, inputs, &now).map_or(Probe::NotDone, Probe::Done))
     }
+}
+
+/// An earlier attempt was about to remove the lock, and it is gone.
+fn removed_before(cx: &Cx<'_>, inputs: &Inputs, now: &Locks) -> Option<Acted<Outputs>> {
+    let name = inputs.lock.as_ref().filter(|name| now.find(name).is_none())?;
+    let noted = json!({ "removing": name });
+    let ours = cx.host.notes().contains(&noted);
+    ours.then(|| Acted::changed(Outputs { removed: true, blocklisted: name.address.clone() }))
 }
 
 #[cfg(test)]

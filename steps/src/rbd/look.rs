@@ -30,6 +30,7 @@ pub(crate) enum LockKind {
     Kubelet,
     /// The image's own exclusive lock, which clients hand to each other. Never removed by hand.
     Auto,
+    /// Somebody's who took it by hand, or with a tool of their own.
     Other,
 }
 

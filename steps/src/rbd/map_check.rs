@@ -55,7 +55,9 @@ pub(crate) struct Mapping {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Outputs {
+    /// There is at least one mapping.
     pub(crate) mapped: bool,
+    /// Each device that shows the image or a snapshot of it.
     pub(crate) mappings: Vec<Mapping>,
 }
 

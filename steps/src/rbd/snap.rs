@@ -13,9 +13,11 @@ use crate::http::look::problem;
 pub(crate) struct Snap {
     /// Never used twice in a pool, so it tells a snapshot from another of the same name.
     pub(crate) id: u64,
+    /// The snapshot's name.
     pub(crate) name: String,
     /// In bytes.
     pub(crate) size: u64,
+    /// It cannot be removed, and may have clones.
     pub(crate) protected: bool,
 }
 

@@ -40,9 +40,11 @@ image_inputs! {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Outputs {
+    /// The snapshot's name.
     pub(crate) name: String,
     /// `pool/namespace/image@snapshot`, for messages and `rbd` commands.
     pub(crate) spec: String,
+    /// The snapshot's id, never used twice in a pool.
     pub(crate) id: u64,
     /// Of the image when it was taken, in bytes.
     pub(crate) size: u64,

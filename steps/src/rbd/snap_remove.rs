@@ -7,6 +7,7 @@ use runback_core::step::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::cli::image_inputs;
 use super::snap;
@@ -25,11 +26,6 @@ pub(crate) struct Outputs {
     pub(crate) removed: bool,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Capture {
-    id: Option<u64>,
-}
-
 /// The step type `rbd.snap_remove`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RbdSnapRemove;
@@ -44,7 +40,7 @@ fn protected(inputs: &Inputs) -> StepError {
 impl StepType for RbdSnapRemove {
     type Inputs = Inputs;
     type Outputs = Outputs;
-    type Capture = Capture;
+    type Capture = ();
 
     fn descriptor(&self) -> Descriptor {
         Descriptor {
@@ -76,34 +72,37 @@ impl StepType for RbdSnapRemove {
         Ok(Preview { changes: Some(changes), summary, details: Vec::new() })
     }
 
-    async fn capture(&self, cx: &Cx<'_>, inputs: &Inputs) -> Result<Capture, StepError> {
-        Ok(Capture { id: snap::find(cx, &inputs.image(), &inputs.snap).await?.map(|s| s.id) })
+    async fn capture(&self, _cx: &Cx<'_>, _inputs: &Inputs) -> Result<(), StepError> {
+        Ok(())
     }
 
-    async fn act(&self, cx: &Cx<'_>, inputs: &Inputs, capture: &Capture) -> Result<Acted<Outputs>, StepError> {
+    async fn act(&self, cx: &Cx<'_>, inputs: &Inputs, (): &()) -> Result<Acted<Outputs>, StepError> {
         let image = inputs.image();
         let Some(now) = snap::find(cx, &image, &inputs.snap).await? else {
-            // Gone since the step began: an earlier attempt removed it.
-            let removed = capture.id.is_some();
+            let removed = noted(cx).is_some();
             return Ok(Acted { outputs: Outputs { removed }, changed: removed });
         };
-        if capture.id.is_some_and(|id| id != now.id) {
+        if noted(cx).is_some_and(|id| id != now.id) {
             return Err(StepError::conflict(format!("{image}@{} has been taken anew since this step began", now.name))
                 .help("look at it (`rbd snap ls`) before you remove it"));
         }
         if now.protected {
             return Err(protected(inputs));
         }
+        // Durable before the removal: whoever finds it gone later knows that it was this step.
+        cx.host.note(json!({ "removing": now.id })).await?;
         snap::remove(cx, &image, &inputs.snap).await?;
         Ok(Acted::changed(Outputs { removed: true }))
     }
 
-    async fn probe(&self, cx: &Cx<'_>, inputs: &Inputs, capture: &Capture) -> Result<Probe<Outputs>, StepError> {
+    async fn probe(&self, cx: &Cx<'_>, inputs: &Inputs, (): &()) -> Result<Probe<Outputs>, StepError> {
         let now = snap::find(cx, &inputs.image(), &inputs.snap).await?.map(|s| s.id);
-        Ok(if capture.id.is_some() && now != capture.id {
-            Probe::Done(Acted::changed(Outputs { removed: true }))
-        } else {
-            Probe::NotDone
-        })
+        let gone = noted(cx).is_some_and(|id| now != Some(id));
+        Ok(if gone { Probe::Done(Acted::changed(Outputs { removed: true })) } else { Probe::NotDone })
     }
+}
+
+/// The id of the snapshot that an earlier attempt was about to remove.
+fn noted(cx: &Cx<'_>) -> Option<u64> {
+    cx.host.notes().iter().find_map(|n| n["removing"].as_u64())
 }

@@ -36,6 +36,7 @@ image_inputs! {
 pub(crate) struct Outputs {
     /// The snapshot of the image as it was before; it stays until it is removed (`rbd.snap_remove`).
     pub(crate) safety: String,
+    /// The id of that snapshot.
     pub(crate) safety_id: u64,
 }
 

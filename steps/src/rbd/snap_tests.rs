@@ -119,11 +119,13 @@ async fn remove_refuses_what_is_protected() {
     assert!(error.help.unwrap().contains("rbd children kube/img@s"));
     far.on(LS, "[]");
     assert!(!far.run(&RbdSnapRemove, &with()).await.unwrap().changed);
-    far.on_once(LS, &snaps(&[(4, "s", false)])).on_once(LS, &snaps(&[(4, "s", false)]));
-    far.on("snap rm --no-progress --snap=s", "");
-    let ran = far.run(&RbdSnapRemove, &with()).await.unwrap();
-    assert!(ran.changed);
-    assert!(matches!(far.probe(&RbdSnapRemove, &with(), &ran.capture).await.unwrap(), Probe::Done(a) if a.changed));
+    assert!(matches!(far.probe(&RbdSnapRemove, &with(), &Json::Null).await.unwrap(), Probe::NotDone));
+    far.on_once(LS, &snaps(&[(4, "s", false)])).on("snap rm --no-progress --snap=s", "");
+    assert!(far.run(&RbdSnapRemove, &with()).await.unwrap().changed);
+    assert!(matches!(far.probe(&RbdSnapRemove, &with(), &Json::Null).await.unwrap(), Probe::Done(a) if a.changed));
+    far.on(LS, &snaps(&[(9, "s", false)]));
+    let error = far.run(&RbdSnapRemove, &with()).await.unwrap_err();
+    assert!(error.message.contains("taken anew"), "{error}");
 }
 
 #[tokio::test]

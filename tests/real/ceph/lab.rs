@@ -35,6 +35,7 @@ impl Cluster {
             return Err(Missing(text(&output.stderr)));
         }
         assert!(output.status.success(), "{}", text(&output.stderr));
+        tell(text(&output.stderr).trim_end());
         cluster.ceph(&["auth", "get-or-create", "client.reader", "mon", "allow r", "osd", "allow rwx"]);
         // May fence one address, which is not that of any lock: then `rbd lock rm` is refused, after the fence.
         let fence = r#"allow r, allow command "osd blocklist" with addr regex "10[.]255[.].*""#;
@@ -136,13 +137,20 @@ fn signal(name: &str, pid: &str) {
     assert!(Command::new("kill").args(["-s", name, pid]).status().unwrap().success());
 }
 
+/// Such as which packages were installed.
 #[expect(clippy::print_stderr, reason = "a test that is skipped must not look like one that passed")]
+fn tell(what: &str) {
+    if !what.is_empty() {
+        eprintln!("{what}");
+    }
+}
+
 fn or_skip(started: &'static Result<Cluster, Missing>) -> Option<&'static Cluster> {
     match started {
         Ok(cluster) => Some(cluster),
         Err(Missing(why)) => {
             assert!(std::env::var_os("CI").is_none(), "Ceph is missing: {why}");
-            eprintln!("SKIPPED, nothing was tested: {why}");
+            tell(&format!("SKIPPED, nothing was tested: {why}"));
             None
         }
     }
@@ -230,6 +238,14 @@ impl Ran {
     }
 }
 
+/// Where a removal of a lock is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hold {
+    Before,
+    /// It is done, and its answer has not come yet.
+    After,
+}
+
 /// runback with a state directory of its own.
 #[derive(Debug)]
 pub(crate) struct Runback {
@@ -308,6 +324,22 @@ impl Runback {
             words.extend(["-i", pair]);
         }
         words
+    }
+
+    /// From now on a removal makes a file `held`, and waits for one named `go`; `removals` gets a line for each.
+    pub(crate) fn hold_the_removal(&self, hold: Hold) {
+        let wait = "touch $d/held; until [ -e $d/go ]; do sleep 0.05; done";
+        let act = match hold {
+            Hold::Before => format!("{wait}; exec /usr/bin/rbd \"$@\""),
+            Hold::After => format!("/usr/bin/rbd \"$@\"; code=$?; {wait}; exit $code"),
+        };
+        let script = format!(
+            "#!/bin/sh\nd=$KUBE_STAND_IN\ncase \"$*\" in *'lock rm'*) echo \"$*\" >>$d/removals; {act};; esac\n\
+             exec /usr/bin/rbd \"$@\"\n"
+        );
+        let path = self.path("bin/rbd");
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     }
 
     /// What kubectl was asked.

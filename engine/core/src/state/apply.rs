@@ -244,6 +244,8 @@ impl RunState {
         if let Some(rare) = &mut n.rare {
             rare.question = None;
             rare.detached = None;
+            // Answers to an attempt that a process left behind are for the next one; other ends use them up.
+            rare.answers.retain(|_| status == Status::Interrupted);
         }
         n
     }

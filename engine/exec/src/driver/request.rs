@@ -95,9 +95,14 @@ impl Driver {
         }
     }
 
-    /// Stops at once. Detached commands live on; the run can be taken up again.
+    /// Stops at once. Detached commands live on, and a question stays asked: the run can be taken up again.
     pub(super) fn leave(&mut self) {
         self.leaving = true;
+        for node in std::mem::take(&mut self.asking).into_keys() {
+            if let Some(running) = self.running.remove(&node) {
+                running.task.abort();
+            }
+        }
         for running in self.running.values() {
             if running.detached {
                 running.task.abort();

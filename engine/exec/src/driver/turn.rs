@@ -65,6 +65,8 @@ impl Driver {
         control: &mut mpsc::UnboundedReceiver<Control>,
         options: DriveOptions,
     ) -> Result<Ended, DriverError> {
+        // It may be driven again after it waited for a person who has come since.
+        self.leaving = false;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut prompt: Option<Prompt<'_>> = None;

@@ -10,6 +10,7 @@ mod writer;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use runback_core::event::Event;
@@ -18,7 +19,7 @@ use super::{
     Hold, Lease, LockAttempt, LockWaiting, Posted, Request, RunFilter, RunRow, Store, StoreError, Verified,
     check_first, check_run_id, lock_names,
 };
-use crate::lease::{Life, NotTaken, Owner, RunLock, now_ms, probe};
+use crate::lease::{GONE_PATIENCE, GONE_PAUSE, Life, NotTaken, Owner, RunLock, is_gone, now_ms, probe};
 
 pub use open::{JOURNAL_FILE, default_state_dir};
 
@@ -200,10 +201,18 @@ impl Store for SqliteStore {
     }
 
     async fn owner(&self, run: &str) -> Result<Option<Owner>, StoreError> {
-        Ok(match probe(&self.layout.leases, run) {
-            Ok(Life::Alive(owner)) => Some(owner.unwrap_or_else(|| unnamed(now_ms()))),
-            _ => None,
-        })
+        let asked = Instant::now();
+        loop {
+            let owner = match probe(&self.layout.leases, run) {
+                Ok(Life::Alive(owner)) => owner.unwrap_or_else(|| unnamed(now_ms())),
+                _ => return Ok(None),
+            };
+            // Killed a moment ago: see `RunLock::acquire`.
+            if !is_gone(owner.pid) || asked.elapsed() > GONE_PATIENCE {
+                return Ok(Some(owner));
+            }
+            tokio::time::sleep(GONE_PAUSE).await;
+        }
     }
 
     async fn post(&self, run: &str, request: Request) -> Result<u64, StoreError> {

@@ -1,0 +1,107 @@
+//! `simulate` and `test`: scripted outcomes, nothing done.
+
+use super::{Desk, RELEASE};
+
+#[test]
+fn a_simulated_failure_does_nothing_in_the_world() {
+    let desk = Desk::new();
+    desk.write("release.yaml", RELEASE);
+    let arguments = ["simulate", "release.yaml", "-i", "version=11", "--fail", "extra"];
+    insta::assert_snapshot!("failure", desk.told(&arguments));
+    let mut left: Vec<_> = std::fs::read_dir(desk.path()).expect("a folder").flatten().map(|e| e.file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["release.yaml"], "no file and no state is left");
+    insta::assert_snapshot!(
+        "unknown_step",
+        [
+            desk.told(&["simulate", "release.yaml", "-i", "version=2", "--fail", "exrta"]),
+            desk.told(&["simulate", "release.yaml", "-i", "version=2", "--fail", "extra=badly"]),
+        ]
+        .join("\n")
+    );
+}
+
+#[test]
+fn waits_cost_nothing() {
+    let desk = Desk::new();
+    let playbook = "runback: 1\nname: patient\nsteps:\n  - id: nap\n    run: echo x\n    \
+        retry: { max_attempts: 5, initial_interval: 1h, backoff_coefficient: 1, max_interval: 2h, jitter: 0 }\n";
+    desk.write("patient.yaml", playbook);
+    let began = std::time::Instant::now();
+    insta::assert_snapshot!(desk.told(&["simulate", "patient.yaml", "--fail", "nap=transient", "--at", "3"]));
+    assert!(began.elapsed() < std::time::Duration::from_secs(20), "three hours of waiting are over at once");
+}
+
+const TESTS: &str = r#"playbook: release.yaml
+inputs: { version: 2 }
+cases:
+  - name: all is well
+    expect:
+      outcome: succeeded
+      states: { extra: skipped, verify: succeeded }
+      order: [write, verify, note]
+      undone: []
+  - name: a broken release is taken back
+    given: { verify: { fail: { exit_code: 7, message: it is broken } } }
+    expect:
+      outcome: rolled-back
+      undone: [mark, write]
+      kept: [verify]
+      errors: { verify: broken }
+  - name: the undo fails too
+    given: { verify: { fail: true }, write: { undo_fail: conflict } }
+    expect: { outcome: stuck, states: { write: undo-failed, mark: undone } }
+"#;
+
+#[test]
+fn cases_that_hold() {
+    let desk = Desk::new();
+    desk.write("release.yaml", RELEASE);
+    desk.write("release.test.yaml", TESTS);
+    insta::assert_snapshot!(desk.told(&["test", "--all-failures"]));
+}
+
+#[test]
+fn cases_that_do_not_hold_say_what_is_otherwise() {
+    let desk = Desk::new();
+    desk.write("release.yaml", RELEASE);
+    desk.write(
+        "release.test.yaml",
+        r#"playbook: release.yaml
+inputs: { version: 2 }
+cases:
+  - name: everything is wrong
+    given: { verify: { fail: true } }
+    expect:
+      outcome: succeeded
+      states: { write: succeeded, extra: skipped }
+      order: [verify, write]
+      undone: [write]
+      kept: []
+      attempts: { verify: 2 }
+      errors: { verify: nothing like it }
+  - name: a step that is not there
+    given: { verfiy: { fail: true } }
+    expect: { outcome: rolled-back }
+  - name: an input that is not there
+    inputs: { vresion: 2 }
+    expect: { outcome: succeeded }
+"#,
+    );
+    insta::assert_snapshot!(desk.told(&["test", "release.test.yaml"]));
+    let data = desk.json(&["test", "release.test.yaml"]);
+    assert_eq!((&data["passed"], &data["failed"]), (&0.into(), &3.into()));
+}
+
+#[test]
+fn a_test_file_that_cannot_be_read() {
+    let desk = Desk::new();
+    desk.write("a.test.yaml", "playbook: a.yaml\ncases: []\n");
+    desk.write("b.test.yaml", "playbook: b.yaml\ncases: [{ name: x, expects: {} }]\n");
+    desk.write("c.test.yaml", "playbook: c.yaml\ncases: [\n");
+    let all = ["a.test.yaml", "b.test.yaml", "c.test.yaml", "d.test.yaml", "release.yaml"];
+    let told: Vec<String> = all.iter().map(|f| desk.told(&["test", f])).collect();
+    insta::assert_snapshot!(told.join("\n"));
+    let empty = Desk::new();
+    assert_eq!(empty.run(&["test"]).code, Some(2));
+}

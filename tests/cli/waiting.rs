@@ -1,0 +1,171 @@
+//! Runs that wait, are stopped, or died: approvals, cancels, signals, interruptions, locks.
+
+use serde_json::Value as Json;
+
+use super::Desk;
+
+const ASKS: &str = r#"runback: 1
+name: asks
+steps:
+  - id: prepare
+    uses: file.write
+    with: { path: prepared.txt, content: x }
+  - id: go
+    uses: approval
+    with:
+      prompt: Take it into service?
+      form:
+        ticket: { description: Change ticket }
+        minutes: { type: integer, default: 5 }
+  - id: done
+    run: echo {{quote steps.go.outputs.ticket}} {{quote steps.go.outputs.minutes}} > done.txt
+"#;
+
+const SLEEPS: &str = r#"runback: 1
+name: sleeps
+steps:
+  - id: prepare
+    uses: file.write
+    with: { path: prepared.txt, content: x }
+  - id: sleep
+    run: echo asleep; sleep 60
+  - id: after
+    run: echo after
+"#;
+
+#[test]
+fn nobody_is_asked_without_a_terminal() {
+    let desk = Desk::new();
+    desk.write("asks.yaml", ASKS);
+    insta::assert_snapshot!("waits", desk.told(&["run", "asks.yaml", "--no-wait", "--run-id", "a1"]));
+    insta::assert_snapshot!("why_it_waits", desk.told(&["why", "a1"]));
+    insta::assert_snapshot!(
+        "approve",
+        [
+            desk.told(&["approve", "a1"]),
+            desk.told(&["approve", "a1", "done", "-f", "ticket=CHG-1"]),
+            desk.told(&["approve", "a1", "-f", "tikcet=CHG-1"]),
+            desk.told(&["approve", "a1", "-f", "ticket=CHG-1", "-f", "minutes=soon"]),
+            desk.told(&["approve", "a1", "-f", "ticket=CHG-1", "-f", "minutes=7"]),
+        ]
+        .join("\n")
+    );
+    assert_eq!(desk.run(&["resume", "a1"]).code, Some(0));
+    assert_eq!(desk.read("done.txt").as_deref(), Some("CHG-1 7\n"));
+}
+
+#[test]
+fn an_answer_reaches_the_process_that_waits_for_it() {
+    let desk = Desk::new();
+    desk.write("asks.yaml", ASKS);
+    let run = desk.start(&["run", "asks.yaml", "--run-id", "a1"]);
+    desk.wait_for("a1", "waiting");
+    insta::assert_snapshot!("refuse", desk.told(&["approve", "a1", "go", "--refuse", "--reason", "not today"]));
+    let said = run.finish();
+    assert_eq!(said.code, Some(3), "{}", said.all());
+    assert!(said.stdout.contains("not today"), "{}", said.stdout);
+    assert_eq!(desk.read("prepared.txt"), None);
+}
+
+/// Starts the sleeper, and waits until it sleeps.
+fn asleep(desk: &Desk) -> super::Running {
+    desk.write("sleeps.yaml", SLEEPS);
+    let run = desk.start(&["run", "sleeps.yaml", "--run-id", "s1"]);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !desk.run(&["logs", "s1", "sleep"]).stdout.contains("asleep") {
+        assert!(std::time::Instant::now() < until, "it never slept");
+        std::thread::sleep(std::time::Duration::from_millis(30));
+    }
+    run
+}
+
+#[test]
+fn ctrl_c_stops_and_takes_back() {
+    let desk = Desk::new();
+    let run = asleep(&desk);
+    insta::assert_snapshot!("why_it_runs", desk.told(&["why", "s1"]));
+    run.signal("INT");
+    insta::assert_snapshot!("cancelled", desk.redact(&run.finish().all()));
+    assert_eq!(desk.read("prepared.txt"), None);
+}
+
+#[test]
+fn cancel_from_elsewhere_does_the_same() {
+    let desk = Desk::new();
+    let run = asleep(&desk);
+    insta::assert_snapshot!("asked_to_stop", desk.told(&["cancel", "s1"]));
+    assert_eq!(run.finish().code, Some(130));
+    assert_eq!(desk.json(&["show", "s1"])["status"], "cancelled");
+}
+
+#[test]
+fn a_second_owner_is_refused() {
+    let desk = Desk::new();
+    let run = asleep(&desk);
+    insta::assert_snapshot!("busy", desk.told(&["resume", "s1"]));
+    run.signal("INT");
+    run.finish();
+}
+
+#[test]
+fn term_leaves_the_run_resumable() {
+    let desk = Desk::new();
+    let run = asleep(&desk);
+    run.signal("TERM");
+    insta::assert_snapshot!("left", desk.redact(&run.finish().all()));
+    insta::assert_snapshot!(
+        "in_doubt",
+        [
+            desk.told(&["resume", "s1"]),
+            desk.told(&["why", "s1", "sleep"]),
+            desk.told(&["why", "s1", "after"]),
+            desk.told(&["resume", "s1", "--step", "sleep=done"]),
+        ]
+        .join("\n")
+    );
+    assert!(desk.read("prepared.txt").is_some());
+}
+
+#[test]
+fn a_killed_run_is_interrupted_and_says_so() {
+    let desk = Desk::new();
+    let run = asleep(&desk);
+    run.signal("KILL");
+    run.finish();
+    assert_eq!(desk.json(&["show", "s1"])["status"], "interrupted");
+    assert_eq!(desk.json(&["runs"])[0]["status"], "interrupted");
+    insta::assert_snapshot!("killed", [desk.told(&["why", "s1"]), desk.told(&["cancel", "s1"])].join("\n"));
+    assert_eq!(desk.run(&["rollback", "s1"]).code, Some(0));
+    assert_eq!(desk.read("prepared.txt"), None);
+}
+
+#[test]
+fn a_lock_that_is_held_is_refused_or_waited_for() {
+    let desk = Desk::new();
+    let playbook = |name: &str, script: &str| {
+        format!("runback: 1\nname: {name}\nlocks: [vm/web1]\nsteps:\n  - id: work\n    run: {script}\n")
+    };
+    desk.write("first.yaml", &playbook("first", "echo held; while [ ! -e go ]; do sleep 0.05; done"));
+    desk.write("second.yaml", &playbook("second", "echo second"));
+    let first = desk.start(&["run", "first.yaml", "--run-id", "one"]);
+    desk.wait_for("one", "running");
+    while !desk.run(&["logs", "one", "work"]).stdout.contains("held") {
+        std::thread::sleep(std::time::Duration::from_millis(30));
+    }
+    let refused = desk.redact(&desk.run(&["run", "second.yaml", "--run-id", "two"]).all());
+    insta::assert_snapshot!("locked_out", refused);
+    let second = desk.start(&["run", "second.yaml", "--run-id", "three", "--wait"]);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let why = loop {
+        let why = desk.run(&["why", "three", "--output", "json"]).stdout;
+        let why: Json = serde_json::from_str(&why).unwrap_or_default();
+        if why.to_string().contains("vm/web1") {
+            break why["why"][0]["text"].as_str().unwrap_or_default().to_owned();
+        }
+        assert!(std::time::Instant::now() < until, "{why}");
+        std::thread::sleep(std::time::Duration::from_millis(30));
+    };
+    insta::assert_snapshot!("waits_for_lock", desk.redact(&why));
+    desk.write("go", "");
+    assert_eq!((first.finish().code, second.finish().code), (Some(0), Some(0)));
+}
