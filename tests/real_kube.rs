@@ -3,6 +3,8 @@
 //!
 //! `cargo test --test real_kube -- scale` runs what has `scale` in its name.
 
+#![expect(clippy::print_stdout, reason = "it is a test runner of its own")]
+
 #[path = "real_kube/changes.rs"]
 mod changes;
 #[path = "real_kube/cluster.rs"]

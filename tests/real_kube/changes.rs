@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 use crate::cluster::{Cluster, until};
 use crate::play::{Play, deployment, own, path, workload};
 
-pub(crate) const TESTS: &[(&str, fn(&Cluster, &str))] = &[
+pub(crate) const TESTS: &[crate::Test] = &[
     ("scale_and_back", scale),
     ("scale_of_every_kind", scale_kinds),
     ("scale_drift_is_reported_and_forced", scale_drift),

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::cluster::{Cluster, until};
 use crate::play::{Play, deployment, path};
 
-pub(crate) const TESTS: &[(&str, fn(&Cluster, &str))] = &[("faults_an_api_server_that_is_away_is_waited_for", away)];
+pub(crate) const TESTS: &[crate::Test] = &[("faults_an_api_server_that_is_away_is_waited_for", away)];
 
 fn away(cluster: &Cluster, ns: &str) {
     cluster.api.must("POST", &path(ns, "deployments", ""), &deployment("web", 1, "app:1"));

@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 use crate::cluster::{Api, Cluster, until};
 use crate::play::{Play, deployment, own, path, workload};
 
-pub(crate) const TESTS: &[(&str, fn(&Cluster, &str))] = &[
+pub(crate) const TESTS: &[crate::Test] = &[
     ("playbook_rc_rolling_update", rc_rolling_update),
     ("playbook_deployment_rollout", deployment_rollout),
     ("playbook_deployment_patch", deployment_patch),

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::cluster::Cluster;
 use crate::play::{Play, deployment, path};
 
-pub(crate) const TESTS: &[(&str, fn(&Cluster, &str))] = &[
+pub(crate) const TESTS: &[crate::Test] = &[
     ("get_reads_objects_and_fields", get),
     ("get_finds_custom_kinds_by_short_names", custom),
     ("wait_says_why_it_is_not_ready", wait_says_why),

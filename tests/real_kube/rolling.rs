@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use crate::cluster::{Cluster, until};
 use crate::play::{Play, path, workload};
 
-pub(crate) const TESTS: &[(&str, fn(&Cluster, &str))] = &[
+pub(crate) const TESTS: &[crate::Test] = &[
     ("rolling_update_keeps_its_bounds_both_ways", bounds),
     ("rolling_update_killed_in_the_middle_goes_on", killed),
     ("rolling_update_drift_moves_nothing", drift),
