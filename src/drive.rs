@@ -19,6 +19,7 @@ use crate::report::{self, Report, RunFormat, TakenUp};
 use crate::term;
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct DriveArgs {
     /// How it is told; default: tty on a terminal, else lines
     #[arg(long, short, value_enum, value_name = "FORMAT")]

@@ -217,7 +217,7 @@ impl Watch for OnlyLooks {
     fn output(&self, _stream: Stream, _bytes: &[u8]) {}
 
     async fn stopped(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     fn kill_grace(&self) -> Duration {

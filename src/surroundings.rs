@@ -133,7 +133,7 @@ impl Watch for Unwatched {
     fn output(&self, _stream: Stream, _bytes: &[u8]) {}
 
     async fn stopped(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     fn kill_grace(&self) -> Duration {

@@ -24,13 +24,12 @@ pub(crate) fn state_sign(status: &str) -> (&'static str, &'static str) {
         "running" => ("●", BLUE),
         "backoff" => ("↻", YELLOW),
         "succeeded" => ("✓", GREEN),
-        "failed" => ("✗", RED),
+        "failed" | "undo-failed" => ("✗", RED),
         "skipped" => ("⊘", DIM),
         "cancelled" => ("■", YELLOW),
         "interrupted" => ("?", YELLOW),
         "undoing" => ("↶", CYAN),
         "undone" => ("↶", GREEN),
-        "undo-failed" => ("✗", RED),
         "kept" => ("=", YELLOW),
         // blocked
         _ => ("·", DIM),
@@ -67,7 +66,8 @@ pub(crate) fn span(duration: Duration) -> String {
         return "0s".to_owned();
     }
     let parts = [(ms / 3_600_000, "h"), (ms / 60_000 % 60, "m"), (ms / 1000 % 60, "s"), (ms % 1000, "ms")];
-    parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect()
+    let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect();
+    parts.concat()
 }
 
 pub(crate) fn plural(n: usize, what: &str) -> String {

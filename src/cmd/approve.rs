@@ -135,17 +135,12 @@ fn fields(question: &Question, given: &[String]) -> Result<Json, Failure> {
         if values.contains_key(name) {
             continue;
         }
-        match field.get("default").filter(|d| !d.is_null()) {
-            Some(default) => {
-                values.insert(name.clone(), default.clone());
-            }
-            None => {
-                let about =
-                    field.get("description").and_then(Json::as_str).map(|d| format!(" ({d})")).unwrap_or_default();
-                return Err(Failure::usage(format!("the field `{name}`{about} has no value"))
-                    .help(format!("give it with -f {name}=…")));
-            }
-        }
+        let Some(default) = field.get("default").filter(|d| !d.is_null()) else {
+            let about = field.get("description").and_then(Json::as_str).map(|d| format!(" ({d})")).unwrap_or_default();
+            return Err(Failure::usage(format!("the field `{name}`{about} has no value"))
+                .help(format!("give it with -f {name}=…")));
+        };
+        values.insert(name.clone(), default.clone());
     }
     Ok(if values.is_empty() { Json::Null } else { Json::Object(values) })
 }

@@ -8,7 +8,6 @@ use serde_json::json;
 
 use super::OutputArg;
 use crate::exit::Exit;
-use crate::failure::Done;
 use crate::term::{self, GREEN, RESET};
 use crate::{diagnose, load};
 
@@ -23,7 +22,7 @@ pub(crate) struct Arguments {
     pub(crate) output: OutputArg,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Done {
+pub(crate) fn run(arguments: &Arguments) -> Exit {
     let catalog = runback_steps::catalog();
     let mut all: Vec<Json> = Vec::new();
     let (mut errors, mut warnings) = (0, 0);
@@ -51,7 +50,7 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
     } else if errors > 0 {
         term::note(&diagnose::count(errors, warnings));
     }
-    Ok(if errors > 0 { Exit::Usage } else { Exit::Succeeded })
+    if errors > 0 { Exit::Usage } else { Exit::Succeeded }
 }
 
 fn plural(n: usize) -> &'static str {

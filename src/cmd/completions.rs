@@ -5,7 +5,6 @@ use clap_complete::Shell;
 
 use super::Cli;
 use crate::exit::Exit;
-use crate::failure::Done;
 use crate::term;
 
 /// Print a completion script: runback completions bash > /etc/bash_completion.d/runback
@@ -15,9 +14,9 @@ pub(crate) struct Arguments {
     shell: Shell,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Done {
+pub(crate) fn run(arguments: &Arguments) -> Exit {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut Cli::command(), "runback", &mut script);
     term::write_raw(&script);
-    Ok(Exit::Succeeded)
+    Exit::Succeeded
 }

@@ -93,7 +93,7 @@ pub(crate) fn run(cli: Cli) -> Done {
         Verb::Rollback(a) => resume::rollback(&a, dir),
         Verb::Cancel(a) => cancel::run(&a, dir),
         Verb::Approve(a) => approve::run(&a, dir),
-        Verb::Check(a) => check::run(&a),
+        Verb::Check(a) => Ok(check::run(&a)),
         Verb::Plan(a) => plan::run(&a, dir),
         Verb::Simulate(a) => simulate::run(&a),
         Verb::Test(a) => test::run(&a),
@@ -104,7 +104,7 @@ pub(crate) fn run(cli: Cli) -> Done {
         Verb::Why(a) => why::run(&a, dir),
         Verb::Steps(a) => steps::run(&a),
         Verb::Schema(a) => schema::run(&a),
-        Verb::Completions(a) => completions::run(&a),
+        Verb::Completions(a) => Ok(completions::run(&a)),
     }
 }
 

@@ -367,7 +367,7 @@ impl View<'_> {
         let needs: Vec<_> = plan.edges.needs(step).iter().map(|n| plan.path(*n)).collect();
         let mut one = json!({
             "id": plan.path(step), "type": s.type_name(), "wave": self.waves[step.at()] + 1, "needs": needs,
-            "when": s.when.as_ref().map(|w| w.text()), "irreversible": s.irreversible,
+            "when": s.when.as_ref().map(runback_core::expr::Expr::text), "irreversible": s.irreversible,
             "continue_on_error": s.continue_on_error, "on_failure": s.on_failure,
             "locks": s.locks.iter().map(|l| self.previews.rendered(l)).collect::<Vec<_>>(),
         });

@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Done {
     let catalog = runback_steps::catalog();
     let Some(name) = &arguments.step_type else {
-        return list(&catalog, "", arguments.output.is_json());
+        return Ok(list(&catalog, "", arguments.output.is_json()));
     };
     if let Some(step_type) = catalog.get(name) {
         if arguments.output.is_json() {
@@ -36,7 +36,7 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
         return Ok(Exit::Succeeded);
     }
     if catalog.names().any(|n| n.starts_with(name.as_str())) {
-        return list(&catalog, name, arguments.output.is_json());
+        return Ok(list(&catalog, name, arguments.output.is_json()));
     }
     let near = catalog.names().max_by_key(|n| similarity(n, name)).filter(|n| similarity(n, name) > 600);
     let failure = Failure::usage(format!("there is no step type `{name}`"));
@@ -58,11 +58,11 @@ fn similarity(a: &str, b: &str) -> u32 {
     if total == 0 { 0 } else { 2000 * common / total as u32 }
 }
 
-fn list(catalog: &Catalog, beginning: &str, as_json: bool) -> Done {
+fn list(catalog: &Catalog, beginning: &str, as_json: bool) -> Exit {
     let found = || catalog.iter().filter(|t| t.descriptor().name.starts_with(beginning));
     if as_json {
         term::json(&found().map(|t| summary(&**t)).collect());
-        return Ok(Exit::Succeeded);
+        return Exit::Succeeded;
     }
     let rows = found().map(|t| {
         let d = t.descriptor();
@@ -70,7 +70,7 @@ fn list(catalog: &Catalog, beginning: &str, as_json: bool) -> Done {
     });
     term::line(&table::render(&["TYPE", "ACCESS", "UNDO", ""], rows));
     term::note(&format!("{DIM}one in full: runback steps TYPE{RESET}"));
-    Ok(Exit::Succeeded)
+    Exit::Succeeded
 }
 
 fn access(access: Access) -> &'static str {

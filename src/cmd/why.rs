@@ -172,7 +172,7 @@ impl Why<'_> {
         }
         match n.status {
             Status::Succeeded if n.error().is_some() => {
-                told.push((depth, format!("{path} failed, and may: continue_on_error")))
+                told.push((depth, format!("{path} failed, and may: continue_on_error")));
             }
             Status::Succeeded => told.push((depth, format!("{path} succeeded"))),
             Status::Skipped => {

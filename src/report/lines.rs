@@ -53,8 +53,9 @@ impl Reporter for Lines {
     fn notice(&mut self, state: &RunState, notice: &Notice<'_>) {
         match notice {
             Notice::LockWait { node, why } => {
-                if self.waits.insert(*node, (*why).to_owned()).as_deref() != Some(why) {
-                    let who = node.map_or_else(|| "the run".to_owned(), |n| state.path(n).to_string());
+                let before = self.waits.insert(*node, (*why).to_owned());
+                let who = node.map_or_else(|| "the run".to_owned(), |n| state.path(n).to_string());
+                if before.as_deref() != Some(why) {
                     self.say(self.last_at, &format!("{YELLOW}…{RESET} {who} waits: {why}"));
                 }
             }

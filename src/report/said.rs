@@ -21,10 +21,6 @@ impl Said {
     }
 }
 
-fn said(color: &'static str, sign: &'static str, text: impl Into<String>) -> Option<Said> {
-    Some(Said { sign, color, text: text.into() })
-}
-
 /// The first line about a run that was there already.
 pub(super) fn taken_up(state: &RunState, what: TakenUp) -> String {
     let word = match what {
@@ -38,20 +34,20 @@ pub(super) fn taken_up(state: &RunState, what: TakenUp) -> String {
 /// What an event means to a person. The state may be ahead of the event by some more of the same commit.
 pub(super) fn said_of(state: &RunState, event: &Event) -> Option<Said> {
     use EventBody as E;
-    match &event.body {
-        E::RunCreated(created) => said(BLUE, "▶", format!("run {} of {}", created.run, created.playbook)),
+    let (color, sign, text) = match &event.body {
+        E::RunCreated(created) => (BLUE, "▶", format!("run {} of {}", created.run, created.playbook)),
         E::StepExpanded { step, items } => {
             let count = words::plural(items.len(), "item");
-            said(DIM, "·", format!("{step} {DIM}{count}{RESET}"))
+            (DIM, "·", format!("{step} {DIM}{count}{RESET}"))
         }
         E::StepSkipped { step, reason } => {
             let why = match reason {
                 SkipReason::Condition => "its condition is false",
                 SkipReason::Operator => "by the operator",
             };
-            said(DIM, "⊘", format!("{step} {DIM}skipped: {why}{RESET}"))
+            (DIM, "⊘", format!("{step} {DIM}skipped: {why}{RESET}"))
         }
-        E::StepFailed { step, error } => said(RED, "✗", format!("{step} failed: {}", message(error))),
+        E::StepFailed { step, error } => (RED, "✗", format!("{step} failed: {}", message(error))),
         E::AttemptSucceeded { step, attempt, changed, .. } => {
             let action = state.find(step).and_then(|n| state.step(n).action());
             let reads = action.is_some_and(|a| a.access == Access::Reads);
@@ -62,24 +58,24 @@ pub(super) fn said_of(state: &RunState, event: &Event) -> Option<Said> {
             if *attempt > 1 {
                 about.push(format!("attempt {attempt}"));
             }
-            said(GREEN, "✓", format!("{step}{}", dim(&about)))
+            (GREEN, "✓", format!("{step}{}", dim(&about)))
         }
         E::AttemptFailed { step, attempt, error, retry_in: Some(delay) } => {
             let again = words::duration(*delay);
-            said(YELLOW, "↻", format!("{step} attempt {attempt} failed, again in {again}: {}", message(error)))
+            (YELLOW, "↻", format!("{step} attempt {attempt} failed, again in {again}: {}", message(error)))
         }
         E::AttemptFailed { step, error, retry_in: None, .. } if error.class == Class::Cancelled => {
-            said(YELLOW, "■", format!("{step} stopped{}", dim(&took(state, event))))
+            (YELLOW, "■", format!("{step} stopped{}", dim(&took(state, event))))
         }
         E::AttemptFailed { step, error, retry_in: None, .. } => {
             let may = state.find(step).is_some_and(|n| state.step(n).continue_on_error);
             let word = if may { "failed, and may" } else { "failed" };
-            said(RED, "✗", format!("{step} {word}{}: {}", dim(&took(state, event)), message(error)))
+            (RED, "✗", format!("{step} {word}{}: {}", dim(&took(state, event)), message(error)))
         }
         E::AttemptInterrupted { step, .. } => {
-            said(YELLOW, "?", format!("{step} was interrupted: how far it came is not known"))
+            (YELLOW, "?", format!("{step} was interrupted: how far it came is not known"))
         }
-        E::DoubtRaised { step, why, .. } => said(YELLOW, "?", format!("{step} needs a person to settle it: {why}")),
+        E::DoubtRaised { step, why, .. } => (YELLOW, "?", format!("{step} needs a person to settle it: {why}")),
         E::StepResolved { step, resolution, by, .. } => {
             let what = match resolution {
                 Resolution::Done => "counts as done",
@@ -88,21 +84,19 @@ pub(super) fn said_of(state: &RunState, event: &Event) -> Option<Said> {
                 Resolution::Skip => "is skipped",
             };
             let who = by.as_ref().map_or_else(|| "as far as can be seen".to_owned(), |by| format!("said {by}"));
-            said(CYAN, "→", format!("{step} {what} {DIM}({who}){RESET}"))
+            (CYAN, "→", format!("{step} {what} {DIM}({who}){RESET}"))
         }
         E::ApprovalRequested { step, question, .. } => {
             let hint = format!("runback approve {} {step}", state.run_id());
-            said(CYAN, "?", format!("{step} waits for a person: {} {DIM}({hint}){RESET}", question.prompt))
+            (CYAN, "?", format!("{step} waits for a person: {} {DIM}({hint}){RESET}", question.prompt))
         }
-        E::ApprovalGiven { step, answer } => {
-            said(CYAN, "→", format!("{step} approved by {}{}", answer.by, reason(answer)))
-        }
+        E::ApprovalGiven { step, answer } => (CYAN, "→", format!("{step} approved by {}{}", answer.by, reason(answer))),
         E::ApprovalRefused { step, answer } => {
-            said(YELLOW, "→", format!("{step} refused by {}{}", answer.by, reason(answer)))
+            (YELLOW, "→", format!("{step} refused by {}{}", answer.by, reason(answer)))
         }
         E::CancelRequested { by, reason } => match reason {
-            CancelReason::Operator => said(YELLOW, "■", format!("cancelled by {by}: nothing new starts")),
-            CancelReason::Timeout => said(YELLOW, "■", "the run is over its timeout: nothing new starts"),
+            CancelReason::Operator => (YELLOW, "■", format!("cancelled by {by}: nothing new starts")),
+            CancelReason::Timeout => (YELLOW, "■", "the run is over its timeout: nothing new starts".to_owned()),
         },
         E::RollbackStarted { step, reason, by, force } => {
             let what = step.as_ref().map_or_else(|| "the run".to_owned(), ToString::to_string);
@@ -112,16 +106,16 @@ pub(super) fn said_of(state: &RunState, event: &Event) -> Option<Said> {
                 RollbackReason::Operator => format!("for {by}"),
             };
             let force = if *force { ", by force" } else { "" };
-            said(CYAN, "↶", format!("taking {what} back {why}{force}"))
+            (CYAN, "↶", format!("taking {what} back {why}{force}"))
         }
         E::UndoSucceeded { step, changed, note, .. } => {
             let note = note.as_ref().map(|n| format!(": {n}")).unwrap_or_default();
             let word = if *changed { "undone" } else { "nothing to undo" };
-            said(GREEN, "↶", format!("{step} {DIM}{word}{note}{RESET}"))
+            (GREEN, "↶", format!("{step} {DIM}{word}{note}{RESET}"))
         }
         E::UndoFailed { step, error, retry_in, .. } => {
             let again = retry_in.map(|d| format!(", again in {}", words::duration(d))).unwrap_or_default();
-            said(RED, "✗", format!("{step} could not be undone{again}: {}", message(error)))
+            (RED, "✗", format!("{step} could not be undone{again}: {}", message(error)))
         }
         E::RunStarted {}
         | E::RunResumed { .. }
@@ -133,8 +127,9 @@ pub(super) fn said_of(state: &RunState, event: &Event) -> Option<Said> {
         | E::LockTaken { .. }
         | E::UndoStarted { .. }
         | E::RunHeld { .. }
-        | E::RunFinished { .. } => None,
-    }
+        | E::RunFinished { .. } => return None,
+    };
+    Some(Said { sign, color, text })
 }
 
 /// The first line of a message; the whole stands in the summary.

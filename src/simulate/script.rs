@@ -277,7 +277,7 @@ mod tests {
         for step_type in runback_steps::catalog().iter() {
             let schema = step_type.output_schema();
             let made = sample(&schema, &schema, "", 0);
-            let names = schema["properties"].as_object().map(|p| p.len()).unwrap_or_default();
+            let names = schema["properties"].as_object().map(Map::len).unwrap_or_default();
             assert_eq!(made.as_object().map(Map::len).unwrap_or_default(), names, "{}", step_type.descriptor().name);
         }
     }

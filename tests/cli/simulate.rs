@@ -32,7 +32,7 @@ fn waits_cost_nothing() {
     assert!(began.elapsed() < std::time::Duration::from_secs(20), "three hours of waiting are over at once");
 }
 
-const TESTS: &str = r#"playbook: release.yaml
+const TESTS: &str = r"playbook: release.yaml
 inputs: { version: 2 }
 cases:
   - name: all is well
@@ -51,7 +51,7 @@ cases:
   - name: the undo fails too
     given: { verify: { fail: true }, write: { undo_fail: conflict } }
     expect: { outcome: stuck, states: { write: undo-failed, mark: undone } }
-"#;
+";
 
 #[test]
 fn cases_that_hold() {
@@ -67,7 +67,7 @@ fn cases_that_do_not_hold_say_what_is_otherwise() {
     desk.write("release.yaml", RELEASE);
     desk.write(
         "release.test.yaml",
-        r#"playbook: release.yaml
+        r"playbook: release.yaml
 inputs: { version: 2 }
 cases:
   - name: everything is wrong
@@ -86,7 +86,7 @@ cases:
   - name: an input that is not there
     inputs: { vresion: 2 }
     expect: { outcome: succeeded }
-"#,
+",
     );
     insta::assert_snapshot!(desk.told(&["test", "release.test.yaml"]));
     let data = desk.json(&["test", "release.test.yaml"]);

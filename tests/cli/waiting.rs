@@ -4,7 +4,7 @@ use serde_json::Value as Json;
 
 use super::Desk;
 
-const ASKS: &str = r#"runback: 1
+const ASKS: &str = r"runback: 1
 name: asks
 steps:
   - id: prepare
@@ -19,9 +19,9 @@ steps:
         minutes: { type: integer, default: 5 }
   - id: done
     run: echo {{quote steps.go.outputs.ticket}} {{quote steps.go.outputs.minutes}} > done.txt
-"#;
+";
 
-const SLEEPS: &str = r#"runback: 1
+const SLEEPS: &str = r"runback: 1
 name: sleeps
 steps:
   - id: prepare
@@ -31,7 +31,7 @@ steps:
     run: echo asleep; sleep 60
   - id: after
     run: echo after
-"#;
+";
 
 #[test]
 fn nobody_is_asked_without_a_terminal() {
