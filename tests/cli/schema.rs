@@ -60,6 +60,10 @@ fn every_example_and_every_playbook_fits_the_schema() {
             assert_eq!(problems(&validator, &playbook), [""; 0], "{}\n{playbook}", step_type.descriptor().name);
         }
     }
+    // Those that ship use step types that this build may not have; what is checked in knows all.
+    let text = std::fs::read_to_string(folder().join("playbook.schema.json")).expect("it is checked in");
+    let all: Json = serde_json::from_str(&text).expect("a schema is JSON");
+    let validator = jsonschema::validator_for(&all).expect("a schema");
     let playbooks = Path::new(env!("CARGO_MANIFEST_DIR")).join("playbooks");
     let shipped = if playbooks.is_dir() { files_in(&playbooks) } else { Vec::new() };
     for path in shipped.iter().filter(|p| p.extension().is_some_and(|e| e == "yaml")) {
