@@ -51,7 +51,14 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
     let (mut passed, mut failed) = (0, 0);
     for file in &files {
         let name = file.display().to_string();
-        let verdicts = test_file(&name, arguments.all_failures)?;
+        let verdicts = match test_file(&name, arguments.all_failures) {
+            // It has told its mistakes already; the other files are tested all the same.
+            Err(failure) if failure.message.is_empty() => {
+                let problems = vec!["its playbook has errors".to_owned()];
+                vec![Verdict { name: "check".to_owned(), problems }]
+            }
+            other => other?,
+        };
         failed += verdicts.iter().filter(|v| !v.problems.is_empty()).count();
         passed += verdicts.iter().filter(|v| v.problems.is_empty()).count();
         if !arguments.output.is_json() {
