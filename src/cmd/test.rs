@@ -54,8 +54,8 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
         let verdicts = match test_file(&name, arguments.all_failures) {
             // It has told its mistakes already; the other files are tested all the same.
             Err(failure) if failure.message.is_empty() => {
-                let problems = vec!["its playbook has errors".to_owned()];
-                vec![Verdict { name: "check".to_owned(), problems }]
+                let problems = vec!["it has errors, which were told above".to_owned()];
+                vec![Verdict { name: "it can be tested".to_owned(), problems }]
             }
             other => other?,
         };
