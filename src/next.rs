@@ -1,8 +1,40 @@
-//! What to type next, by what a run is. The last words of every report.
+//! What to type next, by what a run is. The last words of every report. Can be pasted: it names the program and the
+//! store as they were typed.
+
+use std::path::Path;
+use std::sync::OnceLock;
 
 use runback_core::state::{RunState, UndoStatus};
 
 use crate::term::{CYAN, DIM, RESET};
+
+/// The program's name, and the option that names the store.
+static TYPED: OnceLock<(String, String)> = OnceLock::new();
+
+/// Takes note of how this process was started. A store that the environment names will be found again without a word.
+pub(crate) fn typed(state_dir: Option<&Path>) {
+    let program = std::env::args().next().filter(|p| p.contains('/') && !p.starts_with('/'));
+    let by_environment = std::env::var_os("RUNBACK_STATE_DIR");
+    let by_option = state_dir.filter(|dir| by_environment.as_deref() != Some(dir.as_os_str()));
+    let option = by_option.map(|dir| format!(" --state-dir {}", word(&dir.to_string_lossy())));
+    let _ = TYPED.set((program.unwrap_or_else(|| "runback".to_owned()), option.unwrap_or_default()));
+}
+
+/// One word for a shell.
+fn word(text: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+:@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+fn as_typed(command: &str) -> String {
+    let (program, option) = TYPED.get().map_or(("runback", ""), |(p, o)| (p.as_str(), o.as_str()));
+    let rest = command.strip_prefix("runback").unwrap_or(command);
+    format!("{}{rest}{option}", if program == "runback" { program.to_owned() } else { word(program) })
+}
 
 /// Lines of a command and what it does. `driven` = some process has the run now.
 pub(crate) fn steps(state: &RunState, status: &str, driven: bool) -> Vec<String> {
@@ -49,7 +81,7 @@ pub(crate) fn commands(state: &RunState, status: &str, driven: bool) -> Vec<(Str
         let failed = state.failure.map(|n| format!(" {}", state.path(n))).unwrap_or_default();
         add(format!("runback logs {run}{failed}"), "what the commands printed");
     }
-    all
+    all.into_iter().map(|(command, what)| (as_typed(&command), what)).collect()
 }
 
 fn lines(all: &[(String, &str)]) -> Vec<String> {

@@ -14,7 +14,7 @@ use serde_json::Map;
 use tokio::sync::{mpsc, watch};
 
 use crate::surroundings;
-use crate::term::{self, BOLD, CYAN, DIM, RED, RESET, YELLOW};
+use crate::term::{self, BOLD, CYAN, DIM, RESET, YELLOW};
 
 pub(crate) struct AtTerminal {
     lines: tokio::sync::Mutex<Option<mpsc::UnboundedReceiver<String>>>,
@@ -59,7 +59,7 @@ impl AtTerminal {
                 format!("{BOLD}[{first}]{RESET}{rest}")
             })
             .collect();
-        let prompt = format!("{CYAN}?{RESET} {question} {} ", shown.join("  "));
+        let prompt = format!("{CYAN}?{RESET} {question}\n  {}, then Enter: ", shown.join("  "));
         loop {
             let line = self.line(&prompt).await?.to_lowercase();
             let found = choices.iter().find(|(word, _)| !line.is_empty() && word.starts_with(line.as_str()));
@@ -90,18 +90,22 @@ impl Operator for AtTerminal {
         !*self.interrupted.borrow()
     }
 
-    async fn after_failure(&self, step: &str, error: &str) -> Option<AfterFailure> {
+    async fn after_failure(&self, step: &str, _error: &str) -> Option<AfterFailure> {
         if !self.on_failure || !self.is_there() {
             return None;
         }
-        term::note(&format!("\n{RED}✗{RESET} {BOLD}{step}{RESET} failed: {error}"));
+        // Why is what was reported last.
+        term::note("");
         let choices = [
             ("retry", AfterFailure::Retry),
             ("skip", AfterFailure::Skip),
             ("back", AfterFailure::Rollback),
             ("hold", AfterFailure::Hold),
         ];
-        self.choose("retry it, skip it, roll back, or hold as it stands?", &choices).await
+        let question = format!(
+            "{BOLD}{step}{RESET} failed: try it again, skip it, roll all back, or hold everything as it stands?"
+        );
+        self.choose(&question, &choices).await
     }
 
     async fn answer(&self, step: &str, question: &Question) -> Option<Answer> {
