@@ -210,8 +210,16 @@ impl View<'_> {
         }
         let all =
             [("↶", "undone by a rollback"), ("–", "left as it is"), ("✗", "cannot be taken back"), ("·", "only looks")];
-        let known = all.iter().filter(|(sign, _)| seen.contains(sign));
-        known.map(|(sign, text)| format!("{sign} {text}")).collect::<Vec<_>>().join("   ")
+        let mut known: Vec<_> = all.iter().filter(|(sign, _)| seen.contains(sign)).collect();
+        let previews: Vec<_> = self.plan.iter().filter_map(|(idx, _)| self.previews.of(idx)).collect();
+        let changes = |previewed: &&Previewed, what: Option<bool>| match previewed {
+            Previewed::Seen(preview) => preview.changes == what,
+            Previewed::Failed(_) | Previewed::Later(_) => what.is_none(),
+        };
+        let signs =
+            [(Some(true), ("→", "would change")), (Some(false), ("=", "is so already")), (None, ("?", "seen later"))];
+        known.extend(signs.iter().filter(|(what, _)| previews.iter().any(|p| changes(p, *what))).map(|(_, sign)| sign));
+        known.iter().map(|(sign, text)| format!("{sign} {text}")).collect::<Vec<_>>().join("   ")
     }
 
     fn level(&self, steps: &[StepIdx], depth: usize, numbers: usize, out: &mut String) {
@@ -320,6 +328,11 @@ impl View<'_> {
         }
     }
 
+    fn follows_a_change(&self, step: StepIdx) -> bool {
+        let changes = |s: &StepIdx| self.plan.step(*s).action().is_some_and(|a| a.access == Access::Changes);
+        self.up_to(step).iter().filter(|s| **s != step).any(changes)
+    }
+
     fn previewed(&self, step: StepIdx, pad: &str, out: &mut String) {
         match self.previews.of(step) {
             None => {}
@@ -334,6 +347,10 @@ impl View<'_> {
                 for line in lines.chain(preview.details.iter().map(String::as_str)) {
                     out.push_str(&format!("{pad}  {}{line}{RESET}\n", diff_color(line)));
                 }
+            }
+            // It was looked at in the world as it is now, before what comes first has been done.
+            Some(Previewed::Failed(error)) if self.follows_a_change(step) => {
+                out.push_str(&format!("{pad}{DIM}? not yet: {}{RESET}\n", error.message));
             }
             Some(Previewed::Failed(error)) => {
                 out.push_str(&format!("{pad}{YELLOW}! cannot be foreseen: {}{RESET}\n", error.message));
