@@ -130,3 +130,32 @@ fn scripted_tests_hold() {
     assert_eq!(output.status.code(), Some(0), "{told}{}", String::from_utf8_lossy(&output.stderr));
     assert!(told.contains(" passed, 0 failed"), "{told}");
 }
+
+/// Whole playbooks in the documentation can be copied out of it.
+#[test]
+fn documented_playbooks_are_right() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let place = Place::new();
+    let mut seen = 0;
+    for folder in ["docs/guide", "docs/reference", "."] {
+        for entry in std::fs::read_dir(root.join(folder)).expect("a folder of documentation") {
+            let path = entry.expect("it can be listed").path();
+            if path.extension().is_none_or(|e| e != "md") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).expect("a page can be read");
+            for block in text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+                if !block.starts_with("runback: 1\n") {
+                    continue;
+                }
+                seen += 1;
+                let file = place.dir.path().join("documented.yaml");
+                std::fs::write(&file, block).expect("a file can be written");
+                let output = place.runback(&["check", &file.to_string_lossy()]);
+                let told = String::from_utf8_lossy(&output.stderr);
+                assert_eq!(output.status.code(), Some(0), "{}: {told}", path.display());
+            }
+        }
+    }
+    assert!(seen > 0, "the documentation shows no playbook");
+}

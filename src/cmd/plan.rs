@@ -236,10 +236,11 @@ impl View<'_> {
             let color = if sign == "✗" { RED } else { CYAN };
             let about = self.about(*step);
             let about = if about.is_empty() { String::new() } else { format!("  {}", about.join(" · ")) };
+            let type_name = s.type_name();
+            let type_wide = if about.is_empty() { 0 } else { type_wide };
             let line = format!(
-                "{pad}{DIM}{number:>numbers$}{RESET}  {color}{sign}{RESET} {BOLD}{:wide$}{RESET}  {:type_wide$}{DIM}{about}{RESET}",
-                s.id,
-                s.type_name()
+                "{pad}{DIM}{number:>numbers$}{RESET}  {color}{sign}{RESET} {BOLD}{:wide$}{RESET}  {type_name:type_wide$}{DIM}{about}{RESET}",
+                s.id
             );
             out.push_str(line.trim_end());
             out.push('\n');
