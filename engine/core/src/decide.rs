@@ -12,7 +12,7 @@ use crate::event::{
 use crate::plan::{PlanForEach, PlanKind};
 use crate::playbook::model::Interrupt;
 use crate::scope::{self, Lent};
-use crate::state::{NodeId, Phase, ROOT, RunState, Status};
+use crate::state::{FINAL, NodeId, Phase, ROOT, RunState, Status};
 use crate::step::{Access, OnInterrupt, StepError, UndoKind};
 
 /// Something for the driver to do.
@@ -48,21 +48,23 @@ pub fn decide(state: &RunState, now: u64) -> Vec<Effect> {
         }
         Phase::Running | Phase::RollingBack | Phase::Finally => {}
     }
-    if state.phase == Phase::Running {
-        if let Some(event) = over_time(state, now) {
-            return vec![Effect::Record(event)];
-        }
-        if let Some(event) = state.quiet().find_map(|domain| ended_badly(state, domain)) {
-            return vec![Effect::Record(event)];
-        }
+    if let Some(event) = over_time(state, now) {
+        return vec![Effect::Record(event)];
+    }
+    let root = if state.phase == Phase::Finally { FINAL } else { ROOT };
+    let ended = |domain| (state.root(domain) == root).then(|| ended_badly(state, domain)).flatten();
+    if state.phase != Phase::RollingBack
+        && let Some(event) = state.quiet().find_map(ended)
+    {
+        return vec![Effect::Record(event)];
     }
     effects.extend(state.to_stop().map(|node| Effect::Stop { node }));
     effects.extend(state.interrupted().filter_map(|node| settle_interrupted(state, node)));
     let mut free = state.max_parallel().saturating_sub(state.busy());
     start_undos(state, now, &mut free, &mut effects);
     start_steps(state, now, &mut free, &mut effects);
-    let timers = state.backoffs().chain(state.undo_backoffs()).map(|(at, _)| at).chain(run_timeout(state));
-    if let Some(at) = timers.filter(|at| *at > now).min() {
+    let next = [state.next_backoff(now), state.next_undo_backoff(now), run_timeout(state)];
+    if let Some(at) = next.into_iter().flatten().filter(|at| *at > now).min() {
         effects.push(Effect::Wake { at });
     }
     effects
@@ -78,7 +80,7 @@ fn finish(state: &RunState) -> EventBody {
 
 fn run_timeout(state: &RunState) -> Option<u64> {
     let timeout = state.plan.timeout?.as_millis() as u64;
-    (state.phase == Phase::Running && state.cancel.is_none()).then_some(state.started_at? + timeout)
+    (state.phase == Phase::Running && state.cancel.is_none()).then_some(state.going_since + timeout)
 }
 
 fn over_time(state: &RunState, now: u64) -> Option<EventBody> {
@@ -91,8 +93,8 @@ fn ended_badly(state: &RunState, domain: NodeId) -> Option<EventBody> {
     let by = RUNBACK.to_owned();
     if domain != ROOT {
         let step = Some(state.path(domain).clone());
-        // Inside a run that is halted as a whole, the whole is taken back (or held) as one.
-        return (!state.node(ROOT).is_halted()).then_some(EventBody::RollbackStarted {
+        // Inside a run or block that is halted as a whole, the whole is taken back (or held) as one.
+        return (!state.is_halted(state.parent(domain))).then_some(EventBody::RollbackStarted {
             step,
             reason: RollbackReason::Failure,
             by,
@@ -112,7 +114,9 @@ fn ended_badly(state: &RunState, domain: NodeId) -> Option<EventBody> {
 /// What is right for an attempt of which nobody knows how it ended.
 fn settle_interrupted(state: &RunState, node: NodeId) -> Option<Effect> {
     let n = state.node(node);
-    if n.doubt().is_some() || state.is_halted(node) || state.phase == Phase::RollingBack {
+    let root = if state.phase == Phase::Finally { FINAL } else { ROOT };
+    let over = state.phase == Phase::RollingBack || state.root(node) != root;
+    if n.doubt().is_some() || over || state.is_halted(node) || !state.is_open(node) {
         return None;
     }
     let step = state.step(node);
@@ -140,7 +144,7 @@ fn settle_interrupted(state: &RunState, node: NodeId) -> Option<Effect> {
 }
 
 fn start_undos(state: &RunState, now: u64, free: &mut u32, effects: &mut Vec<Effect>) {
-    let due = state.undo_backoffs().filter(|(at, _)| *at <= now).map(|(_, n)| n);
+    let due = state.undo_backoffs().take_while(|(at, _)| *at <= now).map(|(_, n)| n);
     for node in due.chain(state.undo_ready()) {
         if *free == 0 {
             return;
@@ -156,7 +160,7 @@ fn start_steps(state: &RunState, now: u64, free: &mut u32, effects: &mut Vec<Eff
     }
     // Locks of attempts that run, and of those that this decision starts: steps of one run exclude each other, too.
     let mut busy: Option<HashSet<String>> = None;
-    let due = state.backoffs().filter(|(at, _)| *at <= now).map(|(_, n)| n);
+    let due = state.backoffs().take_while(|(at, _)| *at <= now).map(|(_, n)| n);
     for node in due.chain(state.ready()) {
         if *free == 0 {
             return;
@@ -173,7 +177,12 @@ fn start_steps(state: &RunState, now: u64, free: &mut u32, effects: &mut Vec<Eff
             }
             *free -= 1;
         }
+        // A fact comes first: what follows from it is decided once it is applied.
+        let fact = matches!(effect, Effect::Record(_));
         effects.push(effect);
+        if fact {
+            return;
+        }
     }
 }
 
@@ -209,6 +218,7 @@ fn start(state: &RunState, node: NodeId) -> Effect {
     }
     match &step.kind {
         PlanKind::Block(_) => Effect::Record(EventBody::BlockStarted { step: path() }),
+        PlanKind::ForEach(_) if state.is_expanded(node) => Effect::Record(EventBody::BlockStarted { step: path() }),
         PlanKind::ForEach(each) => match expand(state, node, each) {
             Ok(items) => Effect::Record(EventBody::StepExpanded { step: path(), items }),
             Err(error) => failed(error),

@@ -1,14 +1,14 @@
 //! The transition function: total, and the only way in which the state of a run changes. An event that the
-//! state does not allow is an error and changes nothing.
+//! state does not allow (`legal` says which) is an error and changes nothing.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::node::Instances;
-use super::{FINAL, Node, NodeId, Phase, ROOT, RunState, Status, UndoStatus};
+use super::{Node, NodeId, Phase, ROOT, RunState, Status, UndoStatus};
 use crate::Json;
-use crate::event::{CancelReason, Event, EventBody, HoldReason, OnFailure, Outcome, Resolution, StepPath};
-use crate::plan::{PlanKind, SegmentIdx};
+use crate::event::{CancelReason, Event, EventBody, OnFailure, Outcome, StepPath};
+use crate::plan::SegmentIdx;
 use crate::step::Class;
 
 /// An event that cannot follow what came before it: the journal, or the engine, is wrong.
@@ -39,190 +39,6 @@ impl RunState {
         self.transition(event);
         self.end_cancelled_if_quiet();
         Ok(())
-    }
-
-    fn known(&self, step: &StepPath) -> Result<NodeId, String> {
-        self.find(step).ok_or_else(|| format!("there is no step {step}"))
-    }
-
-    /// Whether the event may come now. Changes nothing.
-    fn check(&self, body: &EventBody) -> Result<(), String> {
-        use EventBody as E;
-        let phase = |allowed: &[Phase]| {
-            if allowed.contains(&self.phase) { Ok(()) } else { Err(format!("the run is {:?}", self.phase)) }
-        };
-        let going = || phase(&[Phase::Running, Phase::Finally]);
-        let status = |step: &StepPath, allowed: &[Status]| {
-            let node = self.known(step)?;
-            let status = self.node(node).status;
-            if allowed.contains(&status) { Ok(node) } else { Err(format!("the step is {status:?}")) }
-        };
-        let attempt = |node: NodeId, attempt: u32| {
-            let have = self.node(node).attempts;
-            if have == attempt { Ok(()) } else { Err(format!("attempt {have} is the current one")) }
-        };
-        match body {
-            E::RunCreated(_) => {
-                if self.created.is_some() {
-                    return Err("the run is already created".to_owned());
-                }
-                Ok(())
-            }
-            _ if self.created.is_none() => Err("the run is not created yet".to_owned()),
-            E::RunStarted {} | E::LockTaken { step: None, .. } => phase(&[Phase::Created]),
-            E::BlockStarted { step } => {
-                going()?;
-                let node = status(step, &[Status::Ready])?;
-                match self.kind(node) {
-                    PlanKind::Block(_) => Ok(()),
-                    _ => Err("the step is not a block".to_owned()),
-                }
-            }
-            E::StepExpanded { step, items } => {
-                going()?;
-                let node = status(step, &[Status::Ready])?;
-                let PlanKind::ForEach(_) = self.kind(node) else {
-                    return Err("the step has no for_each".to_owned());
-                };
-                let mut keys: Vec<_> = items.iter().map(|i| &i.key).collect();
-                keys.sort();
-                match keys.windows(2).find(|w| w[0] == w[1]) {
-                    Some(twice) => Err(format!("two items have the key {}", twice[0])),
-                    None => Ok(()),
-                }
-            }
-            E::StepSkipped { step, .. } => going().and_then(|()| status(step, &[Status::Ready]).map(drop)),
-            E::StepFailed { step, .. } => {
-                going().and_then(|()| status(step, &[Status::Ready, Status::Backoff]).map(drop))
-            }
-            E::AttemptStarted { step, attempt } => {
-                going()?;
-                let node = status(step, &[Status::Ready, Status::Backoff])?;
-                if self.step(node).action().is_none() {
-                    return Err("only actions have attempts".to_owned());
-                }
-                let want = self.node(node).attempts + 1;
-                if *attempt == want { Ok(()) } else { Err(format!("attempt {want} comes next")) }
-            }
-            E::UndoArmed { step, attempt: n, .. } => {
-                let node = status(step, &[Status::Running])?;
-                attempt(node, *n)?;
-                if self.node(node).armed { Err("its undo is armed already".to_owned()) } else { Ok(()) }
-            }
-            E::ProcessStarted { step, attempt: n, .. } | E::StepNoted { step, attempt: n, .. } => {
-                let node = self.known(step)?;
-                if self.undo_active.contains(&node) {
-                    return Ok(());
-                }
-                status(step, &[Status::Running])?;
-                attempt(node, *n)
-            }
-            E::AttemptSucceeded { step, attempt: n, .. } | E::AttemptFailed { step, attempt: n, .. } => {
-                attempt(status(step, &[Status::Running])?, *n)
-            }
-            E::AttemptInterrupted { step, attempt: n } => {
-                let node = self.known(step)?;
-                if self.undo_active.contains(&node) {
-                    return Ok(());
-                }
-                attempt(status(step, &[Status::Running])?, *n)
-            }
-            E::DoubtRaised { step, attempt: n, .. } => attempt(status(step, &[Status::Interrupted])?, *n),
-            E::StepResolved { step, .. } => {
-                going()?;
-                let node = status(step, &[Status::Interrupted, Status::Failed])?;
-                if self.step(node).action().is_none() {
-                    return Err("only actions can be resolved".to_owned());
-                }
-                let closed = self.ancestors(node).into_iter().find(|a| self.node(*a).status != Status::Running);
-                match closed {
-                    Some(block) => Err(format!("{} has ended", self.path(block))),
-                    None => Ok(()),
-                }
-            }
-            E::ApprovalRequested { step, attempt: n, .. } => {
-                let node = status(step, &[Status::Running])?;
-                attempt(node, *n)
-            }
-            E::ApprovalGiven { step, .. } | E::ApprovalRefused { step, .. } => {
-                let node = status(step, &[Status::Running, Status::Interrupted])?;
-                if self.node(node).question().is_some() { Ok(()) } else { Err("nothing was asked".to_owned()) }
-            }
-            E::LockTaken { step: Some(step), .. } => status(step, &[Status::Ready, Status::Backoff]).map(drop),
-            E::CancelRequested { .. } => {
-                phase(&[Phase::Created, Phase::Running])?;
-                if self.cancel.is_some() { Err("it is being cancelled already".to_owned()) } else { Ok(()) }
-            }
-            E::RollbackStarted { step: Some(step), .. } => {
-                phase(&[Phase::Running])?;
-                let node = status(step, &[Status::Running])?;
-                if self.quiet.contains(&node) { Ok(()) } else { Err("something inside still runs".to_owned()) }
-            }
-            E::RollbackStarted { step: None, .. } => {
-                phase(&[
-                    Phase::Running,
-                    Phase::Finally,
-                    Phase::Ending,
-                    Phase::Held(HoldReason::Failure),
-                    Phase::Held(HoldReason::Operator),
-                    Phase::Held(HoldReason::Cancelled),
-                    Phase::Finished(Outcome::Succeeded),
-                    Phase::Finished(Outcome::Failed),
-                    Phase::Finished(Outcome::Stuck),
-                    Phase::Finished(Outcome::Cancelled),
-                ])?;
-                if self.active.is_empty() && self.undo_active.is_empty() {
-                    Ok(())
-                } else {
-                    Err("attempts still run".to_owned())
-                }
-            }
-            E::UndoStarted { step, attempt } => {
-                let node = self.known(step)?;
-                let n = self.node(node);
-                if !matches!(n.undo, UndoStatus::Ready | UndoStatus::Backoff) {
-                    return Err(format!("its undo is {:?}", n.undo));
-                }
-                let want = n.undo_attempts + 1;
-                if *attempt == want { Ok(()) } else { Err(format!("undo attempt {want} comes next")) }
-            }
-            E::UndoSucceeded { step, attempt, .. } | E::UndoFailed { step, attempt, .. } => {
-                let n = self.node(self.known(step)?);
-                if n.undo != UndoStatus::Undoing {
-                    return Err(format!("its undo is {:?}", n.undo));
-                }
-                if n.undo_attempts == *attempt {
-                    Ok(())
-                } else {
-                    Err(format!("attempt {} is current", n.undo_attempts))
-                }
-            }
-            E::RunHeld { .. } => {
-                going()?;
-                if self.active.is_empty() { Ok(()) } else { Err("attempts still run".to_owned()) }
-            }
-            E::RunResumed { .. } => {
-                if !self.active.iter().all(|n| self.node(*n).detached().is_some()) || !self.undo_active.is_empty() {
-                    return Err("attempts are recorded as running; they must be interrupted first".to_owned());
-                }
-                match self.phase {
-                    Phase::Finished(Outcome::Succeeded | Outcome::RolledBack | Outcome::Cancelled) => {
-                        Err("the run is over".to_owned())
-                    }
-                    Phase::Created
-                    | Phase::Running
-                    | Phase::RollingBack
-                    | Phase::Finally
-                    | Phase::Ending
-                    | Phase::Held(_)
-                    | Phase::Finished(Outcome::Failed | Outcome::Stuck) => Ok(()),
-                }
-            }
-            E::RunFinished { outcome, .. } => {
-                phase(&[Phase::Ending])?;
-                if self.ending == Some(*outcome) { Ok(()) } else { Err(format!("the outcome is {:?}", self.ending)) }
-            }
-        }
     }
 
     fn must(&self, step: &StepPath) -> NodeId {
@@ -260,11 +76,16 @@ impl RunState {
             }
             E::RunStarted {} => {
                 self.started_at = Some(at);
+                self.going_since = at;
                 self.start_run();
             }
             E::BlockStarted { step } => {
                 let node = self.start_container(step, at);
-                self.open_container(node);
+                if self.is_expanded(node) {
+                    self.open_instances(node);
+                } else {
+                    self.open_container(node);
+                }
                 self.complete_if_done(node);
             }
             E::StepExpanded { step, items } => {
@@ -336,7 +157,7 @@ impl RunState {
                 let node = self.must(step);
                 let n = self.end_attempt(node, Status::Succeeded);
                 n.changed |= *changed;
-                n.outputs = (!outputs.is_null()).then(|| Arc::new(outputs.clone()));
+                n.outputs = kept(outputs);
                 self.settle_forward(node);
                 self.note_quiet(node);
             }
@@ -434,7 +255,7 @@ impl RunState {
             E::RunFinished { outcome, outputs } => {
                 self.phase = Phase::Finished(*outcome);
                 self.finished_at = Some(at);
-                self.outputs = (!outputs.is_null()).then(|| Arc::new(outputs.clone()));
+                self.outputs = kept(outputs);
             }
         }
     }
@@ -446,6 +267,7 @@ impl RunState {
         if self.phase == Phase::Running && leaves_it && self.quiet.contains(&ROOT) {
             self.sweep(ROOT);
             self.end_with(match reason {
+                _ if self.is_stuck() => Outcome::Stuck,
                 CancelReason::Operator => Outcome::Cancelled,
                 CancelReason::Timeout => Outcome::Failed,
             });
@@ -458,6 +280,9 @@ impl RunState {
         let n = &mut self.nodes[node.at()];
         n.status = Status::Running;
         n.started_at.get_or_insert(at);
+        if let Some(rare) = &mut n.rare {
+            rare.error = None;
+        }
         node
     }
 
@@ -467,8 +292,14 @@ impl RunState {
         let status = if cancelled { Status::Cancelled } else { Status::Failed };
         let until = self.last_at + retry_in.unwrap_or(0);
         let n = self.end_attempt(node, status);
-        n.rare_mut().error = Some(error.clone());
-        if retry_in.is_some() && !cancelled && !self.is_halted(node) {
+        let rare = n.rare_mut();
+        rare.error = Some(error.clone());
+        // A refusal is of the attempt that asked.
+        rare.answers.clear();
+        let again = retry_in.is_some() && !cancelled;
+        if again && self.is_called_off(node) {
+            self.call_off(node);
+        } else if again {
             let n = &mut self.nodes[node.at()];
             n.status = Status::Backoff;
             n.until = until;
@@ -493,107 +324,10 @@ impl RunState {
         self.interrupted.insert(node);
         self.note_quiet(node);
     }
+}
 
-    fn resolve_step(&mut self, node: NodeId, resolution: Resolution, outputs: &Json, changed: bool) {
-        self.interrupted.remove(&node);
-        let at = self.last_at;
-        let n = &mut self.nodes[node.at()];
-        if let Some(rare) = &mut n.rare {
-            rare.doubt = None;
-        }
-        let before = n.status;
-        match resolution {
-            Resolution::Done => {
-                n.status = Status::Succeeded;
-                n.changed |= changed;
-                n.finished_at = Some(at);
-                n.outputs = (!outputs.is_null()).then(|| Arc::new(outputs.clone()));
-            }
-            Resolution::Redo => {
-                n.status = Status::Blocked;
-                n.tries = 0;
-                n.finished_at = None;
-            }
-            Resolution::Skip => {
-                n.status = Status::Skipped;
-                n.finished_at = Some(at);
-            }
-            Resolution::Fail => {
-                n.status = Status::Failed;
-                n.finished_at = Some(at);
-            }
-        }
-        if before == Status::Failed {
-            self.rebuild();
-        } else if resolution == Resolution::Redo {
-            self.make_ready(node);
-        } else {
-            self.settle_forward(node);
-            self.note_quiet(node);
-        }
-    }
-
-    /// The run is taken up again by another process, or by the operator after a failure.
-    fn resume(&mut self) {
-        self.resumes += 1;
-        self.finished_at = None;
-        match self.phase {
-            Phase::Created | Phase::RollingBack | Phase::Finally | Phase::Ending => {}
-            Phase::Finished(Outcome::Stuck) => self.retry_failed_undos(),
-            Phase::Running | Phase::Held(_) | Phase::Finished(_) => {
-                let over = self.phase != Phase::Running;
-                self.phase = Phase::Running;
-                self.ending = None;
-                self.stuck = false;
-                if over {
-                    self.cancel = None;
-                    self.finally_done = false;
-                    self.start_anew();
-                }
-                let cancelled = self.cancel.is_some();
-                self.rebuild();
-                if cancelled {
-                    self.halt(ROOT);
-                    self.to_stop = self.active.clone();
-                }
-            }
-        }
-    }
-
-    /// What failed, was cancelled or was taken back within the run is done again; `finally` as well.
-    fn start_anew(&mut self) {
-        for node in self.ids().collect::<Vec<_>>() {
-            let is_action = matches!(self.kind(node), PlanKind::Action(_));
-            let in_finally = self.ancestors(node).contains(&FINAL);
-            let satisfied = self.is_satisfied(node);
-            let n = &mut self.nodes[node.at()];
-            let undone = n.undo == UndoStatus::Undone;
-            if undone {
-                n.undo = UndoStatus::None;
-                n.armed = false;
-                n.capture = None;
-                n.changed = false;
-                n.start_seq = 0;
-            }
-            let again = undone || in_finally || (n.is_terminal() && !satisfied);
-            if again && !(in_finally && !is_action && n.instances.is_some()) {
-                n.tries = 0;
-                n.finished_at = None;
-                n.status =
-                    if is_action || n.started_at.is_none() || in_finally { Status::Blocked } else { Status::Running };
-            }
-        }
-        // A block that was taken back must run again even where it counted as a success.
-        for node in self.ids().collect::<Vec<_>>() {
-            if self.nodes[node.at()].status == Status::Blocked && self.nodes[node.at()].attempts > 0 {
-                for up in self.ancestors(node) {
-                    if !Self::is_root(up) && self.nodes[up.at()].started_at.is_some() {
-                        self.nodes[up.at()].status = Status::Running;
-                        self.nodes[up.at()].finished_at = None;
-                    }
-                }
-            }
-        }
-        self.nodes[FINAL.at()].child_failed = false;
-    }
+/// Empty outputs are not stored, so there are none.
+pub(super) fn kept(outputs: &Json) -> Option<Arc<Json>> {
+    let empty = outputs.is_null() || outputs.as_object().is_some_and(serde_json::Map::is_empty);
+    (!empty).then(|| Arc::new(outputs.clone()))
 }

@@ -56,7 +56,7 @@ impl RunState {
 
     pub(super) fn make_ready(&mut self, node: NodeId) {
         let n = &self.nodes[node.at()];
-        if n.status == Status::Blocked && !n.dead && !self.is_halted(node) {
+        if n.status == Status::Blocked && !n.dead && !self.is_called_off(node) {
             self.nodes[node.at()].status = Status::Ready;
             self.ready.insert(node);
         }
@@ -130,29 +130,36 @@ impl RunState {
         self.complete_if_done(parent);
     }
 
-    fn propagate_failure(&mut self, node: NodeId, parent: NodeId) {
+    pub(super) fn propagate_failure(&mut self, node: NodeId, parent: NodeId) {
         self.kill_dependents(node);
         self.nodes[parent.at()].open -= 1;
         self.nodes[parent.at()].child_failed = true;
-        if self.for_each(parent).is_some_and(|each| each.fail_fast) {
+        if self.nodes[node.at()].status != Status::Cancelled {
+            self.halt_for(node);
+        }
+        // After that: it may end blocks, and with them the run.
+        if self.for_each(parent).is_some_and(|each| each.fail_fast) && !self.nodes[parent.at()].failed_fast {
+            self.nodes[parent.at()].failed_fast = true;
             self.stop_inside(parent);
-            self.kill_blocked_children(parent);
+            self.abandon(parent);
         }
-        if self.nodes[node.at()].status == Status::Cancelled {
-            return;
-        }
+    }
+
+    /// What a failure does to all that is around it.
+    fn halt_for(&mut self, node: NodeId) {
         let domain = self.domain(node);
         if domain == ROOT && self.failure.is_none() {
             self.failure = Some(node);
         }
-        let exhausted = |s: &Self| {
-            let policy = &s.step(node).policy.retry;
-            policy.on_exhausted == Exhausted::Hold && s.step(node).action().is_some()
-        };
-        if domain == ROOT && exhausted(self) {
+        let step = self.step(node);
+        let exhausted = step.action().is_some() && step.policy.retry.on_exhausted == Exhausted::Hold;
+        let policy = self.domain_policy(domain);
+        let holds = exhausted || (domain != ROOT && policy == OnFailure::Hold);
+        if holds && self.root(node) == ROOT {
+            // What holds, holds the whole run, however deep it stands.
             self.hold_wanted = true;
-            self.halt(domain);
-        } else if self.domain_policy(domain) != OnFailure::Continue {
+            self.halt(ROOT);
+        } else if policy != OnFailure::Continue {
             self.halt(domain);
         }
         if domain == ROOT && self.plan.fail_fast && self.nodes[ROOT.at()].halted {
@@ -183,16 +190,60 @@ impl RunState {
         }
     }
 
-    /// `fail_fast` of a `for_each`: instances that have not begun never will.
-    fn kill_blocked_children(&mut self, each: NodeId) {
-        for child in self.children(each) {
+    /// `fail_fast` of a `for_each`: what has not begun inside never will, and nothing is tried again.
+    fn abandon(&mut self, container: NodeId) {
+        for child in self.children(container) {
+            let is_action = matches!(self.kind(child), PlanKind::Action(_));
             let n = &mut self.nodes[child.at()];
-            if !n.dead && matches!(n.status, Status::Blocked | Status::Ready) {
-                n.status = Status::Blocked;
-                n.dead = true;
-                self.ready.remove(&child);
-                self.nodes[each.at()].open -= 1;
+            match n.status {
+                Status::Blocked | Status::Ready if !n.dead => {
+                    n.status = Status::Blocked;
+                    n.dead = true;
+                    self.ready.remove(&child);
+                    self.nodes[container.at()].open -= 1;
+                    self.nodes[container.at()].child_failed = true;
+                }
+                Status::Backoff => {
+                    self.backoff.remove(&(n.until, child));
+                    self.call_off(child);
+                }
+                Status::Running if !is_action => {
+                    self.abandon(child);
+                    self.complete_if_done(child);
+                }
+                _ => {}
             }
+        }
+    }
+
+    /// Something around it ends, so that nothing inside may start.
+    pub(super) fn is_called_off(&self, node: NodeId) -> bool {
+        let mut at = node;
+        loop {
+            let n = self.node(at);
+            if n.halted || n.failed_fast {
+                return true;
+            }
+            if Self::is_root(at) {
+                return false;
+            }
+            at = self.parent(at);
+        }
+    }
+
+    /// It would be tried again, and all around it ends.
+    pub(super) fn call_off(&mut self, node: NodeId) {
+        let parent = self.parent(node);
+        let n = &mut self.nodes[node.at()];
+        n.status = Status::Cancelled;
+        n.called_off = true;
+        n.finished_at = Some(self.last_at);
+        self.nodes[parent.at()].child_failed = true;
+        // What is halted waits for its rollback or for a resume as it is; what failed fast comes to an end.
+        if !self.is_halted(node) {
+            self.nodes[parent.at()].open -= 1;
+            self.kill_dependents(node);
+            self.complete_if_done(parent);
         }
     }
 
@@ -218,10 +269,7 @@ impl RunState {
         let waiting: Vec<_> = self.backoff.iter().copied().filter(|(_, n)| inside(self, *n)).collect();
         for (until, node) in waiting {
             self.backoff.remove(&(until, node));
-            self.nodes[node.at()].status = Status::Failed;
-            self.nodes[node.at()].finished_at = Some(self.last_at);
-            let parent = self.parent(node);
-            self.nodes[parent.at()].child_failed = true;
+            self.call_off(node);
         }
         if self.nodes[domain.at()].inside == 0 {
             self.quiet.insert(domain);
@@ -234,34 +282,57 @@ impl RunState {
         if n.open > 0 || n.inside > 0 || n.halted || n.status != Status::Running {
             return;
         }
-        if self.interrupted.iter().any(|i| self.ancestors(*i).contains(&node)) {
-            return;
-        }
         let failed = n.child_failed;
         if node == ROOT {
-            let outcome = match (failed, self.stuck, self.cancel) {
-                (_, true, _) => Outcome::Stuck,
-                (true, ..) => Outcome::Failed,
-                (false, ..) => Outcome::Succeeded,
-            };
-            self.end_with(outcome);
+            if self.phase == Phase::Running {
+                self.end_with(self.way_forward());
+            }
             return;
         }
         if node == FINAL {
-            if failed && self.ending == Some(Outcome::Succeeded) {
+            if self.phase != Phase::Finally {
+                return;
+            }
+            if self.is_stuck() {
+                self.ending = Some(Outcome::Stuck);
+            } else if failed && self.ending == Some(Outcome::Succeeded) {
                 self.ending = Some(Outcome::Failed);
             }
             self.finally_done = true;
             self.phase = Phase::Ending;
             return;
         }
-        if failed && self.step(node).is_failure_domain() && self.domain_policy(node) != OnFailure::Continue {
-            self.halt(node);
-            return;
+        if failed && self.step(node).is_failure_domain() {
+            match self.domain_policy(node) {
+                OnFailure::Rollback => return self.halt(node),
+                // What was stopped because the whole ends asks for nothing of its own.
+                OnFailure::Hold if self.is_halted(node) => return,
+                OnFailure::Hold => {
+                    self.hold_wanted = true;
+                    return self.halt(ROOT);
+                }
+                OnFailure::Continue => {}
+            }
         }
-        self.nodes[node.at()].status = if failed { Status::Failed } else { Status::Succeeded };
+        self.nodes[node.at()].status = if failed { self.failure_of(node) } else { Status::Succeeded };
         self.nodes[node.at()].finished_at = Some(self.last_at);
         self.settle_forward(node);
+    }
+
+    /// What a container is whose inside did not succeed: where `fail_fast` around it cut it short, it has not had
+    /// its chance, and that counts as no success even with `continue_on_error`.
+    pub(super) fn failure_of(&self, container: NodeId) -> Status {
+        let cut_short = self.ancestors(container).into_iter().any(|up| self.node(up).failed_fast);
+        if cut_short { Status::Cancelled } else { Status::Failed }
+    }
+
+    /// How the way forward ended.
+    pub(super) fn way_forward(&self) -> Outcome {
+        match self.nodes[ROOT.at()].child_failed {
+            _ if self.is_stuck() => Outcome::Stuck,
+            true => Outcome::Failed,
+            false => Outcome::Succeeded,
+        }
     }
 
     /// The way forward or back is over: `finally` comes next, or the end.
@@ -272,74 +343,10 @@ impl RunState {
         if has_finally && !self.finally_done {
             self.phase = Phase::Finally;
             self.open_container(FINAL);
+            self.complete_if_done(FINAL);
         } else {
             self.phase = Phase::Ending;
         }
-    }
-
-    /// Works all bookkeeping of the way forward out anew from the statuses. For resume and for an operator's
-    /// decision; everything else moves in small steps.
-    pub(super) fn rebuild(&mut self) {
-        self.ready.clear();
-        self.backoff.clear();
-        self.quiet.clear();
-        self.to_stop.clear();
-        self.hold_wanted = false;
-        self.failure = None;
-        for id in 0..self.nodes.len() as u32 {
-            let node = NodeId(id);
-            let waits = if Self::is_root(node) {
-                0
-            } else {
-                self.needs(node).filter(|need| !self.is_satisfied(*need)).count() as u32
-            };
-            let n = &mut self.nodes[node.at()];
-            (n.waits, n.open, n.inside, n.dead, n.halted, n.child_failed) = (waits, 0, 0, false, false, false);
-            if matches!(n.status, Status::Ready | Status::Backoff) {
-                n.status = Status::Blocked;
-            }
-        }
-        let ids: Vec<_> = self.ids().collect();
-        for node in &ids {
-            if !self.is_satisfied(*node) {
-                let parent = self.parent(*node);
-                self.nodes[parent.at()].open += 1;
-            }
-            if self.active.contains(node) {
-                self.enter(*node);
-            }
-        }
-        for node in &ids {
-            self.recount_instances(*node);
-        }
-        let failed: Vec<_> =
-            ids.iter().copied().filter(|n| self.node(*n).is_terminal() && !self.is_satisfied(*n)).collect();
-        for node in failed {
-            let parent = self.parent(node);
-            self.propagate_failure(node, parent);
-        }
-        for node in std::iter::once(ROOT).chain(ids) {
-            if self.nodes[node.at()].status == Status::Running {
-                if self.nodes[node.at()].instances.is_some() {
-                    self.open_instances(node);
-                } else if node == ROOT || !matches!(self.kind(node), PlanKind::Action(_)) {
-                    self.open_container(node);
-                }
-            }
-        }
-        self.complete_if_done(ROOT);
-    }
-
-    fn recount_instances(&mut self, each: NodeId) {
-        let Some(mut instances) = self.nodes[each.at()].instances.take() else { return };
-        instances.next = instances.groups.start;
-        instances.in_progress = instances
-            .groups
-            .clone()
-            .map(|g| &self.nodes[self.groups[g].base.at()])
-            .filter(|n| matches!(n.status, Status::Running | Status::Interrupted))
-            .count() as u32;
-        self.nodes[each.at()].instances = Some(instances);
     }
 
     /// Dependents may go on.
@@ -358,8 +365,10 @@ impl RunState {
         while let Some(node) = todo.pop() {
             if seen.insert(node) && self.nodes[node.at()].status == Status::Running && !self.active.contains(&node) {
                 todo.extend(self.children(node));
+                // Cut short, it counts as no success even with `continue_on_error`.
+                let absorbs = self.step(node).continue_on_error;
                 let n = &mut self.nodes[node.at()];
-                n.status = if n.child_failed { Status::Failed } else { Status::Cancelled };
+                n.status = if n.child_failed && !absorbs { Status::Failed } else { Status::Cancelled };
                 n.finished_at = Some(self.last_at);
             }
         }

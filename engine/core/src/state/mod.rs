@@ -3,12 +3,16 @@
 
 mod apply;
 mod forward;
+mod legal;
 mod node;
+mod resume;
 mod undo;
 mod view;
 
 use std::cmp::Reverse;
+use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 pub use apply::IllegalTransition;
@@ -56,13 +60,14 @@ pub struct Rollback {
     pub of: NodeId,
     pub reason: RollbackReason,
     pub force: bool,
+    /// How the run ends when nothing of it is left.
+    outcome: Outcome,
     /// Undos that are ready, running or backing off.
     live: u32,
-    failed: bool,
+    /// Nothing is left of it to do, or a rollback of the whole run has taken its place.
     done: bool,
 }
 
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own; a bit set would say less")]
 #[derive(Debug, Clone)]
 pub struct RunState {
     pub plan: Arc<Plan>,
@@ -72,6 +77,8 @@ pub struct RunState {
     pub last_at: u64,
     pub created_at: u64,
     pub started_at: Option<u64>,
+    /// When it was started or last taken up: the run's `timeout` counts from here.
+    pub going_since: u64,
     pub finished_at: Option<u64>,
     pub outputs: Option<Arc<Json>>,
     /// Requested and not yet dealt with.
@@ -87,7 +94,7 @@ pub struct RunState {
 
     nodes: Vec<Node>,
     groups: Vec<Group>,
-    paths: HashMap<StepPath, NodeId>,
+    paths: Paths,
 
     ready: BTreeSet<NodeId>,
     /// Attempts of actions that run, those that wait for an approval included.
@@ -106,10 +113,12 @@ pub struct RunState {
     undo_ready: BTreeSet<(Reverse<u64>, NodeId)>,
     undo_active: BTreeSet<NodeId>,
     undo_backoff: BTreeSet<(u64, NodeId)>,
-    stuck: bool,
     finally_done: bool,
     resumes: u32,
 }
+
+/// Hashed without a random seed, so that two folds of one journal are the same in every byte.
+type Paths = HashMap<StepPath, NodeId, BuildHasherDefault<DefaultHasher>>;
 
 impl RunState {
     pub fn new(plan: Arc<Plan>) -> Self {
@@ -121,6 +130,7 @@ impl RunState {
             last_at: 0,
             created_at: 0,
             started_at: None,
+            going_since: 0,
             finished_at: None,
             outputs: None,
             cancel: None,
@@ -130,7 +140,7 @@ impl RunState {
             failure: None,
             nodes: vec![Node::root(ROOT), Node::root(FINAL)],
             groups: Vec::new(),
-            paths: HashMap::new(),
+            paths: Paths::default(),
             ready: BTreeSet::new(),
             active: BTreeSet::new(),
             asking: 0,
@@ -143,7 +153,6 @@ impl RunState {
             undo_ready: BTreeSet::new(),
             undo_active: BTreeSet::new(),
             undo_backoff: BTreeSet::new(),
-            stuck: false,
             finally_done: false,
             resumes: 0,
         }
@@ -200,6 +209,35 @@ impl RunState {
             up.push(at);
         }
         up
+    }
+
+    /// The root that it is under: [`ROOT`] or [`FINAL`].
+    pub fn root(&self, node: NodeId) -> NodeId {
+        let mut at = node;
+        while !Self::is_root(at) {
+            at = self.group(at).owner;
+        }
+        at
+    }
+
+    /// Everything around it runs and what it needs is satisfied: what an earlier attempt did may be found out.
+    pub fn is_open(&self, node: NodeId) -> bool {
+        if self.node(node).waits > 0 {
+            return false;
+        }
+        let mut at = node;
+        while !Self::is_root(at) {
+            at = self.parent(at);
+            if self.node(at).status != Status::Running {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// A `for_each` that has its instances: it is begun again with these.
+    pub fn is_expanded(&self, node: NodeId) -> bool {
+        self.node(node).instances.is_some()
     }
 
     /// The node of another step in the same instance of the segment.
@@ -319,6 +357,15 @@ impl RunState {
         self.backoff.iter().copied()
     }
 
+    /// The first end of a backoff after a time.
+    pub fn next_backoff(&self, after: u64) -> Option<u64> {
+        self.backoff.range((after + 1, NodeId(0))..).next().map(|(at, _)| *at)
+    }
+
+    pub fn next_undo_backoff(&self, after: u64) -> Option<u64> {
+        self.undo_backoff.range((after + 1, NodeId(0))..).next().map(|(at, _)| *at)
+    }
+
     pub fn undo_ready(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.undo_ready.iter().map(|(_, n)| *n)
     }
@@ -389,10 +436,22 @@ impl RunState {
             return self.on_failure();
         }
         match self.step(domain).on_failure {
+            // `finally` is never held.
+            Some(OnFailure::Hold) if self.root(domain) == FINAL => OnFailure::Continue,
             Some(policy) => policy,
             None if self.on_failure() == OnFailure::Rollback => OnFailure::Rollback,
             None => OnFailure::Continue,
         }
+    }
+
+    /// A rollback of a block is under way: the run cannot be held before it is over.
+    pub fn takes_a_block_back(&self) -> bool {
+        self.rollbacks.iter().any(|r| !r.done && r.of != ROOT)
+    }
+
+    /// An undo failed for good: a person is needed. Looks at every step.
+    fn is_stuck(&self) -> bool {
+        self.nodes.iter().any(|n| n.undo == UndoStatus::Failed)
     }
 
     /// Counts by what they are, for reports.

@@ -111,16 +111,24 @@ pub struct Node {
     pub(super) halted: bool,
     /// A child failed and was not absorbed.
     pub(super) child_failed: bool,
+    /// Of a `for_each`: an instance failed, and `fail_fast` ends the others.
+    pub(super) failed_fast: bool,
+    /// It was to be tried again, which was called off because all around it ends.
+    pub(super) called_off: bool,
+    /// Of a block: it was taken back as a whole.
+    pub(super) taken_back: bool,
     pub(super) until: u64,
     pub(super) instances: Option<Box<Instances>>,
 
-    pub(super) rollback: Option<u16>,
+    pub(super) rollback: Option<u32>,
     /// Dependents whose undo is not settled.
     pub(super) undo_waits: u32,
     /// Children whose undo is not settled.
     pub(super) undo_open: u32,
     pub(super) undo_opened: bool,
     pub(super) undo_settled: bool,
+    /// Of an instance with a failed undo inside: the one that waited for its place may go.
+    pub(super) undo_gave_way: bool,
     pub(super) undo_until: u64,
     pub(super) undo_tries: u32,
 }
@@ -151,6 +159,9 @@ impl Node {
             dead: false,
             halted: false,
             child_failed: false,
+            failed_fast: false,
+            called_off: false,
+            taken_back: false,
             until: 0,
             instances: None,
             rollback: None,
@@ -158,6 +169,7 @@ impl Node {
             undo_open: 0,
             undo_opened: false,
             undo_settled: false,
+            undo_gave_way: false,
             undo_until: 0,
             undo_tries: 0,
         }

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::HashSet;
 
-use super::{NodeId, Phase, ROOT, Rollback, RunState, Status, UndoStatus};
+use super::{FINAL, NodeId, Phase, ROOT, Rollback, RunState, Status, UndoStatus};
 use crate::event::{CancelReason, Outcome, RollbackReason};
 use crate::plan::{PlanKind, PlanRollback};
 use crate::step::{Access, UndoKind};
@@ -60,7 +60,8 @@ impl RunState {
     pub fn fate(&self, node: NodeId, kept: &HashSet<NodeId>) -> Fate {
         let n = self.node(node);
         let PlanKind::Action(action) = self.kind(node) else { return Fate::Nothing };
-        let started = n.attempts > 0 && !matches!(n.status, Status::Skipped);
+        // Since it was last taken back; also one whose failure somebody passed over.
+        let started = n.start_seq > 0;
         if !started || matches!(n.undo, UndoStatus::Undone | UndoStatus::Kept) {
             return Fate::Nothing;
         }
@@ -88,14 +89,19 @@ impl RunState {
     }
 
     pub(super) fn begin_rollback(&mut self, of: NodeId, reason: RollbackReason, force: bool) {
-        let index = self.rollbacks.len() as u16;
-        self.rollbacks.push(Rollback { of, reason, force, live: 0, failed: false, done: false });
+        if of == ROOT {
+            self.supersede_rollbacks();
+        }
+        let index = self.rollbacks.len() as u32;
+        let cancelled = reason == RollbackReason::Cancelled && self.cancel == Some(CancelReason::Operator);
+        let outcome = if cancelled { Outcome::Cancelled } else { Outcome::RolledBack };
+        self.rollbacks.push(Rollback { of, reason, force, outcome, live: 0, done: false });
         self.quiet.remove(&of);
         if of == ROOT {
             self.phase = Phase::RollingBack;
-            self.stuck = false;
             self.halt(ROOT);
-            self.quiet.clear();
+            let quiet = std::mem::take(&mut self.quiet);
+            self.quiet = quiet.into_iter().filter(|n| self.root(*n) == FINAL).collect();
         } else {
             // While it is taken back, what is around it is not quiet.
             self.enter(of);
@@ -105,12 +111,14 @@ impl RunState {
         for node in &nodes {
             let fate = self.fate(*node, &kept);
             let waits = self.dependents(*node).count() as u32 + self.later_instance(*node).map_or(0, |_| 1);
+            self.quiet.remove(node);
             let n = &mut self.nodes[node.at()];
             n.rollback = Some(index);
             n.undo_waits = waits;
             n.undo_open = 0;
             n.undo_opened = false;
             n.undo_settled = false;
+            n.undo_gave_way = false;
             n.undo_tries = 0;
             match fate {
                 Fate::Undo => n.undo = UndoStatus::Pending,
@@ -125,6 +133,29 @@ impl RunState {
         }
         self.open_undo(of);
         self.end_rollback_if_done(index);
+    }
+
+    /// A rollback of the run takes the place of those of its blocks, and of an earlier one.
+    fn supersede_rollbacks(&mut self) {
+        for index in 0..self.rollbacks.len() {
+            let rollback = &mut self.rollbacks[index];
+            let (of, over) = (rollback.of, rollback.done);
+            if !over && self.root(of) == ROOT {
+                self.rollbacks[index].done = true;
+                self.rollbacks[index].live = 0;
+                if of != ROOT {
+                    self.leave(of);
+                }
+            }
+        }
+        let ready: Vec<_> = self.undo_ready.iter().copied().filter(|(_, n)| self.root(*n) == ROOT).collect();
+        let waiting: Vec<_> = self.undo_backoff.iter().copied().filter(|(_, n)| self.root(*n) == ROOT).collect();
+        for key in ready {
+            self.undo_ready.remove(&key);
+        }
+        for key in waiting {
+            self.undo_backoff.remove(&key);
+        }
     }
 
     /// With `max_parallel: k`, an instance is undone after the k-th later one.
@@ -179,7 +210,9 @@ impl RunState {
         if std::mem::replace(&mut self.nodes[node.at()].undo_settled, true) {
             return;
         }
-        let before: Vec<_> = self.needs(node).chain(self.earlier_instance(node)).collect();
+        let gave_way = self.nodes[node.at()].undo_gave_way;
+        let earlier = self.earlier_instance(node).filter(|_| !gave_way);
+        let before: Vec<_> = self.needs(node).chain(earlier).collect();
         let parent = self.parent(node);
         for need in before {
             let n = &mut self.nodes[need.at()];
@@ -201,56 +234,92 @@ impl RunState {
         let mut todo = Vec::new();
         self.settle_undo(node, &mut todo);
         self.advance_undo(&mut todo);
-        self.undo_left(node, false);
+        self.undo_left(node);
     }
 
     /// An undo has failed for good: what was before it stays as it is.
     pub(super) fn undo_given_up(&mut self, node: NodeId) {
-        self.undo_left(node, true);
+        self.undo_left(node);
     }
 
-    fn undo_left(&mut self, node: NodeId, failed: bool) {
+    fn undo_left(&mut self, node: NodeId) {
         let Some(index) = self.nodes[node.at()].rollback else { return };
-        let rollback = &mut self.rollbacks[index as usize];
-        rollback.live -= 1;
-        rollback.failed |= failed;
+        self.rollbacks[index as usize].live -= 1;
+        self.give_way(node);
         self.end_rollback_if_done(index);
     }
 
-    fn end_rollback_if_done(&mut self, index: u16) {
+    /// Instances are independent of each other: one that is stuck leaves its place to an earlier one.
+    fn give_way(&mut self, node: NodeId) {
+        let mut todo = Vec::new();
+        let of = self.rollback_of(node).map_or(ROOT, |r| r.of);
+        let inside = std::iter::once(node).chain(self.ancestors(node)).take_while(|at| *at != of);
+        for at in inside.collect::<Vec<_>>() {
+            if self.nodes[at.at()].undo_settled || self.nodes[at.at()].undo_gave_way {
+                continue;
+            }
+            let Some(earlier) = self.earlier_instance(at) else { continue };
+            let live = |s: &Self, n: NodeId| {
+                matches!(s.nodes[n.at()].undo, UndoStatus::Ready | UndoStatus::Undoing | UndoStatus::Backoff)
+            };
+            if live(self, at) || self.subtree(at).into_iter().any(|n| live(self, n)) {
+                continue;
+            }
+            self.nodes[at.at()].undo_gave_way = true;
+            let parent = self.parent(at);
+            let n = &mut self.nodes[earlier.at()];
+            n.undo_waits -= 1;
+            if n.undo_waits == 0 && self.nodes[parent.at()].undo_opened {
+                todo.push(earlier);
+                // Before the next one outwards is looked at: something inside it goes on now.
+                self.advance_undo(&mut todo);
+            }
+        }
+    }
+
+    fn end_rollback_if_done(&mut self, index: u32) {
         let rollback = &mut self.rollbacks[index as usize];
         if rollback.live > 0 || rollback.done {
             return;
         }
         rollback.done = true;
-        let (of, reason, failed) = (rollback.of, rollback.reason, rollback.failed);
-        self.stuck |= failed;
-        if of != ROOT {
+        let of = rollback.of;
+        if of != ROOT && self.nodes[of.at()].status == Status::Running {
             self.leave(of);
             self.sweep(of);
+            let status = self.failure_of(of);
             let n = &mut self.nodes[of.at()];
-            n.status = Status::Failed;
+            n.status = status;
+            n.taken_back = true;
             n.finished_at = Some(self.last_at);
             self.settle_forward(of);
             self.note_quiet(of);
             return;
         }
-        self.sweep(ROOT);
-        let cancelled = reason == RollbackReason::Cancelled && self.cancel == Some(CancelReason::Operator);
-        let outcome = match (self.stuck, cancelled) {
-            (true, _) => Outcome::Stuck,
-            (false, true) => Outcome::Cancelled,
-            (false, false) => Outcome::RolledBack,
-        };
-        if reason == RollbackReason::Operator {
-            // A run that is taken back later has had its `finally`.
-            self.finally_done = true;
+        // A block of a `finally` that is still to go on may take its time.
+        let later = |r: &Rollback| self.root(r.of) == FINAL && !self.finally_done;
+        if self.phase == Phase::RollingBack && self.rollbacks.iter().all(|r| r.done || later(r)) {
+            let outcome = self.way_back();
+            self.end_with(outcome);
         }
-        self.end_with(outcome);
     }
 
-    /// A stuck run is taken up again: what failed is tried once more.
+    /// How the way back ended.
+    fn way_back(&mut self) -> Outcome {
+        let whole = self.rollbacks.iter().rev().find(|r| r.of == ROOT).map(|r| r.outcome);
+        let Some(outcome) = whole else {
+            // Only blocks were taken back, and an undo that had failed was tried again.
+            let failed = self.nodes[FINAL.at()].child_failed && !self.is_stuck();
+            return if failed { Outcome::Failed } else { self.way_forward() };
+        };
+        self.sweep(ROOT);
+        if self.is_stuck() { Outcome::Stuck } else { outcome }
+    }
+
+    /// A stuck run is taken up again: what failed is tried once more, also where a `for_each` lets fewer instances
+    /// go at once.
     pub(super) fn retry_failed_undos(&mut self) {
+        self.phase = Phase::RollingBack;
         let failed: Vec<_> = self.ids().filter(|n| self.node(*n).undo == UndoStatus::Failed).collect();
         for node in failed {
             let Some(index) = self.nodes[node.at()].rollback else { continue };
@@ -261,13 +330,11 @@ impl RunState {
             self.undo_ready.insert(key);
             let rollback = &mut self.rollbacks[index as usize];
             rollback.live += 1;
-            rollback.failed = false;
             rollback.done = false;
         }
-        self.stuck = false;
-        self.phase = Phase::RollingBack;
         if self.undo_ready.is_empty() {
-            self.end_with(Outcome::RolledBack);
+            let outcome = self.way_back();
+            self.end_with(outcome);
         }
     }
 }

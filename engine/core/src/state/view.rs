@@ -94,7 +94,7 @@ impl RunState {
 
     /// Steps that only a person can settle.
     pub fn doubts(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.interrupted().filter(|n| self.node(*n).doubt().is_some())
+        self.interrupted().filter(|n| self.node(*n).doubt().is_some() && self.can_be_resolved(*n))
     }
 
     /// Steps that wait for an answer.

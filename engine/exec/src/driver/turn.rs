@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runback_core::decide::{Effect, decide};
-use runback_core::event::{EventBody, HoldReason, Resolution, RollbackReason};
+use runback_core::event::{EventBody, HoldReason, Outcome, Resolution, RollbackReason};
 use runback_core::state::{NodeId, Phase, RunStatus};
 use runback_core::step::{Answer, Probe};
 use tokio::sync::mpsc;
@@ -21,6 +21,14 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(9);
 
 /// An answer from the terminal, while the run goes on.
 type Prompt<'o> = std::pin::Pin<Box<dyn Future<Output = (NodeId, Option<Answer>)> + Send + 'o>>;
+
+/// What may be begun before a hold or a rollback that was asked for comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meanwhile {
+    Anything,
+    Undos,
+    Nothing,
+}
 
 /// What a turn waited for.
 enum Woke {
@@ -150,13 +158,16 @@ impl Driver {
             if self.leaving {
                 return Ok(None);
             }
-            if self.stopping_for_another_end()? {
+            let meanwhile = self.on_the_way_to_another_end()?;
+            if meanwhile == Meanwhile::Nothing {
                 return Ok(None);
             }
             let mut recorded = false;
             let mut wake = None;
             for effect in decide(&self.state, self.clock.now_ms()) {
+                let back = matches!(effect, Effect::Undo { .. } | Effect::Stop { .. } | Effect::Wake { .. });
                 match effect {
+                    _ if meanwhile == Meanwhile::Undos && !back => {}
                     Effect::Record(body) => {
                         let body = self.ask_before_giving_up(body, io, operator).await?;
                         self.record(body)?;
@@ -172,6 +183,7 @@ impl Driver {
                         let step = Arc::clone(self.state.path(node));
                         let attempt = self.state.node(node).undo_attempts + 1;
                         self.record(EventBody::UndoStarted { step, attempt })?;
+                        self.forget_probe(node);
                         self.starts.push(Start::Undo(node));
                     }
                     Effect::Probe { node } => {
@@ -205,37 +217,58 @@ impl Driver {
     }
 
     /// A rollback or a hold was asked for: what runs is stopped (or finishes), then it comes.
-    fn stopping_for_another_end(&mut self) -> Result<bool, DriverError> {
+    fn on_the_way_to_another_end(&mut self) -> Result<Meanwhile, DriverError> {
         let quiet = self.state.active().next().is_none() && self.state.active_undos().next().is_none();
         if let Some((by, force)) = self.rollback_wanted.clone() {
+            if self.state.phase == Phase::Finished(Outcome::RolledBack) {
+                self.rollback_wanted = None;
+                return Ok(Meanwhile::Anything);
+            }
             if quiet {
                 self.rollback_wanted = None;
                 let body = EventBody::RollbackStarted { step: None, reason: RollbackReason::Operator, by, force };
                 self.record(body)?;
-                return Ok(false);
+                return Ok(Meanwhile::Anything);
             }
             if self.state.phase == Phase::RollingBack {
                 self.rollback_wanted = None;
-                return Ok(false);
+                return Ok(Meanwhile::Anything);
             }
-            for running in self.running.values() {
-                running.stop.stop(StopReason::Cancel);
+            // Undos of a block are let finish.
+            for node in self.state.active() {
+                if let Some(running) = self.running.get(&node) {
+                    running.stop.stop(StopReason::Cancel);
+                }
             }
-            return Ok(true);
+            return Ok(Meanwhile::Nothing);
         }
         if self.hold_wanted.is_some() {
-            if !matches!(self.state.phase, Phase::Running | Phase::Finally) {
+            if self.state.phase != Phase::Running {
                 self.hold_wanted = None;
-                return Ok(false);
+                let why = "the run is not held: the way forward is over, and what is left of it is soon done";
+                self.warnings.push(why.to_owned());
+                return Ok(Meanwhile::Anything);
+            }
+            if self.state.takes_a_block_back() {
+                return Ok(Meanwhile::Undos);
             }
             if quiet {
                 self.hold_wanted = None;
                 self.record(EventBody::RunHeld { reason: HoldReason::Operator })?;
-                return Ok(false);
+                return Ok(Meanwhile::Anything);
             }
-            return Ok(true);
+            return Ok(Meanwhile::Nothing);
         }
-        Ok(false)
+        Ok(Meanwhile::Anything)
+    }
+
+    /// What becomes of an interrupted attempt does not matter any more.
+    fn forget_probe(&mut self, node: NodeId) {
+        if self.probing.remove(&node)
+            && let Some(running) = self.running.remove(&node)
+        {
+            running.task.abort();
+        }
     }
 
     /// Before a failure takes the run back or holds it, a person at the terminal may say otherwise.
@@ -346,9 +379,11 @@ impl Driver {
             }
             Message::Undone { node, result } => self.undone(node, result)?,
             Message::Probed { node, result } => {
-                self.running.remove(&node);
-                self.probing.remove(&node);
-                self.probed(node, result)?;
+                // One that was forgotten may have told its find before.
+                if self.probing.remove(&node) {
+                    self.running.remove(&node);
+                    self.probed(node, result)?;
+                }
             }
         }
         Ok(())
@@ -360,7 +395,8 @@ impl Driver {
         result: Result<Probe<runback_core::Json>, runback_core::step::StepError>,
     ) -> Result<(), DriverError> {
         let n = self.state.node(node);
-        if n.status != runback_core::state::Status::Interrupted {
+        // Meanwhile somebody settled it, or the way forward is over.
+        if n.status != runback_core::state::Status::Interrupted || !self.state.can_be_resolved(node) {
             return Ok(());
         }
         let (step, attempt) = (Arc::clone(&n.path), n.attempts);

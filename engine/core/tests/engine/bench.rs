@@ -1,0 +1,431 @@
+//! A driver without a world: it turns effects into events as the real one does, and the test says what becomes of
+//! each attempt.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use runback_core::Json;
+use runback_core::check::{NoLoad, check};
+use runback_core::decide::{Effect, decide};
+use runback_core::event::{Created, Event, EventBody, FORMAT, Resolution, RollbackReason, RunOptions, StepPath};
+use runback_core::plan::Plan;
+use runback_core::retry::{self, History};
+use runback_core::state::{IllegalTransition, NodeId, Phase, RunState};
+use runback_core::step::{Access, Class, StepError, UndoKind};
+
+use super::catalog::catalog;
+
+pub(crate) struct Bench {
+    pub(crate) state: RunState,
+    pub(crate) trace: Vec<Event>,
+    pub(crate) now: u64,
+    /// Attempts of actions and of undos that run.
+    pub(crate) acting: BTreeSet<NodeId>,
+    pub(crate) undoing: BTreeSet<NodeId>,
+    pub(crate) probing: BTreeSet<NodeId>,
+    pub(crate) stopping: BTreeSet<NodeId>,
+    pub(crate) wake: Option<u64>,
+    /// Arm as soon as an attempt begins.
+    pub(crate) auto_arm: bool,
+    /// The driver's: what runs ends first, then this comes.
+    pub(crate) rollback_wanted: Option<bool>,
+    pub(crate) hold_wanted: bool,
+    /// What a person at the terminal answers before a failure ends the run, one failure each.
+    pub(crate) after_failure: Vec<Resolution>,
+    asked_after: Option<NodeId>,
+}
+
+/// What may be begun while a hold or a rollback that was asked for waits.
+enum Meanwhile {
+    Anything,
+    Undos,
+    Nothing,
+}
+
+thread_local! {
+    /// The trace of this thread's last run, for the message of a panic.
+    static LAST: std::cell::RefCell<Vec<Event>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+pub(crate) fn last_trace() -> String {
+    LAST.with_borrow(|last| super::journal::lines(last))
+}
+
+pub(crate) fn plan(yaml: &str) -> Arc<Plan> {
+    let checked = check("test.yaml", yaml, &mut NoLoad, &catalog());
+    let errors: Vec<_> = checked.diagnostics.iter().map(|d| format!("{}: {}", d.code.name(), d.message)).collect();
+    checked.plan.unwrap_or_else(|| panic!("{errors:#?}\n{yaml}"))
+}
+
+pub(crate) fn created(plan: &Plan) -> EventBody {
+    EventBody::RunCreated(Box::new(Created {
+        format: FORMAT,
+        version: "0".to_owned(),
+        run: "r1".to_owned(),
+        playbook: plan.name.clone(),
+        texts: Vec::new(),
+        base: "/".to_owned(),
+        digest: plan.digest.clone(),
+        inputs: serde_json::json!({}),
+        by: "me@here".to_owned(),
+        from: "test".to_owned(),
+        options: RunOptions::default(),
+    }))
+}
+
+impl Bench {
+    /// A run of these steps (and other top-level keys), started.
+    pub(crate) fn new(yaml: &str) -> Self {
+        let mut bench = Self::created(plan(&format!("runback: 1\nname: t\n{yaml}")));
+        bench.record(EventBody::RunStarted {}).unwrap();
+        bench.settle();
+        bench
+    }
+
+    pub(crate) fn created(plan: Arc<Plan>) -> Self {
+        let body = created(&plan);
+        LAST.with_borrow_mut(Vec::clear);
+        let mut bench = Self {
+            state: RunState::new(plan),
+            trace: Vec::new(),
+            now: 1_000_000,
+            acting: BTreeSet::new(),
+            undoing: BTreeSet::new(),
+            probing: BTreeSet::new(),
+            stopping: BTreeSet::new(),
+            wake: None,
+            auto_arm: true,
+            rollback_wanted: None,
+            hold_wanted: false,
+            after_failure: Vec::new(),
+            asked_after: None,
+        };
+        bench.record(body).unwrap();
+        bench
+    }
+
+    pub(crate) fn record(&mut self, body: EventBody) -> Result<(), IllegalTransition> {
+        let event = Event { seq: self.state.last_seq + 1, at: self.now, body };
+        // Before it is applied: that may panic.
+        LAST.with_borrow_mut(|last| last.push(event.clone()));
+        if let Err(refused) = self.state.apply(&event) {
+            LAST.with_borrow_mut(Vec::pop);
+            return Err(refused);
+        }
+        self.trace.push(event);
+        Ok(())
+    }
+
+    #[track_caller]
+    fn must(&mut self, body: EventBody) {
+        let shown = format!("{body:?}");
+        self.record(body).unwrap_or_else(|e| panic!("{e}\n{shown}\n{}", self.tail()));
+    }
+
+    pub(crate) fn node(&self, path: &str) -> NodeId {
+        self.state.find(path).unwrap_or_else(|| panic!("no {path} in\n{}", self.tail()))
+    }
+
+    pub(crate) fn path(&self, node: NodeId) -> StepPath {
+        Arc::clone(self.state.path(node))
+    }
+
+    /// The trace, a line per event.
+    pub(crate) fn tail(&self) -> String {
+        super::journal::lines(&self.trace)
+    }
+
+    /// Decides until nothing follows, as the driver does.
+    #[track_caller]
+    pub(crate) fn settle(&mut self) {
+        for _ in 0..10_000 {
+            let only_undos = match self.other_end() {
+                Meanwhile::Anything => false,
+                Meanwhile::Undos => true,
+                Meanwhile::Nothing => return,
+            };
+            let mut recorded = false;
+            self.wake = None;
+            for effect in decide(&self.state, self.now) {
+                let back = matches!(effect, Effect::Undo { .. } | Effect::Stop { .. } | Effect::Wake { .. });
+                match effect {
+                    _ if only_undos && !back => {}
+                    Effect::Record(body) => {
+                        let body = self.before_giving_up(body);
+                        self.must(body);
+                        recorded = true;
+                    }
+                    Effect::TakeLocks { node, names } => {
+                        self.must(EventBody::LockTaken { step: Some(self.path(node)), names });
+                        recorded = true;
+                    }
+                    Effect::Start { node } => self.start(node),
+                    Effect::Undo { node } => {
+                        let (step, attempt) = (self.path(node), self.state.node(node).undo_attempts + 1);
+                        self.must(EventBody::UndoStarted { step, attempt });
+                        self.undoing.insert(node);
+                        self.probing.remove(&node);
+                    }
+                    Effect::Probe { node } => {
+                        self.probing.insert(node);
+                    }
+                    Effect::Stop { node } => {
+                        self.stopping.insert(node);
+                    }
+                    Effect::Wake { at } => self.wake = Some(at),
+                }
+                if recorded {
+                    break;
+                }
+            }
+            if !recorded {
+                return;
+            }
+        }
+        panic!("deciding does not end\n{}", self.tail());
+    }
+
+    fn start(&mut self, node: NodeId) {
+        let (step, attempt) = (self.path(node), self.state.node(node).attempts + 1);
+        self.must(EventBody::AttemptStarted { step, attempt });
+        self.acting.insert(node);
+        if self.auto_arm && self.wants_arming(node) {
+            self.arm(node);
+        }
+    }
+
+    /// What a request for a hold or a rollback waits for.
+    fn other_end(&mut self) -> Meanwhile {
+        let quiet = self.acting.is_empty() && self.undoing.is_empty();
+        if let Some(force) = self.rollback_wanted {
+            if quiet {
+                self.rollback_wanted = None;
+                let (by, reason) = ("them@there".to_owned(), RollbackReason::Operator);
+                self.must(EventBody::RollbackStarted { step: None, reason, by, force });
+                return Meanwhile::Anything;
+            }
+            self.stopping.extend(self.acting.iter().copied());
+            return Meanwhile::Nothing;
+        }
+        if self.hold_wanted {
+            if self.state.phase != Phase::Running {
+                self.hold_wanted = false;
+                return Meanwhile::Anything;
+            }
+            if self.state.takes_a_block_back() {
+                return Meanwhile::Undos;
+            }
+            if quiet {
+                self.hold_wanted = false;
+                self.must(EventBody::RunHeld { reason: runback_core::event::HoldReason::Operator });
+                return Meanwhile::Anything;
+            }
+            return Meanwhile::Nothing;
+        }
+        Meanwhile::Anything
+    }
+
+    fn before_giving_up(&mut self, body: EventBody) -> EventBody {
+        let gives_up = matches!(
+            body,
+            EventBody::RollbackStarted { step: None, reason: RollbackReason::Failure, .. }
+                | EventBody::RunHeld { reason: runback_core::event::HoldReason::Failure }
+        );
+        let Some(failed) = self.state.failure.filter(|_| gives_up) else { return body };
+        if self.state.step(failed).action().is_none() || self.asked_after == Some(failed) {
+            return body;
+        }
+        let Some(resolution) = self.after_failure.pop() else { return body };
+        self.asked_after = (resolution != Resolution::Redo).then_some(failed);
+        resolved(self.path(failed), resolution)
+    }
+
+    pub(crate) fn wants_arming(&self, node: NodeId) -> bool {
+        let action = self.state.step(node).action();
+        let full = action.is_some_and(|a| a.access == Access::Changes && a.undo == UndoKind::Full);
+        full && !self.state.node(node).armed
+    }
+
+    #[track_caller]
+    pub(crate) fn arm(&mut self, node: NodeId) {
+        let (step, attempt) = (self.path(node), self.state.node(node).attempts);
+        self.must(EventBody::UndoArmed { step, attempt, capture: serde_json::json!({ "was": 1 }) });
+    }
+
+    #[track_caller]
+    pub(crate) fn acted(&mut self, node: NodeId, result: Result<(bool, Json), StepError>) {
+        self.acting.remove(&node);
+        self.stopping.remove(&node);
+        let (step, attempt) = (self.path(node), self.state.node(node).attempts);
+        let body = match result {
+            Ok((changed, outputs)) => EventBody::AttemptSucceeded { step, attempt, changed, outputs },
+            Err(error) => {
+                let retry_in = self.next_try(node, &error, false);
+                EventBody::AttemptFailed { step, attempt, error, retry_in }
+            }
+        };
+        self.must(body);
+        self.settle();
+    }
+
+    #[track_caller]
+    pub(crate) fn undone(&mut self, node: NodeId, result: Result<(), StepError>) {
+        self.undoing.remove(&node);
+        let (step, attempt) = (self.path(node), self.state.node(node).undo_attempts);
+        let body = match result {
+            Ok(()) => EventBody::UndoSucceeded { step, attempt, changed: true, note: None },
+            Err(error) => {
+                let retry_in = self.next_try(node, &error, true);
+                EventBody::UndoFailed { step, attempt, error, retry_in }
+            }
+        };
+        self.must(body);
+        self.settle();
+    }
+
+    fn next_try(&self, node: NodeId, error: &StepError, undo: bool) -> Option<u64> {
+        let n = self.state.node(node);
+        let elapsed = if undo { 0 } else { self.now - n.tries_since };
+        let tries = if undo { n.undo_tries() } else { n.tries };
+        let history = History { run: "r1", step: &n.path, tries, elapsed: Duration::from_millis(elapsed) };
+        retry::next(&self.state.step(node).policy, history, error).map(|d| d.as_millis() as u64)
+    }
+
+    /// The process died and another takes the run up.
+    #[track_caller]
+    pub(crate) fn crash(&mut self) {
+        self.die();
+        self.must(EventBody::RunResumed { by: "me@here".to_owned() });
+        self.settle();
+    }
+
+    /// What `Driver::open` records of attempts that nobody drives any more.
+    pub(crate) fn die(&mut self) {
+        self.acting.clear();
+        self.undoing.clear();
+        self.probing.clear();
+        self.stopping.clear();
+        self.rollback_wanted = None;
+        self.hold_wanted = false;
+        for node in self.state.active().collect::<Vec<_>>() {
+            let (step, attempt) = (self.path(node), self.state.node(node).attempts);
+            self.must(EventBody::AttemptInterrupted { step, attempt });
+        }
+        for node in self.state.active_undos().collect::<Vec<_>>() {
+            let (step, attempt) = (self.path(node), self.state.node(node).undo_attempts);
+            self.must(EventBody::AttemptInterrupted { step, attempt });
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn ok(&mut self, path: &str) {
+        let node = self.running(path);
+        self.acted(node, Ok((true, Json::Null)));
+    }
+
+    #[track_caller]
+    pub(crate) fn ok_with(&mut self, path: &str, outputs: Json) {
+        let node = self.running(path);
+        self.acted(node, Ok((true, outputs)));
+    }
+
+    #[track_caller]
+    pub(crate) fn fail(&mut self, path: &str) {
+        let node = self.running(path);
+        self.acted(node, Err(StepError::permanent("broken")));
+    }
+
+    #[track_caller]
+    pub(crate) fn fail_for_now(&mut self, path: &str) {
+        let node = self.running(path);
+        self.acted(node, Err(StepError::transient("not now")));
+    }
+
+    #[track_caller]
+    pub(crate) fn stopped(&mut self, path: &str) {
+        let node = self.running(path);
+        assert!(self.stopping.contains(&node), "{path} was not told to stop\n{}", self.tail());
+        self.acted(node, Err(StepError::new(Class::Cancelled, "stopped")));
+    }
+
+    #[track_caller]
+    fn running(&self, path: &str) -> NodeId {
+        let node = self.node(path);
+        assert!(self.acting.contains(&node), "{path} does not run\n{}", self.tail());
+        node
+    }
+
+    #[track_caller]
+    pub(crate) fn undo_ok(&mut self, path: &str) {
+        let node = self.node(path);
+        assert!(self.undoing.contains(&node), "{path} is not being undone\n{}", self.tail());
+        self.undone(node, Ok(()));
+    }
+
+    #[track_caller]
+    pub(crate) fn undo_fail(&mut self, path: &str) {
+        let node = self.node(path);
+        assert!(self.undoing.contains(&node), "{path} is not being undone\n{}", self.tail());
+        self.undone(node, Err(StepError::permanent("cannot")));
+    }
+
+    #[track_caller]
+    pub(crate) fn resolve(&mut self, path: &str, resolution: Resolution) {
+        let step = self.path(self.node(path));
+        self.must(resolved(step, resolution));
+        self.settle();
+    }
+
+    #[track_caller]
+    pub(crate) fn tell(&mut self, body: EventBody) {
+        self.must(body);
+        self.settle();
+    }
+
+    #[track_caller]
+    pub(crate) fn refused(&mut self, body: EventBody) -> String {
+        let before = fingerprint(&self.state);
+        let event = body.type_name();
+        let error = self.record(body).expect_err(event);
+        assert_eq!(fingerprint(&self.state), before, "a refused {event} changed something");
+        error.why
+    }
+
+    /// The paths of attempts that run, in order of their names.
+    pub(crate) fn acting(&self) -> Vec<String> {
+        names(&self.state, &self.acting)
+    }
+
+    pub(crate) fn undoing(&self) -> Vec<String> {
+        names(&self.state, &self.undoing)
+    }
+
+    pub(crate) fn status(&self, path: &str) -> &'static str {
+        self.state.node(self.node(path)).status_name()
+    }
+}
+
+pub(crate) fn resolved(step: StepPath, resolution: Resolution) -> EventBody {
+    EventBody::StepResolved {
+        step,
+        resolution,
+        by: Some("me@here".to_owned()),
+        outputs: Json::Null,
+        changed: resolution == Resolution::Done,
+    }
+}
+
+fn names(state: &RunState, nodes: &BTreeSet<NodeId>) -> Vec<String> {
+    let mut names: Vec<_> = nodes.iter().map(|n| state.path(*n).to_string()).collect();
+    names.sort();
+    names
+}
+
+/// All of a state, without its plan.
+pub(crate) fn fingerprint(state: &RunState) -> String {
+    thread_local! { static EMPTY: Arc<Plan> = plan("runback: 1\nname: t\nsteps: [{ uses: t.read }]"); }
+    let mut state = state.clone();
+    state.plan = EMPTY.with(Arc::clone);
+    format!("{state:#?}")
+}

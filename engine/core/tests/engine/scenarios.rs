@@ -1,0 +1,591 @@
+//! Runs told step by step: one for each way in which the engine has been wrong.
+
+use runback_core::Json;
+use runback_core::decide::{Effect, decide};
+use runback_core::event::{CancelReason, EventBody, HoldReason, Outcome, Resolution, RollbackReason};
+use runback_core::state::{Phase, UndoStatus};
+use runback_core::step::{Answer, Question};
+use serde_json::json;
+
+use super::bench::{Bench, fingerprint, resolved};
+use super::journal;
+
+fn cancel() -> EventBody {
+    EventBody::CancelRequested { by: "me".to_owned(), reason: CancelReason::Operator }
+}
+
+fn rollback() -> EventBody {
+    EventBody::RollbackStarted { step: None, reason: RollbackReason::Operator, by: "me".to_owned(), force: false }
+}
+
+fn finished(bench: &Bench) -> Option<Outcome> {
+    match bench.state.phase {
+        Phase::Finished(outcome) => Some(outcome),
+        _ => None,
+    }
+}
+
+/// `outputs: {}` is not stored, and reads back as null.
+#[test]
+fn empty_outputs_are_no_outputs() {
+    let mut bench = Bench::new("steps: [{ id: a, uses: t.change }, { id: b, uses: t.read }]");
+    bench.ok_with("a", json!({}));
+    let folded = journal::fold(&bench.state.plan, &bench.trace);
+    assert_eq!(fingerprint(&folded), fingerprint(&bench.state));
+}
+
+/// What is read back from the journal is the very number.
+#[test]
+fn numbers_survive_the_journal() {
+    let mut bench = Bench::new("steps: [{ id: a, uses: t.change }]");
+    let odd = [0.1 + 0.2, 1e-7, 5e-324, f64::MAX, 123_456_789.123_456_78, -0.0, 2.225_073_858_507_201e-308];
+    bench.ok_with("a", json!({ "odd": odd, "big": u64::MAX, "small": i64::MIN }));
+    let folded = journal::fold(&bench.state.plan, &bench.trace);
+    assert_eq!(fingerprint(&folded), fingerprint(&bench.state));
+}
+
+/// The undo of a block failed, the block was absorbed, and the run ended stuck; then it is taken up again.
+#[test]
+fn a_stuck_block_is_tried_again() {
+    let mut bench = Bench::new(
+        "steps:
+  - id: b
+    continue_on_error: true
+    steps: [{ id: one, uses: t.change }, { id: two, uses: t.change }]
+  - { id: c, uses: t.read }",
+    );
+    bench.ok("b/one");
+    bench.fail("b/two");
+    bench.undo_fail("b/two");
+    bench.ok("c");
+    assert_eq!(finished(&bench), Some(Outcome::Stuck), "{}", bench.tail());
+    bench.crash();
+    bench.undo_ok("b/two");
+    bench.undo_ok("b/one");
+    assert_eq!(finished(&bench), Some(Outcome::Succeeded), "{}", bench.tail());
+}
+
+#[test]
+fn a_stuck_block_is_not_forgotten_by_a_crash() {
+    let mut bench = Bench::new(
+        "steps:
+  - id: b
+    continue_on_error: true
+    steps: [{ id: one, uses: t.change }]
+  - { id: c, uses: t.read }",
+    );
+    bench.fail("b/one");
+    bench.undo_fail("b/one");
+    bench.crash();
+    bench.ok("c");
+    assert_eq!(finished(&bench), Some(Outcome::Stuck), "{}", bench.tail());
+}
+
+const BLOCK: &str = "max_parallel: 4
+steps:
+  - id: b
+    needs: []
+    on_failure: rollback
+    steps: [{ id: one, uses: t.change }, { id: two, uses: t.change, retry: { max_attempts: 2, initial_interval: 1s, jitter: 0 } }]
+  - { id: other, needs: [], uses: t.change }
+finally:
+  - { id: f, uses: t.read }";
+
+#[test]
+fn a_crash_while_a_block_is_taken_back() {
+    let mut bench = Bench::new(BLOCK);
+    bench.ok("b/one");
+    bench.fail("b/two");
+    bench.undo_ok("b/two");
+    assert_eq!(bench.undoing(), ["b/one"]);
+    bench.crash();
+    assert_eq!(bench.undoing(), ["b/one"], "{}", bench.tail());
+    bench.undo_ok("b/one");
+    // The other step was interrupted; the failure of the block ends the run.
+    assert_eq!(bench.undoing(), ["other"], "{}", bench.tail());
+    bench.undo_ok("other");
+    bench.ok("f");
+    assert_eq!(finished(&bench), Some(Outcome::RolledBack));
+}
+
+#[test]
+fn the_whole_run_is_taken_back_while_a_block_is() {
+    let mut bench = Bench::new(BLOCK);
+    bench.ok("b/one");
+    bench.fail("b/two");
+    bench.ok("other");
+    // The undo of b/two waits for its next try.
+    let two = bench.node("b/two");
+    bench.undone(two, Err(runback_core::step::StepError::transient("not now")));
+    assert_eq!(bench.state.node(two).undo, UndoStatus::Backoff);
+    bench.tell(rollback());
+    assert_eq!(bench.undoing(), ["b/two", "other"], "{}", bench.tail());
+    bench.undo_ok("other");
+    bench.undo_ok("b/two");
+    bench.undo_ok("b/one");
+    bench.ok("f");
+    assert_eq!(finished(&bench), Some(Outcome::RolledBack));
+}
+
+#[test]
+fn a_run_is_not_held_while_a_block_is_taken_back() {
+    let mut bench = Bench::new(BLOCK);
+    bench.ok("b/one");
+    bench.fail("b/two");
+    bench.ok("other");
+    let two = bench.node("b/two");
+    bench.undone(two, Err(runback_core::step::StepError::transient("not now")));
+    bench.refused(EventBody::RunHeld { reason: HoldReason::Operator });
+}
+
+/// `runback rollback RUN` of a run that died while it was being taken back.
+#[test]
+fn a_rollback_that_died_is_begun_again_by_a_rollback() {
+    let mut bench =
+        Bench::new("steps: [{ id: a, uses: t.change }, { id: b, uses: t.change }, { id: c, uses: t.read }]");
+    bench.ok("a");
+    bench.ok("b");
+    bench.fail("c");
+    bench.undo_ok("b");
+    bench.die();
+    bench.tell(rollback());
+    assert_eq!(bench.undoing(), ["a"]);
+    bench.undo_ok("a");
+    assert_eq!(finished(&bench), Some(Outcome::RolledBack));
+}
+
+#[test]
+fn a_block_may_fail_in_finally() {
+    for keys in ["continue_on_error: true", "on_failure: rollback"] {
+        let mut bench = Bench::new(&format!(
+            "steps: [{{ id: a, uses: t.read }}]
+finally:
+  - id: b
+    {keys}
+    steps: [{{ id: one, uses: t.change }}, {{ id: two, uses: t.read }}]
+  - {{ id: c, uses: t.read }}"
+        ));
+        bench.ok("a");
+        bench.ok("b/one");
+        bench.fail("b/two");
+        bench.undo_ok("b/one");
+        if keys.starts_with("continue") {
+            bench.ok("c");
+        }
+        let outcome = if keys.starts_with("continue") { Outcome::Succeeded } else { Outcome::Failed };
+        assert_eq!(finished(&bench), Some(outcome), "{}", bench.tail());
+    }
+}
+
+/// At the terminal: retry a step whose block has failed with it.
+#[test]
+fn a_failure_inside_a_block_can_be_retried_or_skipped() {
+    for (answer, rest) in [(Resolution::Redo, ["b/one", "b/two"].as_slice()), (Resolution::Skip, &["b/two"])] {
+        let mut bench =
+            Bench::new("steps: [{ id: b, steps: [{ id: one, uses: t.change }, { id: two, uses: t.change }] }]");
+        bench.after_failure = vec![answer];
+        bench.fail("b/one");
+        for path in rest {
+            bench.ok(path);
+        }
+        assert_eq!(finished(&bench), Some(Outcome::Succeeded), "{}", bench.tail());
+    }
+}
+
+/// What failed last in a block is skipped: nothing in it is left to do.
+#[test]
+fn a_block_ends_with_the_skipping_of_its_last_step() {
+    let mut bench = Bench::new(
+        "steps: [{ id: b, steps: [{ id: one, needs: [], uses: t.change }, { id: two, needs: [], uses: t.change }] }]",
+    );
+    bench.after_failure = vec![Resolution::Skip];
+    bench.fail("b/one");
+    bench.ok("b/two");
+    assert_eq!(finished(&bench), Some(Outcome::Succeeded), "{}", bench.tail());
+}
+
+/// `runback resume RUN --step b=skip` of a held run.
+#[test]
+fn a_failed_step_of_a_held_run_can_be_settled() {
+    for (resolution, left) in [(Resolution::Skip, ["c"]), (Resolution::Done, ["c"]), (Resolution::Redo, ["b"])] {
+        let mut bench = Bench::new(
+            "on_failure: hold\nsteps: [{ id: a, uses: t.change }, { id: b, uses: t.change }, { id: c, uses: t.change }]",
+        );
+        bench.ok("a");
+        bench.fail("b");
+        assert_eq!(bench.state.phase, Phase::Held(HoldReason::Failure));
+        bench.die();
+        bench.record(EventBody::RunResumed { by: "me".to_owned() }).unwrap();
+        bench.resolve("b", resolution);
+        assert_eq!(bench.acting(), left, "{}", bench.tail());
+    }
+}
+
+#[test]
+fn finally_goes_through_its_items_again_after_a_resume() {
+    let mut bench = Bench::new(
+        "steps: [{ id: a, uses: t.read }]
+finally: [{ id: f, for_each: [x, y], uses: t.read }, { id: g, uses: t.read }]",
+    );
+    bench.ok("a");
+    bench.fail("f[x]");
+    bench.ok("f[y]");
+    assert_eq!(finished(&bench), Some(Outcome::Failed));
+    bench.crash();
+    assert_eq!(bench.acting(), ["f[x]", "f[y]"], "{}", bench.tail());
+    bench.ok("f[x]");
+    bench.ok("f[y]");
+    bench.ok("g");
+    assert_eq!(finished(&bench), Some(Outcome::Succeeded));
+}
+
+/// A block that was taken back starts from its beginning, in its order.
+#[test]
+fn a_block_that_was_taken_back_begins_at_its_beginning() {
+    let mut bench = Bench::new(
+        "on_failure: hold
+steps:
+  - id: b
+    on_failure: rollback
+    steps:
+      - { id: in1, steps: [{ id: one, uses: t.change }, { id: look, uses: t.read }] }
+      - { id: in2, for_each: [x], uses: t.change }
+      - { id: in3, steps: [{ id: three, uses: t.change }] }",
+    );
+    bench.ok("b/in1/one");
+    bench.ok("b/in1/look");
+    bench.ok("b/in2[x]");
+    bench.fail("b/in3/three");
+    bench.undo_ok("b/in3/three");
+    bench.undo_ok("b/in2[x]");
+    bench.undo_ok("b/in1/one");
+    assert_eq!(bench.state.phase, Phase::Held(HoldReason::Failure), "{}", bench.tail());
+    bench.crash();
+    for path in ["b/in1/one", "b/in1/look", "b/in2[x]", "b/in3/three"] {
+        assert_eq!(bench.acting(), [path], "{}", bench.tail());
+        bench.ok(path);
+    }
+    assert_eq!(finished(&bench), Some(Outcome::Succeeded));
+}
+
+/// A failure that was absorbed is not tried again, nor is what was taken back with it.
+#[test]
+fn what_was_absorbed_stays_so_after_a_resume() {
+    let mut bench = Bench::new(
+        "on_failure: hold
+steps:
+  - id: b
+    on_failure: rollback
+    continue_on_error: true
+    steps: [{ id: one, uses: t.change }, { id: two, uses: t.change }]
+  - { id: c, uses: t.change }",
+    );
+    bench.ok("b/one");
+    bench.fail("b/two");
+    bench.undo_ok("b/two");
+    bench.undo_ok("b/one");
+    bench.fail("c");
+    bench.crash();
+    assert_eq!(bench.acting(), ["c"], "{}", bench.tail());
+}
+
+#[test]
+fn finally_comes_when_a_run_that_had_not_ended_is_taken_back() {
+    // Held.
+    let mut bench =
+        Bench::new("on_failure: hold\nsteps: [{ id: a, uses: t.change }]\nfinally: [{ id: f, uses: t.read }]");
+    bench.fail("a");
+    bench.tell(rollback());
+    bench.undo_ok("a");
+    bench.ok("f");
+    assert_eq!(finished(&bench), Some(Outcome::RolledBack), "{}", bench.tail());
+    // While it runs.
+    let mut bench = Bench::new("steps: [{ id: a, uses: t.change }]\nfinally: [{ id: f, uses: t.read }]");
+    bench.rollback_wanted = Some(false);
+    bench.settle();
+    bench.stopped("a");
+    bench.undo_ok("a");
+    bench.ok("f");
+    assert_eq!(finished(&bench), Some(Outcome::RolledBack), "{}", bench.tail());
+    // One that has ended had its `finally`.
+    let mut bench = Bench::new("steps: [{ id: a, uses: t.change }]\nfinally: [{ id: f, uses: t.read }]");
+    bench.ok("a");
+    bench.ok("f");
+    bench.tell(rollback());
+    bench.undo_ok("a");
+    assert_eq!(finished(&bench), Some(Outcome::RolledBack), "{}", bench.tail());
+}
+
+#[test]
+fn a_block_that_holds_holds_the_run() {
+    let mut bench = Bench::new(
+        "steps:
+  - { id: b, on_failure: hold, steps: [{ id: one, uses: t.change }, { id: two, uses: t.change }] }",
+    );
+    bench.ok("b/one");
+    bench.fail("b/two");
+    assert_eq!(bench.state.phase, Phase::Held(HoldReason::Failure), "{}", bench.tail());
+    bench.crash();
+    bench.ok("b/two");
+    assert_eq!(finished(&bench), Some(Outcome::Succeeded), "{}", bench.tail());
+}
+
+#[test]
+fn a_step_that_holds_when_it_gives_up_holds_from_inside_a_block() {
+    let mut bench = Bench::new(
+        "steps:
+  - id: b
+    on_failure: rollback
+    steps: [{ id: one, uses: t.change, retry: { max_attempts: 1, on_exhausted: hold } }]",
+    );
+    bench.fail("b/one");
+    assert_eq!(bench.state.phase, Phase::Held(HoldReason::Failure), "{}", bench.tail());
+}
+
+/// It began, so what it did is taken back, though somebody passed over its failure.
+#[test]
+fn a_step_that_was_skipped_after_it_failed_is_undone() {
+    let mut bench = Bench::new("steps: [{ id: a, uses: t.change }, { id: b, uses: t.change }]");
+    bench.after_failure = vec![Resolution::Skip];
+    bench.fail("a");
+    bench.fail("b");
+    bench.undo_ok("b");
+    bench.undo_ok("a");
+    assert_eq!(finished(&bench), Some(Outcome::RolledBack), "{}", bench.tail());
+}
+
+/// `rollback:` steps, like undos, come once for each time that a step was started.
+#[test]
+fn a_rollback_step_does_not_come_twice() {
+    let mut bench = Bench::new(
+        "on_failure: hold
+steps:
+  - id: b
+    on_failure: rollback
+    steps:
+      - { id: one, uses: t.change, rollback: { uses: t.stays } }
+      - { id: two, uses: t.read }",
+    );
+    bench.ok("b/one");
+    bench.fail("b/two");
+    bench.undo_ok("b/one");
+    assert_eq!(bench.state.phase, Phase::Held(HoldReason::Failure));
+    bench.tell(rollback());
+    assert_eq!(finished(&bench), Some(Outcome::RolledBack), "{}", bench.tail());
+    // Resumed, and cancelled before it starts again.
+    let mut bench = Bench::new(
+        "on_failure: hold
+max_parallel: 1
+steps:
+  - id: b
+    on_failure: rollback
+    steps:
+      - { id: one, needs: [], uses: t.change, rollback: { uses: t.stays } }
+      - { id: two, needs: [], uses: t.change }",
+    );
+    bench.ok("b/one");
+    bench.fail("b/two");
+    bench.undo_ok("b/two");
+    bench.undo_ok("b/one");
+    bench.crash();
+    bench.ok("b/one");
+    bench.rollback_wanted = Some(false);
+    bench.settle();
+    bench.stopped("b/two");
+    bench.undo_ok("b/two");
+    bench.undo_ok("b/one");
+    assert_eq!(finished(&bench), Some(Outcome::RolledBack), "{}", bench.tail());
+}
+
+/// After a rollback, `finally` runs; a hold there would let a resume begin the whole run anew.
+#[test]
+fn a_run_is_not_held_in_finally() {
+    let mut bench = Bench::new(
+        "steps: [{ id: a, uses: t.change }]
+finally: [{ id: f, uses: t.read }, { id: g, uses: t.read }]",
+    );
+    bench.fail("a");
+    bench.undo_ok("a");
+    bench.ok("f");
+    assert_eq!(bench.state.phase, Phase::Finally);
+    bench.die();
+    let why = bench.refused(EventBody::RunHeld { reason: HoldReason::Operator });
+    assert!(why.contains("Finally"), "{why}");
+}
+
+#[test]
+fn the_timeout_of_a_run_counts_anew_when_it_is_resumed() {
+    let mut bench = Bench::new("timeout: 1m\non_failure: hold\nsteps: [{ id: a, uses: t.change }]");
+    bench.fail("a");
+    bench.now += 3_600_000;
+    bench.crash();
+    assert_eq!(bench.acting(), ["a"], "{}", bench.tail());
+    assert_eq!(bench.wake, Some(bench.now + 60_000));
+    bench.now += 60_000;
+    bench.settle();
+    bench.stopped("a");
+    assert_eq!(bench.state.phase, Phase::Held(HoldReason::Cancelled));
+}
+
+/// A refusal is of one attempt; the next one asks anew. An answer before a crash counts.
+#[test]
+fn a_refusal_does_not_outlive_its_attempt() {
+    let question = Question {
+        prompt: "go on?".to_owned(),
+        form: Json::Null,
+        approvers: Vec::new(),
+        min_approvals: 1,
+        allow_self: true,
+        timeout_ms: None,
+        approve_on_timeout: false,
+    };
+    let answer = |approved| Answer { approved, by: "you".to_owned(), reason: None, fields: Json::Null };
+    let mut bench = Bench::new("on_failure: hold\nsteps: [{ id: a, uses: t.approve }]");
+    bench.tell(EventBody::ApprovalRequested { step: "a".into(), attempt: 1, question: question.clone() });
+    bench.tell(EventBody::ApprovalRefused { step: "a".into(), answer: answer(false) });
+    bench.fail("a");
+    bench.crash();
+    assert!(bench.state.node(bench.node("a")).answers().is_empty());
+    bench.tell(EventBody::ApprovalRequested { step: "a".into(), attempt: 2, question });
+    bench.tell(EventBody::ApprovalGiven { step: "a".into(), answer: answer(true) });
+    bench.crash();
+    assert_eq!(bench.state.node(bench.node("a")).answers().len(), 1);
+    assert_eq!(bench.state.busy(), 1);
+}
+
+#[test]
+fn fail_fast_ends_all_that_is_inside() {
+    let mut bench = Bench::new(
+        "on_failure: continue
+steps:
+  - id: e
+    for_each: { items: [x, y, z], fail_fast: true }
+    steps:
+      - { id: one, uses: t.change, retry: { max_attempts: 3 } }
+      - { id: two, uses: t.change }",
+    );
+    bench.fail_for_now("e[x]/one");
+    assert_eq!(bench.status("e[x]/one"), "backoff");
+    bench.fail("e[y]/one");
+    bench.ok("e[z]/one");
+    // Neither the next try of x nor the next step of z.
+    assert_eq!(finished(&bench), Some(Outcome::Failed), "{}", bench.tail());
+}
+
+#[test]
+fn a_try_that_was_called_off_is_made_up_for() {
+    let mut bench = Bench::new(
+        "on_failure: hold
+steps:
+  - { id: a, needs: [], uses: t.change, retry: 5, continue_on_error: true }
+  - { id: b, needs: [], uses: t.change }
+  - { id: c, needs: [], uses: t.change, retry: 5, continue_on_error: true }
+  - { id: d, needs: [a, c], uses: t.change }",
+    );
+    bench.fail_for_now("a");
+    bench.fail("b");
+    bench.fail_for_now("c");
+    assert_eq!(bench.state.phase, Phase::Held(HoldReason::Failure));
+    bench.crash();
+    assert_eq!(bench.acting(), ["a", "b", "c"], "{}", bench.tail());
+}
+
+/// Instances are independent: the stuck undo of one does not keep another from being undone.
+#[test]
+fn a_failed_undo_of_one_instance_does_not_stop_the_others() {
+    let mut bench = Bench::new(
+        "steps:
+  - { id: e, for_each: { items: [x, y, z], max_parallel: 1 }, uses: t.change }
+  - { id: c, uses: t.read }",
+    );
+    for path in ["e[x]", "e[y]", "e[z]"] {
+        bench.ok(path);
+    }
+    bench.fail("c");
+    assert_eq!(bench.undoing(), ["e[z]"]);
+    bench.undo_fail("e[z]");
+    bench.undo_ok("e[y]");
+    bench.undo_ok("e[x]");
+    assert_eq!(finished(&bench), Some(Outcome::Stuck), "{}", bench.tail());
+}
+
+/// Somebody settles a failure while the run is being cancelled: it is still being cancelled.
+#[test]
+fn a_decision_does_not_call_a_cancel_off() {
+    let mut bench = Bench::new(
+        "steps: [{ id: a, needs: [], uses: t.change }, { id: b, needs: [], uses: t.change }, { id: c, uses: t.change }]",
+    );
+    bench.fail("a");
+    bench.tell(cancel());
+    bench.resolve("a", Resolution::Skip);
+    assert!(bench.stopping.contains(&bench.node("b")));
+    bench.ok("b");
+    assert_eq!(bench.acting(), [] as [&str; 0], "{}", bench.tail());
+    bench.undo_ok("b");
+    bench.undo_ok("a");
+    assert_eq!(finished(&bench), Some(Outcome::Cancelled));
+}
+
+/// What a run is being taken back or finished around cannot be settled any more.
+#[test]
+fn nothing_is_settled_when_the_way_forward_is_over() {
+    let mut bench = Bench::new(
+        "on_failure: continue
+steps: [{ id: a, uses: t.ask }]
+finally: [{ id: f, uses: t.read }]",
+    );
+    bench.crash();
+    assert_eq!(bench.state.doubts().count(), 1);
+    bench.tell(cancel());
+    assert_eq!(bench.state.phase, Phase::Finally, "{}", bench.tail());
+    bench.refused(resolved("a".into(), Resolution::Done));
+    bench.refused(resolved("a".into(), Resolution::Redo));
+    bench.ok("f");
+    assert_eq!(finished(&bench), Some(Outcome::Cancelled));
+}
+
+#[test]
+fn a_failed_step_of_finally_cannot_bring_the_run_back() {
+    let mut bench = Bench::new(
+        "steps: [{ id: a, uses: t.change }]
+finally: [{ id: f, needs: [], uses: t.read }, { id: g, needs: [], uses: t.read }]",
+    );
+    bench.fail("a");
+    bench.undo_ok("a");
+    bench.fail("f");
+    bench.refused(resolved("f".into(), Resolution::Redo));
+    bench.refused(resolved("a".into(), Resolution::Redo));
+    bench.ok("g");
+    assert_eq!(finished(&bench), Some(Outcome::RolledBack));
+}
+
+/// The driver takes the first fact and decides anew: more of them are wasted work for each.
+#[test]
+fn one_fact_at_a_time() {
+    let bench = {
+        let items: Vec<String> =
+            (0..50).map(|i| format!("{{ id: s{i}, needs: [], uses: t.read, when: 'false' }}")).collect();
+        let mut bench =
+            Bench::created(super::bench::plan(&format!("runback: 1\nname: t\nsteps: [{}]", items.join(", "))));
+        bench.record(EventBody::RunStarted {}).unwrap();
+        bench
+    };
+    let facts = decide(&bench.state, bench.now).into_iter().filter(|e| matches!(e, Effect::Record(_))).count();
+    assert_eq!(facts, 1);
+}
+
+/// After a crash, the first failure is still the step that failed, not the block around it.
+#[test]
+fn the_failure_has_the_same_name_after_a_crash() {
+    let mut bench = Bench::new(
+        "steps:
+  - { id: b, needs: [], steps: [{ id: one, uses: t.change }] }
+  - { id: other, needs: [], uses: t.change }",
+    );
+    bench.fail("b/one");
+    let failure = bench.state.failure.map(|n| bench.path(n).to_string());
+    assert_eq!(failure.as_deref(), Some("b/one"));
+    bench.die();
+    bench.record(EventBody::RunResumed { by: "me".to_owned() }).unwrap();
+    assert_eq!(bench.state.failure.map(|n| bench.path(n).to_string()), failure);
+}
