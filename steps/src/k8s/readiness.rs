@@ -200,6 +200,11 @@ fn pod(object: &Json) -> Stage {
     }
 }
 
+/// Whether a pod is in service: ready, and not about to go.
+pub(crate) fn is_ready_pod(pod: &Json) -> bool {
+    text(pod, "/metadata/deletionTimestamp").is_empty() && is_true(condition(pod, "Ready"))
+}
+
 /// Why a pod does not run: its containers' waiting reasons, or why it is not placed.
 fn trouble(pod: &Json) -> String {
     let mut found = Vec::new();

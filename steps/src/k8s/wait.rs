@@ -4,17 +4,20 @@
 //! Deployment updated and available, a claim bound, a Job complete. An object that is not there yet is waited for as well.
 //! When the time is over it says why: the pods' waiting reasons, warnings, the last lines of a container that crashes.
 
+use std::time::Duration;
+
 use runback_core::Json;
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind,
+    Access, Acted, Class, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::client::{Clusters, k8s_inputs};
+use super::client::{Clusters, Kube, k8s_inputs};
 use super::object::{Object, common_problems, problem, split, text};
-use super::readiness::{Stage, condition, stage};
+use super::readiness::{Stage, condition, is_ready_pod, stage};
 use super::show;
+use crate::bounded::pause;
 use crate::json_path::{JsonPath, same};
 use crate::period::Period;
 
@@ -126,6 +129,15 @@ impl Aim {
     }
 }
 
+/// How many of the pods that a workload wants are not there and ready by their own word.
+async fn missing_pods(kube: &Kube<'_>, object: &Object, now: &Json) -> Result<u64, StepError> {
+    let of_pods = object.kind.group == "apps" || object.kind.is("", "ReplicationController");
+    let Some(want) = now["spec"]["replicas"].as_u64().filter(|want| of_pods && *want > 0) else { return Ok(0) };
+    let pods = kube.pods_of(object, now).await?;
+    let there = pods.iter().filter(|p| is_ready_pod(p)).count();
+    Ok(want.saturating_sub(there as u64))
+}
+
 #[async_trait::async_trait]
 impl StepType for K8sWait {
     type Inputs = Inputs;
@@ -189,7 +201,31 @@ impl StepType for K8sWait {
         let kube = self.0.open(cx, inputs.place()).await?;
         let object = kube.object(&inputs.resource).await?;
         let aim = inputs.aim()?;
-        let end = kube.wait(&object, inputs.timeout.0, &|now| aim.look(&object, now)).await?;
+        let mut left = inputs.timeout.0;
+        let end = loop {
+            let end = kube.wait(&object, left, &|now| aim.look(&object, now)).await?;
+            // A status is what its controller saw last: a pod that was deleted a moment ago still counts there.
+            let missing = match (&aim, &end) {
+                (Aim::Ready, Some(now)) => missing_pods(&kube, &object, now).await?,
+                _ => 0,
+            };
+            if missing == 0 {
+                break end;
+            }
+            if left.is_zero() {
+                let message = format!(
+                    "{object}: its status counts {missing} pods that are not ready, still after {}",
+                    inputs.timeout
+                );
+                return Err(
+                    StepError::new(Class::Timeout, message).help("look at its pods, and whether its controller runs")
+                );
+            }
+            cx.phase(format!("{object}: waiting for {missing} pods that its status counts already"));
+            pause(cx, Duration::from_millis(200), &object.to_string()).await?;
+            let waited = Duration::from_millis(cx.host.now_ms().saturating_sub(began));
+            left = inputs.timeout.0.saturating_sub(waited);
+        };
         let value = match (&aim, &end) {
             (Aim::Value(path, ..), Some(end)) => {
                 path.find(&show::veiled(end)).first().map(|v| (*v).clone()).unwrap_or_default()
