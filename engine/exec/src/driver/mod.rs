@@ -266,7 +266,7 @@ impl Driver {
             let made_by = created.version.clone();
             return Err(DriverError::OtherPlan { run: run.to_owned(), made_by });
         }
-        let clock = around.clock_at.map_or_else(|| Clock::start(state.last_at), Clock::at);
+        let clock = around.clock_at.map_or_else(|| Clock::start(state.last_at), |at| Clock::at(at.max(state.last_at)));
         let mut driver = Self::new(engine, around, run.into(), lease, state, clock);
         driver.take_up(intent).await?;
         Ok(driver)

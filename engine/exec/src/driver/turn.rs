@@ -325,7 +325,11 @@ impl Driver {
     pub(super) async fn commit(&mut self, io: &mut dyn Reporter) -> Result<(), DriverError> {
         if !self.batch.is_empty() {
             let events = std::mem::take(&mut self.batch);
-            self.engine.store.append(&self.lease, events.clone()).await?;
+            if let Err(error) = self.engine.store.append(&self.lease, events.clone()).await {
+                // What waits for this to be durable must never hear that it is.
+                self.acks.clear();
+                return Err(error.into());
+            }
             for event in &events {
                 io.event(&self.state, event);
             }
