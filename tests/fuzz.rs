@@ -200,7 +200,7 @@ async fn whatever_a_journal_is_it_is_folded_or_refused() {
                     assert_eq!((state.last_seq, state.phase), before, "case {case}: an error changed something");
                     break;
                 }
-                Err(_) => panic!("case {case} broke apply at {event:?}"),
+                Err(broken) => panic!("case {case} broke apply at {event:?}: {broken:?}"),
             }
         }
         // The bytes of a row, broken: an error, not a panic.
