@@ -186,9 +186,9 @@ fn the_engine_names_no_step_type() {
 /// A new event must not compile until the transition handles it.
 #[test]
 fn the_transition_has_no_wildcard() {
-    let text = read("engine/core/src/state/apply.rs");
-    let lines: Vec<&str> = text.lines().collect();
-    for name in ["fn transition(", "fn check("] {
+    for (file, name) in [("apply.rs", "fn transition("), ("legal.rs", "fn check(")] {
+        let text = read(&format!("engine/core/src/state/{file}"));
+        let lines: Vec<&str> = text.lines().collect();
         let at = lines.iter().position(|l| l.contains(name)).unwrap_or_else(|| panic!("there is no `{name}`"));
         let indent = lines[at].len() - lines[at].trim_start().len();
         let end = block_end(&lines, at, indent).expect("it ends");
@@ -198,7 +198,7 @@ fn the_transition_has_no_wildcard() {
         let arms = lines[outer].len() - lines[outer].trim_start().len() + 4;
         let wild = lines[outer..end].iter().filter(|l| l.len() - l.trim_start().len() == arms);
         let wild: Vec<_> = wild.filter(|l| l.trim_start().starts_with("_ =>")).map(|l| (*l).to_owned()).collect();
-        none(&wild, "apply.rs: every event has an arm of its own");
+        none(&wild, &format!("{file}: every event has an arm of its own"));
     }
 }
 
