@@ -68,8 +68,9 @@ async fn one_that_has_ended_long_ago_is_read_from_its_records() {
     assert_ne!(target.detached_state(&detached).await.unwrap(), DetachedState::Gone);
     let record = Path::new(&detached.dir).join("exit");
     until("its record is there", SOON, || fs::read(&record).is_ok_and(|text| text.ends_with(b"\n")));
-    // As a later process with the same pid would look: the records count, not the pid.
-    let later = Detached { pid: std::process::id().cast_signed(), ..detached };
+    // As a later process with the same pid would look: the records count, not the pid. Not our own pid: a test process of
+    // its own may have started in the same tick of the clock as the command, and is the same process by that.
+    let later = Detached { pid: std::os::unix::process::parent_id().cast_signed(), ..detached };
     assert_eq!(target.detached_state(&later).await.unwrap(), DetachedState::Ended);
     let recorder = Recorder::new();
     let exit = target.attach(&later, &command, &recorder).await.unwrap();
