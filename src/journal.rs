@@ -6,7 +6,7 @@ use runback_core::Json;
 use runback_core::event::{Created, Event, EventBody};
 use runback_core::plan::PlanKind;
 use runback_core::scope;
-use runback_core::state::{Phase, RunState, RunStatus};
+use runback_core::state::{Phase, RunState, RunStatus, StepView};
 use runback_core::step::Catalog;
 use runback_exec::lease::Owner;
 use runback_exec::store::{RunRow, Store};
@@ -92,19 +92,21 @@ impl Run {
         );
         all["outputs"] = self.state.outputs.as_deref().cloned().unwrap_or(Json::Null);
         all["owner"] = json!(self.owner);
-        all["steps"] = self
-            .state
-            .ids()
-            .map(|id| {
-                let mut view = self.state.step_view(id);
-                // A block's and a for_each's outputs are made of their steps'.
-                if !matches!(self.state.step(id).kind, PlanKind::Action(_)) && view.status == "succeeded" {
-                    view.outputs = scope::outputs(&self.state, id).unwrap_or(Json::Null);
-                }
-                json!(view)
-            })
-            .collect();
+        all["steps"] = json!(self.steps());
         all
+    }
+
+    /// All steps, in the order in which they came to be.
+    pub(crate) fn steps(&self) -> Vec<StepView> {
+        let view = |id| {
+            let mut view = self.state.step_view(id);
+            // A block's and a for_each's outputs are made of their steps'.
+            if !matches!(self.state.step(id).kind, PlanKind::Action(_)) && view.status == "succeeded" {
+                view.outputs = scope::outputs(&self.state, id).unwrap_or(Json::Null);
+            }
+            view
+        };
+        self.state.ids().map(view).collect()
     }
 }
 

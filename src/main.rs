@@ -14,7 +14,10 @@ mod preview;
 mod report;
 mod run_id;
 mod schema;
+#[cfg(feature = "serve")]
+mod serve;
 mod simulate;
+mod start;
 mod state_dir;
 mod surroundings;
 mod table;

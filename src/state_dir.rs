@@ -43,6 +43,7 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let exit = match &error {
             StoreError::RunExists { .. }
+            | StoreError::Fired { .. }
             | StoreError::UnknownRun { .. }
             | StoreError::Ambiguous { .. }
             | StoreError::BadRunId { .. }

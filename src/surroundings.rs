@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runback_core::Json;
+use runback_core::diagnostic::Code;
 use runback_core::plan::Plan;
 use runback_core::target::{Stream, Target, Watch};
 use runback_exec::driver::Surroundings;
@@ -12,7 +13,7 @@ use runback_exec::lease::Owner;
 use runback_exec::mask::Masker;
 use runback_exec::process::Processes;
 use runback_exec::process::guard::GuardCommand;
-use runback_exec::secrets::{self, SecretSources};
+use runback_exec::secrets::{self, SecretError, SecretSources};
 use runback_exec::target::{LocalTarget, SshTarget, TargetSet};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Map;
@@ -33,11 +34,16 @@ impl Machines {
         let processes = Processes::new(GuardCommand::this_binary(), |warning| {
             term::note(&format!("{YELLOW}!{RESET} {warning}"));
         });
-        let local = Arc::new(LocalTarget::new(base.to_owned(), state_dir.join("detached"), Arc::clone(&processes)));
+        Self::of(&processes, plan, base, state_dir)
+    }
+
+    /// The same with the processes of somebody who has several runs.
+    pub(crate) fn of(processes: &Arc<Processes>, plan: &Plan, base: &Path, state_dir: &Path) -> Result<Self, Failure> {
+        let local = Arc::new(LocalTarget::new(base.to_owned(), state_dir.join("detached"), Arc::clone(processes)));
         let mut ssh = Vec::new();
         let mut refused = None;
         let set = TargetSet::new(&plan.targets, Arc::clone(&local), |name, config| {
-            match SshTarget::new(name, config, base.to_owned(), Arc::clone(&processes)) {
+            match SshTarget::new(name, config, base.to_owned(), Arc::clone(processes)) {
                 Ok(target) => {
                     let target = Arc::new(target);
                     ssh.push(Arc::clone(&target));
@@ -76,9 +82,33 @@ pub(crate) async fn new(
     machines: &Machines,
     secret_inputs: Map<String, Json>,
 ) -> Result<Surroundings, Failure> {
+    match gather(plan, base, machines, secret_inputs).await {
+        Ok((around, weak)) => {
+            for warning in weak {
+                term::note(&format!("{YELLOW}!{RESET} {warning}"));
+            }
+            Ok(around)
+        }
+        Err(errors) => {
+            for error in errors {
+                let code = Code::SecretUnavailable.name();
+                term::note(&format!("{RED}{BOLD}error[{code}]{RESET}: {error}\n {CYAN}help{RESET}: {}", error.help));
+            }
+            Err(Failure::told(Exit::Usage))
+        }
+    }
+}
+
+/// Like [`new`], and prints nothing: what cannot be read is the error, warnings come with the result.
+pub(crate) async fn gather(
+    plan: &Plan,
+    base: PathBuf,
+    machines: &Machines,
+    secret_inputs: Map<String, Json>,
+) -> Result<(Surroundings, Vec<String>), Vec<SecretError>> {
     let mut all: Vec<(String, SecretString)> = Vec::new();
     let mut by_scope = Vec::new();
-    let mut failed = 0;
+    let mut failed = Vec::new();
     for scope in &plan.scopes {
         let env = |name: &str| std::env::var_os(name);
         let sources = SecretSources { env: &env, base: &base, target: machines.local.as_ref() };
@@ -90,31 +120,20 @@ pub(crate) async fn new(
                     all.push((name.to_owned(), value.clone()));
                 }
             }
-            Err(errors) => {
-                failed += errors.len();
-                for error in errors {
-                    let code = runback_core::diagnostic::Code::SecretUnavailable.name();
-                    term::note(&format!(
-                        "{RED}{BOLD}error[{code}]{RESET}: {error}\n {CYAN}help{RESET}: {}",
-                        error.help
-                    ));
-                }
-            }
+            Err(errors) => failed.extend(errors),
         }
         by_scope.push(values);
     }
-    if failed > 0 {
-        return Err(Failure::told(Exit::Usage));
+    if !failed.is_empty() {
+        return Err(failed);
     }
     for (name, value) in &secret_inputs {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         all.push((name.clone(), SecretString::from(text)));
     }
     let masker = Masker::new(all);
-    for weak in masker.weak() {
-        term::note(&format!("{YELLOW}!{RESET} {}", weak.describe()));
-    }
-    Ok(Surroundings {
+    let weak = masker.weak().iter().map(runback_exec::mask::Weak::describe).collect();
+    let around = Surroundings {
         targets: Arc::clone(&machines.set) as _,
         secrets: by_scope,
         secret_inputs,
@@ -122,7 +141,8 @@ pub(crate) async fn new(
         base,
         by: by(),
         clock_at: None,
-    })
+    };
+    Ok((around, weak))
 }
 
 /// Before a run there is nothing to stop but the process itself.

@@ -72,7 +72,13 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
 }
 
 /// Nobody drives the run: the answer goes into its journal, where the next process finds it.
-async fn record(store: &dyn Store, run: &str, state: &RunState, step: &str, answer: Answer) -> Result<(), Failure> {
+pub(crate) async fn record(
+    store: &dyn Store,
+    run: &str,
+    state: &RunState,
+    step: &str,
+    answer: Answer,
+) -> Result<(), Failure> {
     let lease = store.acquire(run).await?;
     let mut state = state.clone();
     // Somebody may have had it since.
@@ -95,7 +101,7 @@ fn nothing_asked(state: &RunState) -> Failure {
     Failure::usage(format!("run {run} asks nothing")).help(format!("see what it does: runback why {run}"))
 }
 
-fn asking(state: &RunState, step: Option<&str>) -> Result<NodeId, Failure> {
+pub(crate) fn asking(state: &RunState, step: Option<&str>) -> Result<NodeId, Failure> {
     let all: Vec<NodeId> = state.questions().collect();
     let names = || all.iter().map(|n| state.path(*n).to_string()).collect::<Vec<_>>().join(", ");
     match (step, all.as_slice()) {
@@ -113,26 +119,39 @@ fn asking(state: &RunState, step: Option<&str>) -> Result<NodeId, Failure> {
 
 /// The form's fields from `-f`, defaults where nothing is given.
 fn fields(question: &Question, given: &[String]) -> Result<Json, Failure> {
-    let none = Map::new();
-    let form = question.form.as_object().unwrap_or(&none);
-    let known = || form.keys().cloned().collect::<Vec<_>>().join(", ");
     let mut values = Map::new();
     for pair in given {
         let (name, text) =
             pair.split_once('=').ok_or_else(|| Failure::usage(format!("-f {pair}: a field is given as name=value")))?;
-        let Some(field) = form.get(name) else {
-            let failure = Failure::usage(format!("-f {pair}: the form has no field `{name}`"));
-            return Err(failure.help(if form.is_empty() {
-                "it has none".to_owned()
-            } else {
-                format!("its fields are {}", known())
-            }));
+        let value = match question.form.get(name) {
+            Some(field) => {
+                operator::field_value(field, text).map_err(|why| Failure::usage(format!("-f {pair}: {why}")))?
+            }
+            None => text.into(),
         };
-        let value = operator::field_value(field, text).map_err(|why| Failure::usage(format!("-f {pair}: {why}")))?;
         values.insert(name.to_owned(), value);
     }
+    checked_fields(question, values)
+}
+
+/// Values for a form: known, allowed, and none left out that has no default.
+pub(crate) fn checked_fields(question: &Question, given: Map<String, Json>) -> Result<Json, Failure> {
+    let none = Map::new();
+    let form = question.form.as_object().unwrap_or(&none);
+    let mut values = given;
+    if let Some(name) = values.keys().find(|name| !form.contains_key(*name)) {
+        let known = form.keys().cloned().collect::<Vec<_>>().join(", ");
+        let failure = Failure::usage(format!("the form has no field `{name}`"));
+        return Err(failure.help(if form.is_empty() {
+            "it has none".to_owned()
+        } else {
+            format!("its fields are {known}")
+        }));
+    }
     for (name, field) in form {
-        if values.contains_key(name) {
+        if let Some(value) = values.get(name) {
+            runback_steps::form_field_accepts(field, value)
+                .map_err(|why| Failure::usage(format!("the field `{name}` {why}")))?;
             continue;
         }
         let Some(default) = field.get("default").filter(|d| !d.is_null()) else {

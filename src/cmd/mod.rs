@@ -1,20 +1,24 @@
 //! The verbs: one file each, with its own arguments. What they share of the command line is here.
 
-mod approve;
+pub(crate) mod approve;
 mod cancel;
 mod check;
 mod completions;
 mod graph;
 mod logs;
-mod plan;
+pub(crate) mod plan;
 mod resume;
 mod run;
 mod runs;
 mod schema;
+#[cfg(feature = "serve")]
+mod serve;
 mod show;
 mod simulate;
 mod steps;
 mod test;
+#[cfg(feature = "serve")]
+mod token;
 pub(crate) mod why;
 
 use std::path::PathBuf;
@@ -55,6 +59,10 @@ pub(crate) enum Verb {
     Show(show::Arguments),
     Logs(logs::Arguments),
     Why(why::Arguments),
+    #[cfg(feature = "serve")]
+    Serve(serve::Arguments),
+    #[cfg(feature = "serve")]
+    Token(token::Arguments),
     Steps(steps::Arguments),
     Schema(schema::Arguments),
     Completions(completions::Arguments),
@@ -74,6 +82,10 @@ impl Verb {
             Self::Runs(a) => a.output.output,
             Self::Show(a) => a.output.output,
             Self::Why(a) => a.output.output,
+            #[cfg(feature = "serve")]
+            Self::Token(a) => a.output(),
+            #[cfg(feature = "serve")]
+            Self::Serve(_) => return false,
             Self::Cancel(_)
             | Self::Approve(_)
             | Self::Logs(_)
@@ -102,6 +114,10 @@ pub(crate) fn run(cli: Cli) -> Done {
         Verb::Show(a) => show::run(&a, dir),
         Verb::Logs(a) => logs::run(&a, dir),
         Verb::Why(a) => why::run(&a, dir),
+        #[cfg(feature = "serve")]
+        Verb::Serve(a) => serve::run(&a, dir),
+        #[cfg(feature = "serve")]
+        Verb::Token(a) => token::run(&a, dir),
         Verb::Steps(a) => steps::run(&a),
         Verb::Schema(a) => schema::run(&a),
         Verb::Completions(a) => Ok(completions::run(&a)),

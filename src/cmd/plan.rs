@@ -61,6 +61,12 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
     Ok(Exit::Succeeded)
 }
 
+/// The contract of `runback plan --output json`, for others than the terminal.
+#[cfg(feature = "serve")]
+pub(crate) fn as_json(plan: &Arc<Plan>, inputs: &Inputs, missing: &[String], previews: &Previews) -> Json {
+    View { plan, waves: plan.waves(), inputs, missing, previews }.json()
+}
+
 struct View<'a> {
     plan: &'a Arc<Plan>,
     waves: Vec<u32>,

@@ -5,18 +5,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use runback_core::Json;
-use runback_core::event::{Created, FORMAT, OnFailure, RunOptions};
-use runback_exec::driver::{Driver, DriverError, Engine};
+use runback_core::event::{OnFailure, RunOptions};
+use runback_exec::driver::Engine;
 use runback_exec::output::LIMIT_DEFAULT;
-use runback_exec::store::{Store, StoreError};
 
 use crate::drive::{self, DriveArgs, How};
-use crate::failure::{Done, Failure};
-use crate::inputs::{InputArgs, Inputs};
-use crate::load::{self, Loaded};
+use crate::failure::Done;
+use crate::inputs::InputArgs;
+use crate::load;
+use crate::start::{self, New};
+use crate::state_dir;
 use crate::surroundings::{self, Machines};
-use crate::{run_id, state_dir, words};
 
 /// Run a playbook
 #[derive(Debug, Args)]
@@ -74,50 +73,20 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
     let store = state_dir::open(dir)?;
     state_dir::block_on(async {
         let machines = Machines::new(&plan, &loaded.base, &state_dir)?;
-        let driver = create(arguments, &loaded, &inputs, &machines, &store).await?;
+        let engine = Arc::new(Engine { store: Arc::clone(&store), log_limit: LIMIT_DEFAULT });
+        let options = RunOptions {
+            max_parallel: arguments.jobs,
+            on_failure: arguments.on_failure.map(Into::into),
+            ..RunOptions::default()
+        };
+        let new = New { plan: &plan, texts: &loaded.texts, base: &loaded.base, inputs: &inputs, options };
+        let around = || surroundings::new(&plan, loaded.base.clone(), &machines, inputs.secret.clone());
+        let driver = start::create(&engine, &new, arguments.run_id.as_deref(), from(), around).await?;
         let how = How { taken_up: None, ask_on_failure: arguments.on_failure.is_none() };
         let done = drive::drive(driver, store, &arguments.drive, how).await;
         machines.close().await;
         done
     })
-}
-
-async fn create(
-    arguments: &Arguments,
-    loaded: &Loaded,
-    inputs: &Inputs,
-    machines: &Machines,
-    store: &Arc<dyn Store>,
-) -> Result<Driver, Failure> {
-    let plan = loaded.plan()?;
-    let engine = Arc::new(Engine { store: Arc::clone(store), log_limit: LIMIT_DEFAULT });
-    // Two made in the same minute may be alike; one that was asked for may not.
-    let mut tries = if arguments.run_id.is_some() { 1 } else { 5 };
-    loop {
-        tries -= 1;
-        let around = surroundings::new(&plan, loaded.base.clone(), machines, inputs.secret.clone()).await?;
-        let created = Created {
-            format: FORMAT,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            run: arguments.run_id.clone().unwrap_or_else(|| run_id::new(words::now_ms())),
-            playbook: plan.name.clone(),
-            texts: loaded.texts.clone(),
-            base: loaded.base.to_string_lossy().into_owned(),
-            digest: plan.digest.clone(),
-            inputs: Json::Object(inputs.open.clone()),
-            by: around.by.clone(),
-            from: from().to_owned(),
-            options: RunOptions {
-                max_parallel: arguments.jobs,
-                on_failure: arguments.on_failure.map(Into::into),
-                scheduled_at: None,
-            },
-        };
-        match Driver::create(Arc::clone(&engine), Arc::clone(&plan), created, around).await {
-            Err(DriverError::Store(StoreError::RunExists { .. })) if tries > 0 => {}
-            other => return Ok(other?),
-        }
-    }
 }
 
 /// How it was started, as far as can be seen.

@@ -10,6 +10,8 @@ use runback_core::plan::{PlanKind, PlanRollback};
 use runback_core::state::{NodeId, Phase, RunState, Status, UndoStatus};
 use runback_core::step::UndoKind;
 use runback_exec::store::Store;
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::json;
 
 use super::OutputArg;
@@ -50,10 +52,7 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
     };
     let status = run.status();
     if arguments.output.is_json() {
-        let lines: Vec<_> = told.iter().map(|(depth, text)| json!({ "depth": depth, "text": text })).collect();
-        let commands: Vec<_> =
-            next::commands(&run.state, status, run.owner.is_some()).into_iter().map(|(c, _)| c).collect();
-        term::json(&json!({ "run": run.state.run_id(), "status": status, "why": lines, "commands": commands }));
+        term::json(&json!(told_json(&run, &told)));
         return Ok(Exit::Succeeded);
     }
     let mut out = format!("{BOLD}{}{RESET}  {}{status}{RESET}\n", run.state.run_id(), words::run_color(status));
@@ -71,6 +70,46 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
     }
     term::line(out.trim_end());
     Ok(Exit::Succeeded)
+}
+
+/// The contract of `runback why --output json`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct WhyView {
+    run: String,
+    status: String,
+    /// What it waits for, each line as deep as what it explains.
+    why: Vec<WhyLine>,
+    /// What can be typed next.
+    commands: Vec<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct WhyLine {
+    depth: usize,
+    text: String,
+}
+
+fn told_json(run: &Run, told: &[(usize, String)]) -> WhyView {
+    let status = run.status();
+    let commands = next::commands(&run.state, status, run.owner.is_some());
+    WhyView {
+        run: run.state.run_id().to_owned(),
+        status: status.to_owned(),
+        why: told.iter().map(|(depth, text)| WhyLine { depth: *depth, text: text.clone() }).collect(),
+        commands: commands.into_iter().map(|(command, _)| command).collect(),
+    }
+}
+
+/// The same for others than the terminal.
+#[cfg(feature = "serve")]
+pub(crate) async fn explain(store: &dyn Store, run: &Run, step: Option<&str>) -> Result<WhyView, Failure> {
+    let locks = lock_waits(store, run.state.run_id()).await?;
+    let why = Why { run, state: &run.state, locks, now: words::now_ms() };
+    let told = match step {
+        None => why.run(),
+        Some(step) => why.one(why.find(step)?),
+    };
+    Ok(told_json(run, &told))
 }
 
 /// Locks that the run waits for: the step (None = the run itself), the name, and who has it, in words.

@@ -15,6 +15,8 @@ pub(crate) fn all(catalog: &Catalog) -> Vec<(String, Json)> {
         ("playbook.schema.json".to_owned(), playbook::schema(catalog)),
         ("events.schema.json".to_owned(), events()),
     ];
+    #[cfg(feature = "serve")]
+    all.push(("openapi.json".to_owned(), crate::serve::openapi_document()));
     all.extend(catalog.iter().map(|t| (format!("steps/{}.json", t.descriptor().name), step(&**t))));
     all
 }

@@ -101,7 +101,7 @@ async fn drive(start: Start<'_>, watch: Option<&mut dyn Reporter>) -> Result<Sim
         inputs: Json::Object(inputs.open.clone()),
         by: "simulation@local".to_owned(),
         from: "simulation".to_owned(),
-        options: RunOptions { max_parallel: None, on_failure, scheduled_at: None },
+        options: RunOptions { on_failure, ..RunOptions::default() },
     };
     let mut driver = Driver::create(engine, plan, created, around).await?;
     let mut events = store.events("simulation", 0, 1).await?;

@@ -307,6 +307,13 @@ fn outputs(inputs: &Inputs, answer: Answer) -> Result<Map<String, Json>, StepErr
     Ok(outputs)
 }
 
+/// Whether a value will do for a field of a question's form, so that it can be said to who gives it.
+pub fn form_field_accepts(field: &Json, value: &Json) -> Result<(), String> {
+    let field: Field =
+        serde_json::from_value(field.clone()).map_err(|e| format!("has a form that is not known: {e}"))?;
+    field.accepts(value)
+}
+
 impl Field {
     fn accepts(&self, value: &Json) -> Result<(), String> {
         let (fits, name) = match self.r#type {

@@ -23,6 +23,7 @@ mod testing;
 mod value_path;
 mod wait;
 
+pub use approval::form_field_accepts;
 use runback_core::step::Catalog;
 
 /// Every step type that this build has. One line per type.

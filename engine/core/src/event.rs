@@ -68,6 +68,9 @@ pub struct RunOptions {
     /// Unix milliseconds of the schedule's instant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduled_at: Option<u64>,
+    /// The schedule that fired; with `scheduled_at` it is the run's key: there is no second run of it, ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -1,5 +1,6 @@
 //! The state as reports, `show` and the API see it.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{NodeId, Phase, RunState, Status};
@@ -50,7 +51,7 @@ impl From<Outcome> for RunStatus {
 }
 
 /// One step of `runback show --output json`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct StepView {
     pub id: String,
     #[serde(rename = "type")]

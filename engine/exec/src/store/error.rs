@@ -13,6 +13,8 @@ use crate::lease::Owner;
 pub enum StoreError {
     #[error("run `{run}` exists already")]
     RunExists { run: String },
+    #[error("schedule `{schedule}` has fired for this instant: it is decided ({decision})")]
+    Fired { schedule: String, decision: String, run: Option<String> },
     #[error("there is no run `{run}`{}", known(candidates))]
     UnknownRun { run: String, candidates: Vec<String> },
     #[error("`{prefix}` is the beginning of several runs: {}", candidates.join(", "))]
@@ -67,6 +69,8 @@ impl StoreError {
     pub fn help(&self) -> String {
         match self {
             Self::RunExists { run } => format!("choose another --run-id, or look at it: runback show {run}"),
+            Self::Fired { run: Some(run), .. } => format!("look at its run: runback show {run}"),
+            Self::Fired { run: None, .. } => "start a run of its own: runback schedule trigger".into(),
             Self::UnknownRun { .. } => "runback runs lists them; check --state-dir and RUNBACK_STATE_DIR".into(),
             Self::Ambiguous { .. } => "give more characters of the one that you mean".into(),
             Self::BadRunId { .. } => "use letters, digits, `-`, `_` and `.`, beginning with a letter or digit".into(),

@@ -11,7 +11,7 @@ use runback_core::event::{Event, EventBody};
 
 use super::locks::{Decision, HeldName, LockTable, Wait};
 use super::{
-    Hold, Lease, LockAttempt, LockWaiting, Posted, Request, RunFilter, RunRow, Store, StoreError, Verified,
+    Beginning, Hold, Lease, LockAttempt, LockWaiting, Posted, Request, RunFilter, RunRow, Store, StoreError, Verified,
     check_first, check_order, lock_names,
 };
 use crate::lease::{Owner, now_ms};
@@ -30,6 +30,8 @@ struct Inner {
     tickets: u64,
     requests: u64,
     changes: u64,
+    /// By schedule and instant: the run.
+    fired: HashMap<(String, u64), String>,
 }
 
 #[derive(Debug)]
@@ -144,10 +146,17 @@ impl MemoryStore {
 #[async_trait]
 impl Store for MemoryStore {
     async fn create(&self, run: &str, events: Vec<Event>) -> Result<Lease, StoreError> {
-        let (playbook, created_at) = check_first(run, &events)?;
+        let Beginning { playbook, created_at, fired } = check_first(run, &events)?;
         let mut inner = lock(&self.inner);
         if inner.runs.contains_key(run) {
             return Err(StoreError::RunExists { run: run.to_owned() });
+        }
+        if let Some((schedule, at)) = fired {
+            if let Some(first) = inner.fired.get(&(schedule.clone(), at)) {
+                let (decision, run) = ("started".to_owned(), Some(first.clone()));
+                return Err(StoreError::Fired { schedule, decision, run });
+            }
+            inner.fired.insert((schedule, at), run.to_owned());
         }
         let owner = Some(Owner::this_process());
         inner.order.push(run.to_owned());
@@ -197,14 +206,12 @@ impl Store for MemoryStore {
             filter.playbook.as_ref().is_none_or(|name| *name == run.playbook)
                 && filter.since.is_none_or(|since| run.created_at >= since)
         });
-        let row = |(id, run): (&String, &Run)| RunRow {
-            run: id.clone(),
-            head_events: run.events.iter().filter(|event| event.body.is_about_the_run()).map(without_texts).collect(),
-            last_seq: run.events.len() as u64,
-            last_at: run.events.last().map_or(run.created_at, |event| event.at),
-            owner: run.owner.clone(),
-        };
-        Ok(wanted.take(filter.limit.unwrap_or(usize::MAX)).map(row).collect())
+        Ok(wanted.take(filter.limit.unwrap_or(usize::MAX)).map(|(id, run)| row(id, run)).collect())
+    }
+
+    async fn run(&self, run: &str) -> Result<RunRow, StoreError> {
+        let inner = lock(&self.inner);
+        inner.runs.get(run).map(|found| row(run, found)).ok_or_else(|| StoreError::unknown(run))
     }
 
     async fn resolve(&self, prefix: &str) -> Result<String, StoreError> {
@@ -316,6 +323,16 @@ impl Store for MemoryStore {
 
     fn logs_dir(&self, _run: &str) -> Option<PathBuf> {
         None
+    }
+}
+
+fn row(id: &str, run: &Run) -> RunRow {
+    RunRow {
+        run: id.to_owned(),
+        head_events: run.events.iter().filter(|event| event.body.is_about_the_run()).map(without_texts).collect(),
+        last_seq: run.events.len() as u64,
+        last_at: run.events.last().map_or(run.created_at, |event| event.at),
+        owner: run.owner.clone(),
     }
 }
 

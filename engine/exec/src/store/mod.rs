@@ -2,6 +2,7 @@
 //! Knows events only as things to keep in order; what they mean for a run is `runback_core::state`'s business.
 
 mod chain;
+pub mod desk;
 mod error;
 mod locks;
 mod memory;
@@ -28,7 +29,8 @@ use crate::lease::Owner;
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Registers a new run with its first events in one commit, and takes its lease. `RunExists` if there is one.
-    /// The first event is `RunCreated`, with seq 1.
+    /// The first event is `RunCreated`, with seq 1. One that a schedule fired takes its instant in the same commit:
+    /// `Fired` if somebody else has decided about that instant.
     async fn create(&self, run: &str, events: Vec<Event>) -> Result<Lease, StoreError>;
 
     /// Takes the one-writer lease of an existing run; `Busy` names who has it. Its waits for locks from an earlier
@@ -44,6 +46,9 @@ pub trait Store: Send + Sync {
 
     /// Newest first. What a run's status is, its caller folds from the rows.
     async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunRow>, StoreError>;
+
+    /// One run as `runs` lists it. `UnknownRun` for anything but an exact id.
+    async fn run(&self, run: &str) -> Result<RunRow, StoreError>;
 
     /// The whole id for an exact id, the beginning of one id, or `last`.
     async fn resolve(&self, prefix: &str) -> Result<String, StoreError>;
@@ -287,8 +292,15 @@ fn check_run_id(run: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The playbook's name, and when it was created.
-fn check_first(run: &str, events: &[Event]) -> Result<(String, u64), StoreError> {
+/// What the table of runs needs to know of a new one.
+struct Beginning {
+    playbook: String,
+    created_at: u64,
+    /// The schedule and its instant.
+    fired: Option<(String, u64)>,
+}
+
+fn check_first(run: &str, events: &[Event]) -> Result<Beginning, StoreError> {
     check_run_id(run)?;
     let bad = |why| StoreError::BadStart { run: run.to_owned(), why };
     let first = events.first().ok_or_else(|| bad("there is none"))?;
@@ -299,7 +311,8 @@ fn check_first(run: &str, events: &[Event]) -> Result<(String, u64), StoreError>
         return Err(bad("it names another run"));
     }
     check_order(run, 0, events)?;
-    Ok((created.playbook.clone(), first.at))
+    let fired = created.options.schedule.clone().zip(created.options.scheduled_at);
+    Ok(Beginning { playbook: created.playbook.clone(), created_at: first.at, fired })
 }
 
 fn check_order(run: &str, last: u64, events: &[Event]) -> Result<(), StoreError> {

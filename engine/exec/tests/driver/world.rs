@@ -143,6 +143,9 @@ impl Store for Cut {
     async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunRow>, StoreError> {
         self.inner.runs(filter).await
     }
+    async fn run(&self, run: &str) -> Result<RunRow, StoreError> {
+        self.inner.run(run).await
+    }
     async fn resolve(&self, prefix: &str) -> Result<String, StoreError> {
         self.inner.resolve(prefix).await
     }

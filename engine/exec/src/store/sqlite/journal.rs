@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension as _, params};
 
 use super::writer::{Fault, Head, Journal};
 use crate::store::chain::{GENESIS, Hash, link};
-use crate::store::{Held, Posted, Request, StoreError, check_order};
+use crate::store::{Beginning, Held, Posted, Request, StoreError, check_order};
 
 impl Journal {
     pub(super) fn epoch(&self, run: &str) -> Result<Option<u64>, Fault> {
@@ -24,20 +24,18 @@ impl Journal {
         Err(StoreError::LeaseLost { run: held.run.to_string() }.into())
     }
 
-    pub(super) fn create(
-        &mut self,
-        held: &Held,
-        playbook: &str,
-        created_at: u64,
-        events: &[Event],
-    ) -> Result<(), Fault> {
+    pub(super) fn create(&mut self, held: &Held, beginning: &Beginning, events: &[Event]) -> Result<(), Fault> {
+        let Beginning { playbook, created_at, fired } = beginning;
         let rows = encode(held, events)?;
         if self.epoch(&held.run)?.is_some() {
             return Err(StoreError::RunExists { run: held.run.to_string() }.into());
         }
+        if let Some((schedule, at)) = fired {
+            self.take_instant(schedule, *at, &held.run, *created_at)?;
+        }
         self.connection
             .prepare_cached("INSERT INTO runs (run, playbook, created_at, epoch) VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![&*held.run, playbook, signed(created_at), signed(held.epoch)])?;
+            .execute(params![&*held.run, playbook, signed(*created_at), signed(held.epoch)])?;
         let head = Head { epoch: held.epoch, seq: 0, hash: GENESIS };
         self.insert(held, head, events, &rows)
     }

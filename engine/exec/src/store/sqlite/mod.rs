@@ -1,6 +1,7 @@
 //! The store on disk: one SQLite database in WAL mode, lock files for the owners of runs, a folder of logs.
 //! Any number of processes may use it at once, on one machine: SQLite's WAL does not work over a network.
 
+mod desk;
 mod journal;
 mod lock_table;
 mod open;
@@ -42,7 +43,9 @@ impl SqliteStore {
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         open::check_sqlite()?;
         let layout = Arc::new(open::Layout::prepare(dir)?);
-        let writer = writer::Writer::start(layout.connect()?, &layout.journal)?;
+        let connection = layout.connect()?;
+        layout.furnish(&connection)?;
+        let writer = writer::Writer::start(connection, &layout.journal)?;
         let readers = Arc::new(read::Readers::new(Arc::clone(&layout)));
         Ok(Self { layout, readers, writer, own_changes: AtomicU32::new(0) })
     }
@@ -76,7 +79,7 @@ impl SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn create(&self, run: &str, events: Vec<Event>) -> Result<Lease, StoreError> {
-        let (playbook, created_at) = check_first(run, &events)?;
+        let beginning = check_first(run, &events)?;
         let hold = match self.take(run) {
             Ok(hold) => hold,
             Err(StoreError::Busy { .. }) if self.exists(run).await? => {
@@ -86,7 +89,7 @@ impl Store for SqliteStore {
         };
         let lease = Lease::new(run, 1, false, Box::new(hold));
         let held = Arc::clone(&lease.held);
-        self.writer.write(None, move |journal| journal.create(&held, &playbook, created_at, &events)).await?;
+        self.writer.write(None, move |journal| journal.create(&held, &beginning, &events)).await?;
         Ok(lease)
     }
 
@@ -117,11 +120,19 @@ impl Store for SqliteStore {
         self.read(move |connection| {
             let mut rows = read::runs(connection, &filter)?;
             for row in &mut rows {
-                if let Ok(Life::Alive(owner)) = probe(&layout.leases, &row.run) {
-                    row.owner = Some(owner.unwrap_or_else(|| unnamed(row.last_at)));
-                }
+                layout.name_owner(row);
             }
             Ok(rows)
+        })
+        .await
+    }
+
+    async fn run(&self, run: &str) -> Result<RunRow, StoreError> {
+        let (run, layout) = (run.to_owned(), Arc::clone(&self.layout));
+        self.read(move |connection| {
+            let mut row = read::run(connection, &run)?;
+            layout.name_owner(&mut row);
+            Ok(row)
         })
         .await
     }
@@ -235,6 +246,14 @@ impl Store for SqliteStore {
 
     fn logs_dir(&self, run: &str) -> Option<PathBuf> {
         Some(self.layout.logs.join(run))
+    }
+}
+
+impl open::Layout {
+    fn name_owner(&self, row: &mut RunRow) {
+        if let Ok(Life::Alive(owner)) = probe(&self.leases, &row.run) {
+            row.owner = Some(owner.unwrap_or_else(|| unnamed(row.last_at)));
+        }
     }
 }
 

@@ -47,6 +47,21 @@ CREATE TABLE waits (
 ) STRICT;
 ";
 
+/// What the server keeps beside runs. Made where a journal has none of it: an older runback does not miss it.
+const FURNITURE: &str = "
+CREATE TABLE IF NOT EXISTS schedules (
+  schedule TEXT NOT NULL PRIMARY KEY, decided INTEGER NOT NULL, paused_by TEXT, paused_at INTEGER, paused_why TEXT
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS firings (
+  schedule TEXT NOT NULL, at INTEGER NOT NULL, run TEXT, decision TEXT NOT NULL, decided_at INTEGER NOT NULL,
+  PRIMARY KEY (schedule, at)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS tokens (
+  id TEXT NOT NULL PRIMARY KEY, name TEXT NOT NULL, roles TEXT NOT NULL, hash BLOB NOT NULL,
+  created_at INTEGER NOT NULL, created_by TEXT NOT NULL, expires_at INTEGER, revoked_at INTEGER
+) STRICT, WITHOUT ROWID;
+";
+
 /// `$XDG_STATE_HOME/runback`, else `~/.local/state/runback`. None without a home.
 pub fn default_state_dir() -> Option<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -147,6 +162,11 @@ impl Layout {
         Ok(connection)
     }
 
+    /// Reads only, once the tables are there.
+    pub(super) fn furnish(&self, connection: &Connection) -> Result<(), StoreError> {
+        connection.execute_batch(FURNITURE).map_err(|error| StoreError::from_sqlite(&self.journal, &error))
+    }
+
     fn check(&self, connection: &Connection) -> Result<(), StoreError> {
         let path = || self.journal.clone();
         let sql = |error: rusqlite::Error| StoreError::from_sqlite(&self.journal, &error);
@@ -174,7 +194,7 @@ fn write_draft(draft: &Path) -> rusqlite::Result<()> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(draft, flags)?;
     connection.execute_batch(&format!(
-        "PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY; BEGIN; {SCHEMA}
+        "PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY; BEGIN; {SCHEMA} {FURNITURE}
          PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; COMMIT; PRAGMA journal_mode = WAL"
     ))?;
     connection.close().map_err(|(_, error)| error)

@@ -144,6 +144,11 @@ pub(super) fn runs(connection: &Connection, filter: &RunFilter) -> Result<Vec<Ru
     ids.map(|id| run_row(connection, id?)).collect()
 }
 
+pub(super) fn run(connection: &Connection, run: &str) -> Result<RunRow, ReadFault> {
+    known(connection, run)?;
+    run_row(connection, run.to_owned())
+}
+
 fn run_row(connection: &Connection, run: String) -> Result<RunRow, ReadFault> {
     let mut statement = connection.prepare_cached(
         "SELECT seq, at, type,

@@ -1,0 +1,197 @@
+//! What the server does to runs, whoever asked for it: start, take up, take back, answer, stop. Uses the same parts as
+//! the command line; who may do what was decided before.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use runback_core::Json;
+use runback_core::event::{Created, EventBody, Resolution, RunOptions};
+use runback_core::plan::Plan;
+use runback_core::playbook::inputs::{self, Given};
+use runback_core::playbook::model::InputDecl;
+use runback_core::state::{Phase, RunStatus};
+use runback_exec::driver::{Driver, Intent, Surroundings};
+use runback_exec::store::{Request, RunFilter};
+use serde_json::{Map, json};
+
+use super::App;
+use super::library::Good;
+use super::log;
+use super::problem::Problem;
+use super::runner::Job;
+use crate::failure::Failure;
+use crate::inputs::{Inputs, split};
+use crate::journal;
+use crate::start::{self, New};
+use crate::surroundings::{self, Machines};
+
+/// A run that is to be.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) good: Arc<Good>,
+    pub(crate) inputs: Map<String, Json>,
+    pub(crate) id: Option<String>,
+    pub(crate) options: RunOptions,
+    pub(crate) by: String,
+    pub(crate) from: String,
+    /// It waits for the other runs of this schedule.
+    pub(crate) after: Option<String>,
+}
+
+/// Records a run and puts it into the queue; returns its id.
+pub(crate) async fn start(app: &Arc<App>, wanted: Wanted) -> Result<String, Problem> {
+    app.runner.room().map_err(|f| Problem { status: axum::http::StatusCode::SERVICE_UNAVAILABLE, ..f.into() })?;
+    let Wanted { good, inputs, id, options, by, from, after } = wanted;
+    let inputs = resolve(&good.plan.scopes[0].inputs, inputs)?;
+    let machines = machines(app, &good.plan, &good.base)?;
+    let around = || gather(&good.plan, &good.base, &machines, &inputs.secret, &by);
+    let new = New { plan: &good.plan, texts: &good.texts, base: &good.base, inputs: &inputs, options };
+    let driver = start::create(&app.engine, &new, id.as_deref(), &from, around).await?;
+    let run = driver.run().to_owned();
+    log::info("run created", json!({ "run": run, "playbook": good.plan.name, "by": by, "from": from }));
+    app.runner.submit(Job { driver, machines, after });
+    Ok(run)
+}
+
+/// Values for the declared inputs, or all that is wrong with what was given.
+pub(crate) fn resolve(decls: &[InputDecl], given: Map<String, Json>) -> Result<Inputs, Failure> {
+    let given: Vec<_> = given.into_iter().map(|(name, value)| (name, Given::json(value, "inputs"))).collect();
+    match inputs::resolve(decls, &given) {
+        Ok(values) => Ok(split(decls, values)),
+        Err(errors) => {
+            let messages: Vec<_> = errors.iter().map(|e| format!("{}: {}", e.code.name(), e.message)).collect();
+            let help = errors.iter().filter_map(|e| e.help.clone());
+            Err(help.fold(Failure::usage(messages.join("; ")), Failure::help))
+        }
+    }
+}
+
+fn machines(app: &App, plan: &Plan, base: &std::path::Path) -> Result<Machines, Failure> {
+    Machines::of(&app.processes, plan, base, &app.settings.state_dir)
+}
+
+async fn gather(
+    plan: &Plan,
+    base: &std::path::Path,
+    machines: &Machines,
+    secret: &Map<String, Json>,
+    by: &str,
+) -> Result<Surroundings, Failure> {
+    match surroundings::gather(plan, base.to_owned(), machines, secret.clone()).await {
+        Ok((mut around, weak)) => {
+            for warning in weak {
+                log::warn(&warning, json!({ "playbook": plan.name }));
+            }
+            by.clone_into(&mut around.by);
+            Ok(around)
+        }
+        Err(errors) => {
+            let messages: Vec<_> = errors.iter().map(ToString::to_string).collect();
+            let help = errors.into_iter().map(|e| e.help);
+            Err(help.fold(Failure::refused(messages.join("; ")), Failure::help))
+        }
+    }
+}
+
+/// How a run that is there is taken up.
+#[derive(Debug, Clone)]
+pub(crate) struct TakeUp {
+    pub(crate) intent: Intent,
+    /// What steps count as.
+    pub(crate) steps: Vec<(String, Resolution)>,
+    /// Inputs marked secret are not stored.
+    pub(crate) secret_inputs: Map<String, Json>,
+    pub(crate) by: String,
+}
+
+/// Takes a run up and puts it into the queue.
+pub(crate) async fn take_up(app: &Arc<App>, run: &str, how: TakeUp) -> Result<(), Problem> {
+    app.runner.room()?;
+    let (created, plan) = plan_of(app, run).await?;
+    let base = PathBuf::from(&created.base);
+    let decls: Vec<InputDecl> = plan.scopes[0].inputs.iter().filter(|d| d.secret).cloned().collect();
+    let inputs = resolve(&decls, how.secret_inputs)?;
+    let machines = machines(app, &plan, &base)?;
+    let around = gather(&plan, &base, &machines, &inputs.secret, &how.by).await?;
+    let mut driver = Driver::open(Arc::clone(&app.engine), run, plan, around, how.intent).await?;
+    for (step, resolution) in &how.steps {
+        driver.resolve(step, *resolution, Json::Null)?;
+    }
+    let after = super::runner::schedule_of(&driver).filter(|_| driver.state().phase == Phase::Created);
+    app.runner.submit(Job { driver, machines, after });
+    Ok(())
+}
+
+async fn plan_of(app: &App, run: &str) -> Result<(Created, Arc<Plan>), Problem> {
+    let (created, plan) = journal::plan_of(app.store.as_ref(), run, &app.catalog).await?;
+    Ok((created, plan))
+}
+
+/// Leaves a request for whoever drives the run.
+pub(crate) async fn ask(app: &App, run: &str, request: Request) -> Result<(), Problem> {
+    app.store.post(run, request).await?;
+    app.runner.hurry(run);
+    Ok(())
+}
+
+/// Runs that a server drove and that are not over go on, oldest first. Those that only a person can go on with stay.
+pub(crate) async fn resume_left(app: &Arc<App>) {
+    let mut rows = match app.store.runs(&RunFilter::default()).await {
+        Ok(rows) => rows,
+        Err(error) => return log::error("the runs cannot be read", json!({ "error": error.to_string() })),
+    };
+    rows.reverse();
+    for row in rows {
+        if row.owner.is_some() || !was_ours(&row.head_events) {
+            continue;
+        }
+        let run = row.run;
+        match resume_one(app, &run).await {
+            Ok(true) => log::info("run resumed", json!({ "run": run })),
+            Ok(false) => {
+                log::warn("a run waits for a person", json!({ "run": run, "help": format!("runback why {run}") }));
+            }
+            Err(problem) => {
+                let problem = problem.error;
+                log::error(
+                    "a run could not be resumed",
+                    json!({ "run": run, "error": problem.message, "help": problem.help }),
+                );
+            }
+        }
+    }
+}
+
+/// Started or last taken up by a server, and not over or held.
+fn was_ours(head: &[runback_core::event::Event]) -> bool {
+    let mut ours = false;
+    for event in head {
+        match &event.body {
+            EventBody::RunCreated(created) => ours = SERVED.iter().any(|f| created.from.starts_with(f)),
+            EventBody::RunHeld { .. } | EventBody::RunFinished { .. } => ours = false,
+            EventBody::RunResumed { by } | EventBody::RollbackStarted { step: None, by, .. } => {
+                ours |= by.rsplit_once('@').is_some_and(|(_, from)| from.parse::<std::net::IpAddr>().is_ok());
+            }
+            _ => {}
+        }
+    }
+    ours
+}
+
+/// The beginnings of `from` of runs that servers start.
+const SERVED: [&str; 3] = ["api", "page", "schedule"];
+
+async fn resume_one(app: &Arc<App>, run: &str) -> Result<bool, Problem> {
+    let found = journal::read(app.store.as_ref(), run, &app.catalog).await?;
+    let state = &found.state;
+    if matches!(state.phase, Phase::Finished(_) | Phase::Held(_)) {
+        return Ok(true);
+    }
+    let doubtful = state.doubts().next().is_some();
+    if doubtful && state.status() == RunStatus::Waiting && state.questions().next().is_none() {
+        return Ok(false);
+    }
+    let how = TakeUp { intent: Intent::Resume, steps: Vec::new(), secret_inputs: Map::new(), by: surroundings::by() };
+    take_up(app, run, how).await?;
+    Ok(true)
+}

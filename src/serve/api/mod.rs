@@ -1,0 +1,87 @@
+//! The table of the API's routes.
+
+mod playbooks;
+mod runs;
+mod system;
+
+use std::sync::Arc;
+
+use super::App;
+use super::auth::Role;
+use super::library::Good;
+use super::problem::Problem;
+use super::route::{Route, get, post};
+
+pub(crate) fn table() -> Vec<Route> {
+    use Role::{Approver, Operator, Viewer};
+    vec![
+        get("/api/v1/openapi.json", "getOpenApi", Viewer, "This document.").to(system::openapi),
+        get("/api/v1/me", "getMe", Viewer, "Who you are to this server, and what you may do.").to(system::me),
+        get("/api/v1/status", "getStatus", Viewer, "What this server is doing.").to(system::status),
+        get("/api/v1/runs", "listRuns", Viewer, "Runs, newest first.").to(runs::list),
+        post("/api/v1/runs", "startRun", Operator, "Start a run of a playbook.").to(runs::start),
+        get("/api/v1/runs/{run}", "getRun", Viewer, "One run, with its steps.").to(runs::show),
+        get("/api/v1/runs/{run}/events", "listEvents", Viewer, "Events of a run, in order.").to(runs::events),
+        get(
+            "/api/v1/runs/{run}/stream",
+            "watchRun",
+            Viewer,
+            "Events of a run as they become durable: server-sent events, each with its number as id. Go on after a number with Last-Event-ID.",
+        )
+        .to(runs::stream),
+        get("/api/v1/runs/{run}/why", "whyRun", Viewer, "What a run or a step waits for.").to(runs::why),
+        get(
+            "/api/v1/runs/{run}/log",
+            "readLog",
+            Viewer,
+            "A stretch of the output of an attempt. Headers: x-log-offset (of the first byte given), x-log-cut (bytes before it that are not kept), x-log-next, x-log-size (of the whole output so far).",
+        )
+        .to(runs::log),
+        get("/api/v1/runs/{run}/plan", "planOfRun", Viewer, "The plan that a run follows.").to(runs::plan),
+        post("/api/v1/runs/{run}/approve", "approveRun", Approver, "Say yes to a step that asks.").to(runs::approve),
+        post("/api/v1/runs/{run}/refuse", "refuseRun", Approver, "Say no to a step that asks.").to(runs::refuse),
+        post("/api/v1/runs/{run}/cancel", "cancelRun", Operator, "Stop a run; what follows says `on_failure`.")
+            .to(runs::cancel),
+        post("/api/v1/runs/{run}/hold", "holdRun", Operator, "Let what runs finish, start nothing new, and hold.")
+            .to(runs::hold),
+        post("/api/v1/runs/{run}/resume", "resumeRun", Operator, "Go on with a run that is held, was interrupted, or is in doubt.")
+            .to(runs::resume),
+        post("/api/v1/runs/{run}/retry", "retryStep", Operator, "Do one failed or interrupted step again.")
+            .to(runs::retry),
+        post("/api/v1/runs/{run}/rollback", "rollbackRun", Operator, "Take a run back.").to(runs::rollback),
+        get("/api/v1/playbooks", "listPlaybooks", Viewer, "Playbooks of the server's folder.").to(playbooks::list),
+        get("/api/v1/playbooks/{playbook}", "getPlaybook", Viewer, "One playbook: text, diagnostics, inputs.")
+            .to(playbooks::show),
+        post(
+            "/api/v1/playbooks/{playbook}/plan",
+            "planPlaybook",
+            Viewer,
+            "What a run would do, in order. Does not look at the live world.",
+        )
+        .to(playbooks::plan),
+        post(
+            "/api/v1/playbooks/{playbook}/preview",
+            "previewPlaybook",
+            Operator,
+            "The plan, with what each step would change in the live world; changes nothing.",
+        )
+        .to(playbooks::preview),
+    ]
+}
+
+/// A playbook of the folder that can be run.
+fn playbook(app: &App, id: &str) -> Result<Arc<Good>, Problem> {
+    let entry = app.library.get(id).ok_or_else(|| {
+        let help = if app.settings.playbooks.is_some() {
+            "GET /api/v1/playbooks lists them"
+        } else {
+            "start serve with --playbooks DIR"
+        };
+        Problem::not_found(format!("there is no playbook `{id}` in the server's folder")).help(help)
+    })?;
+    entry.good.ok_or_else(|| {
+        let count = entry.now.errors();
+        Problem::conflict(format!("playbook `{id}` has {count} errors, and was never good since the server started"))
+            .help("see its diagnostics, and mend it")
+    })
+}

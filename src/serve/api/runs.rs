@@ -1,0 +1,541 @@
+//! Runs: looked at, started, answered, stopped, taken up and taken back.
+
+use std::sync::Arc;
+
+use runback_core::Json;
+use runback_core::event::{OnFailure, Resolution, RunOptions};
+use runback_core::state::{RunState, StepView};
+use runback_core::step::{Answer, Question};
+use runback_exec::driver::Intent;
+use runback_exec::output::{LogFiles, LogName};
+use runback_exec::store::{Request, RunFilter};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Map;
+
+use crate::cmd::approve;
+use crate::cmd::why::{self, WhyView};
+use crate::inputs::Inputs;
+use crate::journal::{self, Summary};
+use crate::preview::Previews;
+use crate::serve::App;
+use crate::serve::actions::{self, TakeUp, Wanted};
+use crate::serve::feed;
+use crate::serve::problem::Problem;
+use crate::serve::route::{Accepted, Call, Created, EventStream, Nothing, Ok200, Raw};
+
+/// Most that a list gives at once.
+const MOST: usize = 500;
+/// Most bytes of output that are given at once.
+const MOST_BYTES: u64 = 4 << 20;
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RunPath {
+    /// A run's id, the beginning of one, or `last`.
+    run: String,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListRuns {
+    /// The playbook's name.
+    #[serde(default)]
+    playbook: Option<String>,
+    /// Statuses, separated by commas.
+    #[serde(default)]
+    status: Option<String>,
+    /// Created at or after this time.
+    #[serde(default)]
+    since: Option<u64>,
+    /// Created before this time.
+    #[serde(default)]
+    until: Option<u64>,
+    /// Text in the id, the playbook's name or the inputs.
+    #[serde(default)]
+    text: Option<String>,
+    /// At most so many; 50 where nothing is said, 500 at most.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 500))]
+    limit: Option<usize>,
+}
+
+/// A run in a list.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(crate) struct RunHead {
+    pub(crate) id: String,
+    pub(crate) playbook: Option<String>,
+    /// running, waiting, rolling-back, succeeded, failed, rolled-back, stuck, cancelled, or interrupted.
+    pub(crate) status: String,
+    pub(crate) created_at: u64,
+    pub(crate) started_at: Option<u64>,
+    pub(crate) finished_at: Option<u64>,
+    pub(crate) by: Option<String>,
+    pub(crate) from: Option<String>,
+    pub(crate) inputs: Json,
+    pub(crate) outputs: Json,
+    pub(crate) schedule: Option<String>,
+    pub(crate) scheduled_at: Option<u64>,
+    /// Some process drives it now.
+    pub(crate) driven: bool,
+}
+
+impl From<&Summary> for RunHead {
+    fn from(s: &Summary) -> Self {
+        let created = s.created.as_ref();
+        Self {
+            id: s.run.clone(),
+            playbook: created.map(|c| c.playbook.clone()),
+            status: s.status.to_owned(),
+            created_at: s.created_at,
+            started_at: s.started_at,
+            finished_at: s.finished_at,
+            by: created.map(|c| c.by.clone()),
+            from: created.map(|c| c.from.clone()),
+            inputs: created.map_or(Json::Null, |c| c.inputs.clone()),
+            outputs: s.outputs.clone(),
+            schedule: created.and_then(|c| c.options.schedule.clone()),
+            scheduled_at: created.and_then(|c| c.options.scheduled_at),
+            driven: s.lives,
+        }
+    }
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct RunList {
+    runs: Vec<RunHead>,
+}
+
+pub(crate) async fn list(call: Call<Nothing, ListRuns, Nothing>) -> Result<Ok200<RunList>, Problem> {
+    let (app, query) = (call.app, call.query);
+    let limit = query.limit.unwrap_or(50).clamp(1, MOST);
+    let filter = RunFilter { playbook: query.playbook, since: query.since, limit: None };
+    let statuses: Vec<&str> = query.status.as_deref().map(|s| s.split(',').collect()).unwrap_or_default();
+    let mut runs = Vec::new();
+    for row in app.store.runs(&filter).await? {
+        if runs.len() >= limit {
+            break;
+        }
+        let summary = Summary::of(row, app.store.as_ref(), &app.catalog).await?;
+        let head = RunHead::from(&summary);
+        let in_time = query.until.is_none_or(|until| head.created_at < until);
+        let in_status = statuses.is_empty() || statuses.contains(&head.status.as_str());
+        if in_time && in_status && query.text.as_ref().is_none_or(|text| mentions(&head, text)) {
+            runs.push(head);
+        }
+    }
+    Ok(Ok200(RunList { runs }))
+}
+
+fn mentions(head: &RunHead, text: &str) -> bool {
+    head.id.contains(text)
+        || head.playbook.as_ref().is_some_and(|p| p.contains(text))
+        || head.inputs.to_string().contains(text)
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StartRun {
+    /// A playbook of the folder: its path there, without the extension.
+    playbook: String,
+    /// Values by name.
+    #[serde(default)]
+    inputs: Map<String, Json>,
+    /// The new run's id; refused when there is one like it.
+    #[serde(default)]
+    id: Option<String>,
+    /// Attempts at once.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 10_000))]
+    max_parallel: Option<u32>,
+    /// What follows a failure, in place of what the playbook says.
+    #[serde(default)]
+    on_failure: Option<OnFailure>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Started {
+    run: String,
+    /// Its place in the queue, from 1; null when it has started.
+    queued: Option<usize>,
+}
+
+pub(crate) async fn start(call: Call<Nothing, Nothing, StartRun>) -> Result<Created<Started>, Problem> {
+    let (app, body) = (call.app, call.body);
+    let good = super::playbook(&app, &body.playbook)?;
+    if body.max_parallel.is_some_and(|n| !(1..=10_000).contains(&n)) {
+        return Err(Problem::bad_request("max_parallel must be from 1 to 10000"));
+    }
+    let options = RunOptions { max_parallel: body.max_parallel, on_failure: body.on_failure, ..RunOptions::default() };
+    let (by, from) = (call.who.by(), call.who.from().to_owned());
+    let wanted = Wanted { good, inputs: body.inputs, id: body.id, options, by, from, after: None };
+    let run = actions::start(&app, wanted).await?;
+    Ok(Created(Started { queued: app.runner.place(&run), run }))
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct RunView {
+    #[serde(flatten)]
+    head: RunHead,
+    /// Number of its last event: what to watch from.
+    last_seq: u64,
+    /// Who drives it now: user@host, process.
+    owner: Option<String>,
+    /// Its place in this server's queue, from 1.
+    queued: Option<usize>,
+    /// The digest of its plan.
+    digest: Option<String>,
+    steps: Vec<StepView>,
+    /// Questions that are open.
+    questions: Vec<OpenQuestion>,
+    /// Steps of which nobody knows what they did.
+    doubts: Vec<Doubt>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct OpenQuestion {
+    step: String,
+    question: Question,
+    answers: Vec<Answer>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Doubt {
+    step: String,
+    why: Option<String>,
+}
+
+pub(crate) async fn show(call: Call<RunPath, Nothing, Nothing>) -> Result<Ok200<RunView>, Problem> {
+    let app = call.app;
+    let id = app.store.resolve(&call.path.run).await?;
+    let summary = Summary::of(app.store.run(&id).await?, app.store.as_ref(), &app.catalog).await?;
+    let run = journal::read(app.store.as_ref(), &id, &app.catalog).await?;
+    let state = &run.state;
+    let question = |n| {
+        let question = state.node(n).question()?.clone();
+        Some(OpenQuestion { step: state.path(n).to_string(), question, answers: state.node(n).answers().to_vec() })
+    };
+    Ok(Ok200(RunView {
+        head: RunHead { status: run.status().to_owned(), driven: run.owner.is_some(), ..RunHead::from(&summary) },
+        last_seq: state.last_seq,
+        owner: run.owner.as_ref().map(ToString::to_string),
+        queued: app.runner.place(&id),
+        digest: state.created.as_ref().map(|c| c.digest.clone()),
+        steps: run.steps(),
+        questions: state.questions().filter_map(question).collect(),
+        doubts: state
+            .doubts()
+            .map(|n| Doubt { step: state.path(n).to_string(), why: state.node(n).doubt().map(str::to_owned) })
+            .collect(),
+    }))
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EventsAfter {
+    /// Those after this number.
+    #[serde(default)]
+    after: u64,
+    /// At most so many; 500 where nothing is said, and at most.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 500))]
+    limit: Option<usize>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct EventList {
+    events: Vec<runback_core::event::Event>,
+}
+
+pub(crate) async fn events(call: Call<RunPath, EventsAfter, Nothing>) -> Result<Ok200<EventList>, Problem> {
+    let id = call.app.store.resolve(&call.path.run).await?;
+    let limit = call.query.limit.unwrap_or(MOST).clamp(1, MOST);
+    Ok(Ok200(EventList { events: call.app.store.events(&id, in_range(call.query.after)?, limit).await? }))
+}
+
+/// The store counts in signed numbers.
+fn in_range(seq: u64) -> Result<u64, Problem> {
+    if i64::try_from(seq).is_ok() { Ok(seq) } else { Err(Problem::bad_request("after: there is no such number")) }
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StreamAfter {
+    /// Those after this number; Last-Event-ID says it too, and wins.
+    #[serde(default)]
+    after: u64,
+    /// False: end where the journal ends now.
+    #[serde(default = "yes")]
+    follow: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+pub(crate) async fn stream(call: Call<RunPath, StreamAfter, Nothing>) -> Result<EventStream, Problem> {
+    let app = call.app;
+    let id = app.store.resolve(&call.path.run).await?;
+    let last_id = call.headers.get("last-event-id").and_then(|v| v.to_str().ok()?.trim().parse().ok());
+    let after = in_range(last_id.unwrap_or(call.query.after))?;
+    let permit = Arc::clone(&app.streams).try_acquire_owned().map_err(|_| {
+        Problem::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, "too many streams are open")
+            .help("close some, or give serve a larger --max-streams")
+    })?;
+    let feed = app.feeds.of(&app.store, &id).await?;
+    Ok(EventStream(feed::stream(feed, after, call.query.follow, permit, app.ending.subscribe())))
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OneStep {
+    /// A step's path; the whole run where none is named.
+    #[serde(default)]
+    step: Option<String>,
+}
+
+pub(crate) async fn why(call: Call<RunPath, OneStep, Nothing>) -> Result<Ok200<WhyView>, Problem> {
+    let app = call.app;
+    let id = app.store.resolve(&call.path.run).await?;
+    let run = journal::read(app.store.as_ref(), &id, &app.catalog).await?;
+    Ok(Ok200(why::explain(app.store.as_ref(), &run, call.query.step.as_deref()).await?))
+}
+
+pub(crate) async fn plan(call: Call<RunPath, Nothing, Nothing>) -> Result<Ok200<Json>, Problem> {
+    let app = call.app;
+    let id = app.store.resolve(&call.path.run).await?;
+    let (created, plan) = journal::plan_of(app.store.as_ref(), &id, &app.catalog).await?;
+    let inputs = Inputs { open: created.inputs.as_object().cloned().unwrap_or_default(), secret: Map::new() };
+    let previews = Previews::blind(&plan, &inputs);
+    Ok(Ok200(crate::cmd::plan::as_json(&plan, &inputs, &[], &previews)))
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LogRange {
+    /// A step's path, such as `build` or `deploy/convert[web1]`.
+    step: String,
+    /// From 1; the last one where none is named.
+    #[serde(default)]
+    attempt: Option<u32>,
+    /// The output of its undo.
+    #[serde(default)]
+    undo: bool,
+    /// Place of the first byte in the whole output. Negative: so many before its end.
+    #[serde(default)]
+    from: i64,
+    /// At most so many bytes; 64 KiB where nothing is said, 4 MiB at most.
+    #[serde(default)]
+    limit: Option<u64>,
+}
+
+pub(crate) async fn log(call: Call<RunPath, LogRange, Nothing>) -> Result<Raw, Problem> {
+    let (app, query) = (call.app, call.query);
+    let id = app.store.resolve(&call.path.run).await?;
+    let run = journal::read(app.store.as_ref(), &id, &app.catalog).await?;
+    let node = run.state.find(&query.step).ok_or_else(|| no_step(&run.state, &query.step))?;
+    let n = run.state.node(node);
+    let attempt = query.attempt.unwrap_or(if query.undo { n.undo_attempts } else { n.attempts });
+    let dir = app.store.logs_dir(&id).ok_or_else(|| Problem::not_found("this store keeps no output"))?;
+    let files = LogFiles::new(&dir, &LogName { step: &query.step, attempt, undo: query.undo });
+    let limit = query.limit.unwrap_or(64 << 10).clamp(1, MOST_BYTES);
+    let read = tokio::task::spawn_blocking(move || {
+        let size = files.size()?;
+        let from = u64::try_from(query.from).unwrap_or_else(|_| size.saturating_sub(query.from.unsigned_abs()));
+        Ok::<_, std::io::Error>((size, from, files.read(from, usize::try_from(limit).unwrap_or(usize::MAX))?))
+    });
+    let (size, from, piece) = match read.await {
+        Ok(Ok(read)) => read,
+        Ok(Err(error)) => return Err(Problem::conflict(format!("the output cannot be read: {error}"))),
+        Err(_) => return Err(Problem::conflict("the output could not be read")),
+    };
+    let (offset, cut, bytes) = piece.map_or((from.min(size), 0, Vec::new()), |p| (p.offset, p.cut, p.bytes));
+    let next = offset + bytes.len() as u64;
+    let headers = vec![
+        ("x-log-offset", offset.to_string()),
+        ("x-log-cut", cut.to_string()),
+        ("x-log-next", next.to_string()),
+        ("x-log-size", size.max(next).to_string()),
+    ];
+    Ok(Raw { headers, bytes })
+}
+
+fn no_step(state: &RunState, step: &str) -> Problem {
+    Problem::not_found(format!("run {} has no step `{step}`", state.run_id()))
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Reply {
+    /// The step that asks; may be left out where only one does.
+    #[serde(default)]
+    step: Option<String>,
+    #[serde(default)]
+    reason: Option<String>,
+    /// Values of the form's fields.
+    #[serde(default)]
+    fields: Map<String, Json>,
+    /// The digest of the plan that was looked at: refused when the run is of another.
+    #[serde(default)]
+    digest: Option<String>,
+}
+
+/// What was done or asked for.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Done {
+    run: String,
+    /// What happens now, in words.
+    done: String,
+}
+
+type Change<B> = Call<RunPath, Nothing, B>;
+
+pub(crate) async fn approve(call: Change<Reply>) -> Result<Accepted<Done>, Problem> {
+    answer(call, true).await
+}
+
+pub(crate) async fn refuse(call: Change<Reply>) -> Result<Accepted<Done>, Problem> {
+    answer(call, false).await
+}
+
+async fn answer(call: Change<Reply>, approved: bool) -> Result<Accepted<Done>, Problem> {
+    let (app, body) = (call.app, call.body);
+    let id = app.store.resolve(&call.path.run).await?;
+    let run = journal::read(app.store.as_ref(), &id, &app.catalog).await?;
+    let node = approve::asking(&run.state, body.step.as_deref()).map_err(|f| Problem::conflict(f.message))?;
+    let step = run.state.path(node).to_string();
+    let Some(question) = run.state.node(node).question() else {
+        return Err(Problem::conflict(format!("step {step} asks nothing")));
+    };
+    let created = run.state.created.as_ref();
+    if let Some(digest) = &body.digest
+        && created.is_none_or(|c| c.digest != *digest)
+    {
+        return Err(Problem::conflict("the run is of another plan than the one that was looked at"));
+    }
+    let fields = if approved { approve::checked_fields(question, body.fields)? } else { Json::Null };
+    let answer = Answer { approved, by: call.who.by(), reason: body.reason, fields };
+    let starter = created.map_or("", |c| c.by.as_str());
+    if let Some(why) = question.refuses(&answer, starter, run.state.node(node).answers()) {
+        return Err(Problem::conflict(format!("{step}: the answer of {} does not count: {why}", answer.by)));
+    }
+    let word = if approved { "approved" } else { "refused" };
+    if run.owner.is_some() {
+        actions::ask(&app, &id, Request::Answer { step: step.clone(), answer }).await?;
+        return Ok(Accepted(Done { done: format!("{word} {step}"), run: id }));
+    }
+    approve::record(app.store.as_ref(), &id, &run.state, &step, answer).await?;
+    Ok(Accepted(Done { done: format!("{word} {step}; nobody drives the run: resume it"), run: id }))
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CancelRun {
+    /// Stop at once, take nothing back, and leave the run resumable.
+    #[serde(default)]
+    now: bool,
+}
+
+pub(crate) async fn cancel(call: Change<CancelRun>) -> Result<Accepted<Done>, Problem> {
+    let by = call.who.by();
+    let now = call.body.now;
+    asked_of_owner(&call.app, &call.path.run, Request::Cancel { by, now }, "it is being stopped").await
+}
+
+pub(crate) async fn hold(call: Change<Nothing>) -> Result<Accepted<Done>, Problem> {
+    let by = call.who.by();
+    asked_of_owner(&call.app, &call.path.run, Request::Hold { by }, "it is held when what runs is over").await
+}
+
+async fn asked_of_owner(app: &Arc<App>, run: &str, request: Request, done: &str) -> Result<Accepted<Done>, Problem> {
+    let id = app.store.resolve(run).await?;
+    if app.store.owner(&id).await?.is_none() {
+        let found = journal::read(app.store.as_ref(), &id, &app.catalog).await?;
+        let message = format!("nobody drives run {id} ({}), so there is nothing to stop", found.status());
+        return Err(Problem::conflict(message));
+    }
+    actions::ask(app, &id, request).await?;
+    Ok(Accepted(Done { run: id, done: done.to_owned() }))
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ResumeRun {
+    /// What steps count as: path → done, redo, fail or skip.
+    #[serde(default)]
+    steps: std::collections::BTreeMap<String, Resolution>,
+    /// Inputs marked secret are not stored: give them again.
+    #[serde(default)]
+    secret_inputs: Map<String, Json>,
+}
+
+pub(crate) async fn resume(call: Change<ResumeRun>) -> Result<Accepted<Done>, Problem> {
+    let id = call.app.store.resolve(&call.path.run).await?;
+    let steps: Vec<_> = call.body.steps.into_iter().collect();
+    go_on(&call.app, id, steps, call.body.secret_inputs, call.who.by()).await
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RetryStep {
+    /// A step's path.
+    step: String,
+    /// Inputs marked secret are not stored: give them again.
+    #[serde(default)]
+    secret_inputs: Map<String, Json>,
+}
+
+pub(crate) async fn retry(call: Change<RetryStep>) -> Result<Accepted<Done>, Problem> {
+    let id = call.app.store.resolve(&call.path.run).await?;
+    let run = journal::read(call.app.store.as_ref(), &id, &call.app.catalog).await?;
+    if run.state.find(&call.body.step).is_none() {
+        return Err(no_step(&run.state, &call.body.step));
+    }
+    // A resume of a held run starts what failed anew by itself.
+    let again = matches!(run.state.phase, runback_core::state::Phase::Held(_));
+    let steps = if again { Vec::new() } else { vec![(call.body.step, Resolution::Redo)] };
+    go_on(&call.app, id, steps, call.body.secret_inputs, call.who.by()).await
+}
+
+async fn go_on(
+    app: &Arc<App>,
+    id: String,
+    steps: Vec<(String, Resolution)>,
+    secret_inputs: Map<String, Json>,
+    by: String,
+) -> Result<Accepted<Done>, Problem> {
+    if !steps.is_empty() && app.store.owner(&id).await?.is_some() {
+        for (step, resolution) in steps {
+            let request = Request::Resolve { step, resolution, outputs: Json::Null, by: by.clone() };
+            actions::ask(app, &id, request).await?;
+        }
+        return Ok(Accepted(Done { run: id, done: "told the process that drives it".to_owned() }));
+    }
+    let how = TakeUp { intent: Intent::Resume, steps, secret_inputs, by };
+    actions::take_up(app, &id, how).await?;
+    Ok(Accepted(Done { run: id, done: "it goes on".to_owned() }))
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RollbackRun {
+    /// Undo also where the world has changed since.
+    #[serde(default)]
+    force: bool,
+    /// Inputs marked secret are not stored: give them again.
+    #[serde(default)]
+    secret_inputs: Map<String, Json>,
+}
+
+pub(crate) async fn rollback(call: Change<RollbackRun>) -> Result<Accepted<Done>, Problem> {
+    let (app, body, by) = (call.app, call.body, call.who.by());
+    let id = app.store.resolve(&call.path.run).await?;
+    if app.store.owner(&id).await?.is_some() {
+        actions::ask(&app, &id, Request::Rollback { by, force: body.force }).await?;
+        return Ok(Accepted(Done { run: id, done: "asked the process that drives it to take it back".to_owned() }));
+    }
+    let intent = Intent::Rollback { force: body.force };
+    let how = TakeUp { intent, steps: Vec::new(), secret_inputs: body.secret_inputs, by };
+    actions::take_up(&app, &id, how).await?;
+    Ok(Accepted(Done { run: id, done: "it is being taken back".to_owned() }))
+}

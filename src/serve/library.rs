@@ -1,0 +1,232 @@
+//! The playbooks of a folder, checked, and checked again when they change. One that is broken by a change keeps the
+//! last text that was good; what is wrong with the new one is kept beside it. Starts nothing.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
+
+use runback_core::diagnostic::{Diagnostic, Severity};
+use runback_core::event::PlaybookText;
+use runback_core::plan::Plan;
+use runback_core::playbook::model::Schedule;
+use runback_core::span::Sources;
+use runback_core::step::Catalog;
+
+use crate::load;
+use crate::words;
+
+/// Deeper folders, and more files than this, are not looked at.
+const DEEPEST: usize = 8;
+const MOST: usize = 5_000;
+
+/// A playbook that was good when it was read.
+#[derive(Debug)]
+pub(crate) struct Good {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) texts: Vec<PlaybookText>,
+    pub(crate) base: PathBuf,
+    pub(crate) schedules: Vec<Schedule>,
+    /// Milliseconds since the epoch when this text was first seen.
+    pub(crate) since: u64,
+}
+
+/// What the check says of the file as it is now.
+#[derive(Debug)]
+pub(crate) struct Finding {
+    pub(crate) diagnostics: Vec<Diagnostic>,
+    pub(crate) sources: Sources,
+}
+
+impl Finding {
+    pub(crate) fn errors(&self) -> usize {
+        self.diagnostics.iter().filter(|d| d.severity() == Severity::Error).count()
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    /// Its path in the folder, without the extension.
+    pub(crate) id: String,
+    pub(crate) file: PathBuf,
+    /// None: no text of it was ever good.
+    pub(crate) good: Option<Arc<Good>>,
+    pub(crate) now: Arc<Finding>,
+    /// The file is there.
+    pub(crate) present: bool,
+    marks: Vec<(PathBuf, Mark)>,
+}
+
+impl Entry {
+    /// The file is not what would run.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.now.errors() > 0
+    }
+}
+
+/// Tells whether a file was written since.
+type Mark = Option<(SystemTime, u64)>;
+
+fn mark(path: &Path) -> Mark {
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.modified().ok()?, meta.len()))
+}
+
+/// What changed since the last look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Change {
+    New(String),
+    Changed(String),
+    Broken(String, usize),
+    Gone(String),
+}
+
+pub(crate) struct Library {
+    root: Option<PathBuf>,
+    catalog: Arc<Catalog>,
+    entries: RwLock<BTreeMap<String, Entry>>,
+}
+
+impl Library {
+    /// Without a folder it stays empty.
+    pub(crate) fn new(root: Option<PathBuf>, catalog: Arc<Catalog>) -> Self {
+        Self { root, catalog, entries: RwLock::default() }
+    }
+
+    pub(crate) fn get(&self, id: &str) -> Option<Entry> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    /// In the order of their ids.
+    pub(crate) fn all(&self) -> Vec<Entry> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Looks at the folder and reads what changed. Blocks for as long as that takes.
+    pub(crate) fn look(&self) -> Vec<Change> {
+        let Some(root) = &self.root else { return Vec::new() };
+        let mut files = Vec::new();
+        find(root, root, 0, &mut files);
+        let mut changes = Vec::new();
+        for (id, file) in &files {
+            let known = self.get(id);
+            if known.as_ref().is_some_and(|k| k.present && k.marks.iter().all(|(path, seen)| mark(path) == *seen)) {
+                continue;
+            }
+            let entry = self.read(id, file, known.as_ref());
+            changes.push(match &known {
+                _ if entry.is_broken() => Change::Broken(id.clone(), entry.now.errors()),
+                None => Change::New(id.clone()),
+                Some(_) => Change::Changed(id.clone()),
+            });
+            self.entries.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), entry);
+        }
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        for (id, entry) in entries.iter_mut() {
+            if entry.present && !files.iter().any(|(there, _)| there == id) {
+                entry.present = false;
+                changes.push(Change::Gone(id.clone()));
+            }
+        }
+        entries.retain(|_, entry| entry.present);
+        changes
+    }
+
+    fn read(&self, id: &str, file: &Path, known: Option<&Entry>) -> Entry {
+        // Before it is read: a write in the middle is seen at the next look.
+        let own = (file.to_owned(), mark(file));
+        let loaded = load::load(&file.to_string_lossy(), &self.catalog);
+        let mut marks = vec![own];
+        for text in loaded.texts.iter().skip(1) {
+            let path = loaded.base.join(&text.name);
+            let seen = mark(&path);
+            marks.push((path, seen));
+        }
+        let load::Loaded { texts, base, checked } = loaded;
+        let good = match (checked.plan, known.and_then(|k| k.good.clone())) {
+            (Some(plan), Some(good)) if good.plan.digest == plan.digest && good.texts == texts => Some(good),
+            (Some(plan), _) => {
+                let schedules = schedules(&texts);
+                Some(Arc::new(Good { plan, texts, base, schedules, since: words::now_ms() }))
+            }
+            (None, good) => good,
+        };
+        let now = Arc::new(Finding { diagnostics: checked.diagnostics, sources: checked.sources });
+        Entry { id: id.to_owned(), file: file.to_owned(), good, now, present: true, marks }
+    }
+}
+
+/// `schedule:` of a playbook that was checked.
+fn schedules(texts: &[PlaybookText]) -> Vec<Schedule> {
+    let Some(first) = texts.first() else { return Vec::new() };
+    let (playbook, _) = runback_core::playbook::read(runback_core::span::SourceId(0), &first.text);
+    playbook.map(|p| p.schedule).unwrap_or_default()
+}
+
+/// Playbooks under a folder, in the order of their names; what begins with a dot is left out, and tests are no playbooks.
+fn find(root: &Path, folder: &Path, depth: usize, files: &mut Vec<(String, PathBuf)>) {
+    let Ok(listed) = std::fs::read_dir(folder) else { return };
+    let mut paths: Vec<PathBuf> = listed.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.sort();
+    for path in paths {
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        if name.starts_with('.') || files.len() >= MOST {
+            continue;
+        }
+        if path.is_dir() {
+            if depth < DEEPEST {
+                find(root, &path, depth + 1, files);
+            }
+            continue;
+        }
+        let Some(stem) = name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".yml")) else { continue };
+        if Path::new(stem).extension().is_some_and(|e| e == "test") {
+            continue;
+        }
+        let inside = path.parent().and_then(|p| p.strip_prefix(root).ok()).unwrap_or(Path::new(""));
+        files.push((inside.join(stem).to_string_lossy().into_owned(), path));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn write(path: &Path, text: &str, tick: u64) {
+        std::fs::write(path, text).unwrap();
+        // Two writes of the same length within one tick of the file system's clock would look alike.
+        let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000 + tick);
+        std::fs::File::options().write(true).open(path).unwrap().set_modified(at).unwrap();
+    }
+
+    #[test]
+    fn a_broken_change_keeps_what_was_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ops/nightly.yaml");
+        std::fs::create_dir(dir.path().join("ops")).unwrap();
+        let good = "runback: 1\nname: nightly\nschedule:\n  - cron: '@daily'\nsteps:\n  - run: echo one\n";
+        write(&file, good, 1);
+        std::fs::write(dir.path().join("ops/nightly.test.yaml"), "no playbook").unwrap();
+        let library = Library::new(Some(dir.path().to_owned()), Arc::new(runback_steps::catalog()));
+        assert_eq!(library.look(), [Change::New("ops/nightly".to_owned())]);
+        assert_eq!(library.look(), [], "nothing changed");
+        let first = library.get("ops/nightly").unwrap();
+        assert_eq!(first.good.as_ref().unwrap().schedules.len(), 1);
+
+        write(&file, &good.replace("run:", "runs:"), 2);
+        assert_eq!(library.look(), [Change::Broken("ops/nightly".to_owned(), 1)]);
+        let broken = library.get("ops/nightly").unwrap();
+        assert!(broken.is_broken());
+        assert!(Arc::ptr_eq(broken.good.as_ref().unwrap(), first.good.as_ref().unwrap()));
+
+        write(&file, &good.replace("one", "two"), 3);
+        assert_eq!(library.look(), [Change::Changed("ops/nightly".to_owned())]);
+        let mended = library.get("ops/nightly").unwrap();
+        assert!(!mended.is_broken() && mended.good.unwrap().plan.digest != first.good.unwrap().plan.digest);
+
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(library.look(), [Change::Gone("ops/nightly".to_owned())]);
+        assert!(library.get("ops/nightly").is_none());
+    }
+}

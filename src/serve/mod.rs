@@ -1,0 +1,155 @@
+//! The server: one process over one store that keeps playbooks, starts runs by clock and by request, drives them, and
+//! shows all of it through an API. Each part knows its own business; here they are put together and taken down.
+
+mod actions;
+mod api;
+pub(crate) mod auth;
+mod feed;
+mod library;
+mod listen;
+mod log;
+mod metrics;
+mod openapi;
+pub(crate) mod page;
+mod problem;
+mod route;
+mod router;
+mod runner;
+pub(crate) mod token;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use runback_core::step::Catalog;
+use runback_exec::driver::Engine;
+use runback_exec::output::LIMIT_DEFAULT;
+use runback_exec::process::Processes;
+use runback_exec::process::guard::GuardCommand;
+use runback_exec::store::{SqliteStore, Store};
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, watch};
+
+use crate::failure::Failure;
+pub(crate) use openapi::document as openapi_document;
+
+/// What the command line says.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) address: SocketAddr,
+    pub(crate) tls: Option<TlsFiles>,
+    pub(crate) playbooks: Option<PathBuf>,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) max_runs: usize,
+    pub(crate) max_queue: usize,
+    pub(crate) max_connections: usize,
+    pub(crate) max_streams: usize,
+    /// The address is told on stdout with a code that logs in once.
+    pub(crate) print_login: bool,
+}
+
+pub(crate) use listen::TlsFiles;
+
+/// Everything that a request may need. Shared by all of them; what changes in it is behind its own small lock.
+pub(crate) struct App {
+    pub(crate) settings: Settings,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) processes: Arc<Processes>,
+    pub(crate) library: library::Library,
+    pub(crate) runner: runner::Runner,
+    pub(crate) feeds: feed::Feeds,
+    pub(crate) gate: auth::Gate,
+    pub(crate) metrics: metrics::Metrics,
+    pub(crate) streams: Arc<Semaphore>,
+    /// True once the server is told to end.
+    pub(crate) ending: watch::Sender<bool>,
+}
+
+/// So long runs have to be left after SIGTERM, and connections after that.
+const LEAVE_WITHIN: Duration = Duration::from_secs(9);
+const CLOSE_WITHIN: Duration = Duration::from_millis(800);
+/// Between looks at the folder of playbooks.
+const LOOK: Duration = Duration::from_secs(1);
+
+fn app(settings: Settings) -> Result<Arc<App>, Failure> {
+    let desk = Arc::new(SqliteStore::open(&settings.state_dir)?);
+    let store: Arc<dyn Store> = Arc::clone(&desk) as _;
+    let catalog = Arc::new(runback_steps::catalog());
+    let gate = auth::Gate::new(Arc::clone(&desk), settings.tls.is_some())?;
+    let processes = Processes::new(GuardCommand::this_binary(), |warning| log::warn(warning, json!({})));
+    Ok(Arc::new_cyclic(|app| App {
+        engine: Arc::new(Engine { store: Arc::clone(&store), log_limit: LIMIT_DEFAULT }),
+        library: library::Library::new(settings.playbooks.clone(), Arc::clone(&catalog)),
+        runner: runner::Runner::new(app.clone(), settings.max_runs, settings.max_queue),
+        feeds: feed::Feeds::default(),
+        metrics: metrics::Metrics::new(),
+        streams: Arc::new(Semaphore::new(settings.max_streams)),
+        ending: watch::Sender::new(false),
+        gate,
+        processes,
+        catalog,
+        store,
+        settings,
+    }))
+}
+
+/// Serves until SIGTERM or Ctrl-C.
+pub(crate) async fn run(settings: Settings) -> Result<(), Failure> {
+    let app = app(settings)?;
+    look(&app).await;
+    let listener = listen::bind(&app.settings).await?;
+    let address = listener.address();
+    let scheme = if app.settings.tls.is_some() { "https" } else { "http" };
+    log::info("listening", json!({ "address": format!("{scheme}://{address}") }));
+    if app.settings.print_login {
+        let code = app.gate.new_code()?;
+        crate::term::line(&format!("{scheme}://{address}/login#{code}"));
+    }
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    let watching = tokio::spawn(watch_playbooks(Arc::clone(&app)));
+    actions::resume_left(&app).await;
+    let serving = tokio::spawn(listen::serve(listener, router::router(Arc::clone(&app)), app.ending.subscribe()));
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    log::info("ending", json!({ "runs": app.runner.load().running }));
+    watching.abort();
+    app.runner.leave(LEAVE_WITHIN).await;
+    app.ending.send_replace(true);
+    if tokio::time::timeout(CLOSE_WITHIN, serving).await.is_err() {
+        log::warn("connections were cut", json!({}));
+    }
+    log::info("ended", json!({}));
+    Ok(())
+}
+
+async fn look(app: &Arc<App>) {
+    let looking = Arc::clone(app);
+    let changes = tokio::task::spawn_blocking(move || looking.library.look()).await.unwrap_or_default();
+    for change in changes {
+        match change {
+            library::Change::New(id) => log::info("playbook found", json!({ "playbook": id })),
+            library::Change::Changed(id) => log::info("playbook changed", json!({ "playbook": id })),
+            library::Change::Gone(id) => log::info("playbook gone", json!({ "playbook": id })),
+            library::Change::Broken(id, errors) => {
+                log::error(
+                    "playbook broken; the last good text stays in use",
+                    json!({ "playbook": id, "errors": errors }),
+                );
+            }
+        }
+    }
+}
+
+async fn watch_playbooks(app: Arc<App>) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        look(&app).await;
+    }
+}
