@@ -1,6 +1,7 @@
 //! `runback approve`: answers a question of a run, from wherever.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use clap::Args;
 use runback_core::Json;
@@ -93,7 +94,7 @@ pub(crate) async fn record(
     state.apply(&event).map_err(|e| {
         Failure::refused(format!("it cannot be answered any more: {}", e.why)).help(format!("runback show {run}"))
     })?;
-    Ok(store.append(&lease, vec![event]).await?)
+    Ok(store.append(&lease, Arc::from([event])).await?)
 }
 
 fn nothing_asked(state: &RunState) -> Failure {

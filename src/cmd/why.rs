@@ -7,7 +7,7 @@ use clap::Args;
 use runback_core::decide;
 use runback_core::event::HoldReason;
 use runback_core::plan::{PlanKind, PlanRollback};
-use runback_core::state::{NodeId, Phase, RunState, Status, UndoStatus};
+use runback_core::state::{InRunLocks, NodeId, Phase, RunState, Status, UndoStatus};
 use runback_core::step::UndoKind;
 use runback_exec::store::Store;
 use schemars::JsonSchema;
@@ -274,6 +274,10 @@ impl Why<'_> {
         let path = state.path(node);
         if state.is_halted(node) {
             told.push((depth, format!("{path} does not start any more: {}", self.halted(node))));
+            return;
+        }
+        if let InRunLocks::Waits { name, holder } = state.locks_in_run(node) {
+            told.push((depth, format!("{path} waits for the lock {name}, which {} has", state.path(holder))));
             return;
         }
         if self.locks.iter().any(|(of, ..)| of.as_deref() == Some(&**path)) {

@@ -98,6 +98,12 @@ pub(super) fn said_of(state: &RunState, event: &Event) -> Option<Said> {
             CancelReason::Operator => (YELLOW, "■", format!("cancelled by {by}: nothing new starts")),
             CancelReason::Timeout => (YELLOW, "■", "the run is over its timeout: nothing new starts".to_owned()),
         },
+        E::RollbackRequested { by, .. } => {
+            (CYAN, "↶", format!("to be taken back for {by}: what runs is stopped first"))
+        }
+        E::HoldRequested { by } => {
+            (YELLOW, "■", format!("to be held for {by}: nothing new starts, what runs may finish"))
+        }
         E::RollbackStarted { step, reason, by, force } => {
             let what = step.as_ref().map_or_else(|| "the run".to_owned(), ToString::to_string);
             let why = match reason {

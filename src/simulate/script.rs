@@ -10,6 +10,7 @@ use runback_core::step::{
     Access, Acted, AnyStepType, Class, Cx, Descriptor, InputProblem, OutputNames, Preview, Probe, StepError, UndoKind,
     Undone,
 };
+use runback_core::target::Stream;
 use runback_core::template::ValueTemplate;
 use serde_json::{Map, json};
 
@@ -185,7 +186,7 @@ impl AnyStepType for Scripted {
             && !outcome.takes.is_zero()
         {
             tokio::select! {
-                () = cx.host.sleep(outcome.takes) => {}
+                () = work(cx, outcome.takes) => {}
                 () = cx.host.stopped() => return Err(failure(Class::Cancelled, Some("it was stopped".to_owned()), None)),
             }
         }
@@ -222,6 +223,18 @@ impl AnyStepType for Scripted {
             Some(error) => Err(error),
             None => Ok(Undone { changed: true, note: None }),
         }
+    }
+}
+
+/// Takes its time, and gives signs of life all along: a script says nothing of output, so no `idle_timeout` may judge it.
+async fn work(cx: &Cx<'_>, takes: Duration) {
+    let mut left = takes;
+    let sign = (takes / 1_000).max(Duration::from_millis(100));
+    while !left.is_zero() {
+        let now = left.min(sign);
+        cx.host.sleep(now).await;
+        cx.host.output(Stream::Stdout, b"");
+        left -= now;
     }
 }
 

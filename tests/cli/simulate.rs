@@ -32,6 +32,24 @@ fn waits_cost_nothing() {
     assert!(began.elapsed() < std::time::Duration::from_secs(20), "three hours of waiting are over at once");
 }
 
+/// A script says nothing of output, so silence is no reason to end what it lets take its time.
+#[test]
+fn a_long_scripted_step_is_not_idle() {
+    let desk = Desk::new();
+    desk.write(
+        "slow.yaml",
+        "runback: 1\nname: slow\nsteps:\n  - { id: copy, run: cp a b, idle_timeout: 1m, timeout: 2h }\n",
+    );
+    desk.write(
+        "slow.test.yaml",
+        "playbook: slow.yaml\ncases:\n  - name: it takes an hour\n    given: { copy: { takes: 1h } }\n    \
+         expect: { outcome: succeeded }\n  - name: it takes too long\n    given: { copy: { takes: 3h } }\n    \
+         expect: { outcome: rolled-back, errors: { copy: its timeout of 2h } }\n",
+    );
+    let ran = desk.run(&["test", "slow.test.yaml"]);
+    assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
+}
+
 const TESTS: &str = r"playbook: release.yaml
 inputs: { version: 2 }
 cases:

@@ -1,8 +1,6 @@
 //! The scheduler: what to do next, as data, from the plan and the state alone. It performs nothing and
 //! remembers nothing.
 
-use std::collections::HashSet;
-
 use serde_json::json;
 
 use crate::Json;
@@ -12,7 +10,7 @@ use crate::event::{
 use crate::plan::{PlanForEach, PlanKind};
 use crate::playbook::model::Interrupt;
 use crate::scope::{self, Lent};
-use crate::state::{FINAL, NodeId, Phase, ROOT, RunState, Status};
+use crate::state::{FINAL, InRunLocks, NodeId, Phase, ROOT, RunState, Status, Wish};
 use crate::step::{Access, OnInterrupt, StepError, UndoKind};
 
 /// Something for the driver to do.
@@ -39,6 +37,38 @@ pub const RUNBACK: &str = "runback";
 
 /// What to do now. Bounded by the free slots, not by the size of the run.
 pub fn decide(state: &RunState, now: u64) -> Vec<Effect> {
+    match &state.wish {
+        None => next(state, now),
+        Some(Wish::Rollback { by, force }) => to_rollback(state, by, *force),
+        Some(Wish::Hold) => to_hold(state, now),
+    }
+}
+
+/// A rollback was asked for: what acts is stopped, undos finish, nothing begins; then it comes.
+fn to_rollback(state: &RunState, by: &str, force: bool) -> Vec<Effect> {
+    if state.is_quiet() {
+        let (by, reason) = (by.to_owned(), RollbackReason::Operator);
+        return vec![Effect::Record(EventBody::RollbackStarted { step: None, reason, by, force })];
+    }
+    state.active().map(|node| Effect::Stop { node }).collect()
+}
+
+/// A hold was asked for: what acts may finish, a block that is taken back is taken back; then it comes.
+fn to_hold(state: &RunState, now: u64) -> Vec<Effect> {
+    if state.phase != Phase::Running {
+        return next(state, now);
+    }
+    if state.takes_a_block_back() {
+        let goes_on = |e: &Effect| matches!(e, Effect::Undo { .. } | Effect::Stop { .. } | Effect::Wake { .. });
+        return next(state, now).into_iter().filter(goes_on).collect();
+    }
+    if state.is_quiet() {
+        return vec![Effect::Record(EventBody::RunHeld { reason: HoldReason::Operator })];
+    }
+    state.to_stop().map(|node| Effect::Stop { node }).collect()
+}
+
+fn next(state: &RunState, now: u64) -> Vec<Effect> {
     let mut effects = Vec::new();
     match state.phase {
         Phase::Created | Phase::Held(_) | Phase::Finished(_) => return effects,
@@ -63,8 +93,8 @@ pub fn decide(state: &RunState, now: u64) -> Vec<Effect> {
     let mut free = state.max_parallel().saturating_sub(state.busy());
     start_undos(state, now, &mut free, &mut effects);
     start_steps(state, now, &mut free, &mut effects);
-    let next = [state.next_backoff(now), state.next_undo_backoff(now), run_timeout(state)];
-    if let Some(at) = next.into_iter().flatten().filter(|at| *at > now).min() {
+    let times = [state.next_backoff(now), state.next_undo_backoff(now), run_timeout(state)];
+    if let Some(at) = times.into_iter().flatten().filter(|at| *at > now).min() {
         effects.push(Effect::Wake { at });
     }
     effects
@@ -158,8 +188,6 @@ fn start_steps(state: &RunState, now: u64, free: &mut u32, effects: &mut Vec<Eff
     if state.phase == Phase::RollingBack {
         return;
     }
-    // Locks of attempts that run, and of those that this decision starts: steps of one run exclude each other, too.
-    let mut busy: Option<HashSet<String>> = None;
     let due = state.backoffs().take_while(|(at, _)| *at <= now).map(|(_, n)| n);
     for node in due.chain(state.ready()) {
         if *free == 0 {
@@ -167,14 +195,6 @@ fn start_steps(state: &RunState, now: u64, free: &mut u32, effects: &mut Vec<Eff
         }
         let effect = start(state, node);
         if matches!(effect, Effect::Start { .. }) {
-            if !state.step(node).locks.is_empty() {
-                let names = lock_names(state, node).unwrap_or_default();
-                let busy = busy.get_or_insert_with(|| locks_in_use(state));
-                if names.iter().any(|n| busy.contains(n)) {
-                    continue;
-                }
-                busy.extend(names);
-            }
             *free -= 1;
         }
         // A fact comes first: what follows from it is decided once it is applied.
@@ -184,11 +204,6 @@ fn start_steps(state: &RunState, now: u64, free: &mut u32, effects: &mut Vec<Eff
             return;
         }
     }
-}
-
-fn locks_in_use(state: &RunState) -> HashSet<String> {
-    let locking = state.active().filter(|n| !state.step(*n).locks.is_empty());
-    locking.flat_map(|n| lock_names(state, n).unwrap_or_default()).collect()
 }
 
 fn start(state: &RunState, node: NodeId) -> Effect {
@@ -210,10 +225,19 @@ fn start(state: &RunState, node: NodeId) -> Effect {
         }
     }
     if n.status == Status::Ready && !step.locks.is_empty() {
-        match lock_names(state, node) {
-            Ok(names) if names.iter().all(|n| state.locks.contains(n)) => {}
-            Ok(names) => return Effect::TakeLocks { node, names },
-            Err(error) => return failed(error),
+        match state.locks_in_run(node) {
+            InRunLocks::Has(names) if names.is_empty() => match lock_names(state, node) {
+                Ok(_) => {}
+                Err(error) => return failed(error),
+            },
+            InRunLocks::Has(names) if names.iter().all(|n| state.locks.contains(n)) => {}
+            InRunLocks::Has(names) => return Effect::TakeLocks { node, names: names.to_vec() },
+            InRunLocks::Waits { name, holder } | InRunLocks::Never { name, holder } => {
+                let holder = state.path(holder);
+                let why =
+                    format!("its lock `{name}` can never be had: {holder} has it, and waits for what {} has", n.path);
+                return failed(StepError::conflict(why).help("take both locks in one place: at the outer block"));
+            }
         }
     }
     match &step.kind {

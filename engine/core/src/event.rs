@@ -261,6 +261,16 @@ pub enum EventBody {
         by: String,
         reason: CancelReason,
     },
+    /// Somebody wants the run taken back: what runs is stopped, then `RollbackStarted` comes.
+    RollbackRequested {
+        by: String,
+        #[serde(default)]
+        force: bool,
+    },
+    /// Somebody wants the run held: nothing new starts, what runs may finish, then `RunHeld` comes.
+    HoldRequested {
+        by: String,
+    },
 
     /// `step` None = the whole run; else only what is in that block.
     RollbackStarted {
@@ -336,6 +346,8 @@ impl EventBody {
             Self::ApprovalRefused { .. } => "approval_refused",
             Self::LockTaken { .. } => "lock_taken",
             Self::CancelRequested { .. } => "cancel_requested",
+            Self::RollbackRequested { .. } => "rollback_requested",
+            Self::HoldRequested { .. } => "hold_requested",
             Self::RollbackStarted { .. } => "rollback_started",
             Self::UndoStarted { .. } => "undo_started",
             Self::UndoSucceeded { .. } => "undo_succeeded",
@@ -372,6 +384,8 @@ impl EventBody {
             Self::RunCreated(_)
             | Self::RunStarted {}
             | Self::CancelRequested { .. }
+            | Self::RollbackRequested { .. }
+            | Self::HoldRequested { .. }
             | Self::RunHeld { .. }
             | Self::RunResumed { .. }
             | Self::RunFinished { .. } => None,

@@ -73,7 +73,7 @@ async fn crowd(store: &SqliteStore, writers: u64, commits: u64) -> Result<Durati
         let run = format!("crowd-{writer}");
         let lease = store.create(&run, vec![created(&run)]).await?;
         for seq in 2..2 + commits {
-            store.append(&lease, vec![step(seq)]).await?;
+            store.append(&lease, [step(seq)].into()).await?;
         }
         Ok::<_, Box<dyn Error>>(())
     });
@@ -100,7 +100,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let opened = start.elapsed();
         let lease = runtime.block_on(store.create("first", vec![created("first")]))?;
         let made = start.elapsed();
-        runtime.block_on(store.append(&lease, vec![step(2)]))?;
+        runtime.block_on(store.append(&lease, [step(2)].into()))?;
         let written = start.elapsed();
         drop(lease);
         drop(store);

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::node::Instances;
-use super::{Node, NodeId, Phase, ROOT, RunState, Status, UndoStatus};
+use super::{Node, NodeId, Phase, ROOT, RunState, Status, UndoStatus, Wish};
 use crate::Json;
 use crate::event::{CancelReason, Event, EventBody, OnFailure, Outcome, StepPath};
 use crate::plan::SegmentIdx;
@@ -51,19 +51,33 @@ impl RunState {
         self.to_stop.remove(&id);
         self.leave(id);
         let at = self.last_at;
-        if self.nodes[id.at()].rare.as_ref().is_some_and(|r| r.question.is_some()) {
-            self.asking -= 1;
-        }
+        self.end_question(id, status == Status::Interrupted);
         let n = &mut self.nodes[id.at()];
         n.status = status;
         n.finished_at = Some(at);
         if let Some(rare) = &mut n.rare {
-            rare.question = None;
             rare.detached = None;
-            // Answers to an attempt that a process left behind are for the next one; other ends use them up.
-            rare.answers.retain(|_| status == Status::Interrupted);
         }
         n
+    }
+
+    fn end_undo(&mut self, id: NodeId, undo: UndoStatus) -> &mut Node {
+        self.undo_active.remove(&id);
+        self.end_question(id, undo == UndoStatus::Ready);
+        let n = &mut self.nodes[id.at()];
+        n.undo = undo;
+        n
+    }
+
+    /// Answers to an attempt that a process left behind are for the next one; other ends use them up.
+    fn end_question(&mut self, id: NodeId, keeps_answers: bool) {
+        let Some(rare) = &mut self.nodes[id.at()].rare else { return };
+        if rare.question.take().is_some() {
+            self.asking -= 1;
+        }
+        if !keeps_answers {
+            rare.answers.clear();
+        }
     }
 
     fn transition(&mut self, event: &Event) {
@@ -151,7 +165,7 @@ impl RunState {
             }
             E::StepNoted { step, note, .. } => {
                 let node = self.must(step);
-                self.nodes[node.at()].rare_mut().notes.push(note.clone());
+                self.nodes[node.at()].rare_mut().notes.push(Arc::new(note.clone()));
             }
             E::AttemptSucceeded { step, changed, outputs, .. } => {
                 let node = self.must(step);
@@ -198,9 +212,14 @@ impl RunState {
                     self.to_stop = self.active.clone();
                 }
             }
+            E::RollbackRequested { by, force } => {
+                self.wish = Some(Wish::Rollback { by: by.clone(), force: *force });
+            }
+            E::HoldRequested { .. } => self.wish = Some(Wish::Hold),
             E::RollbackStarted { step, reason, force, .. } => {
                 let of = step.as_ref().map_or(ROOT, |s| self.must(s));
                 if of == ROOT {
+                    self.wish = None;
                     self.finished_at = None;
                     if matches!(self.phase, Phase::Finished(_)) {
                         self.finally_done = true;
@@ -215,15 +234,19 @@ impl RunState {
                 n.undo = UndoStatus::Undoing;
                 n.undo_attempts += 1;
                 n.undo_tries += 1;
+                if let Some(rare) = &mut n.rare
+                    && n.undo_tries == 1
+                {
+                    // What the action was told says nothing about its undo.
+                    rare.answers.clear();
+                }
                 self.undo_ready.remove(&keys.0);
                 self.undo_backoff.remove(&keys.1);
                 self.undo_active.insert(node);
             }
             E::UndoSucceeded { step, note, .. } => {
                 let node = self.must(step);
-                self.undo_active.remove(&node);
-                let n = &mut self.nodes[node.at()];
-                n.undo = UndoStatus::Undone;
+                let n = self.end_undo(node, UndoStatus::Undone);
                 if note.is_some() || n.rare.is_some() {
                     let rare = n.rare_mut();
                     rare.undo_note.clone_from(note);
@@ -233,15 +256,13 @@ impl RunState {
             }
             E::UndoFailed { step, error, retry_in, .. } => {
                 let node = self.must(step);
-                self.undo_active.remove(&node);
-                let n = &mut self.nodes[node.at()];
+                let n = self.end_undo(node, UndoStatus::Failed);
                 n.rare_mut().undo_error = Some(error.clone());
                 if let Some(delay) = retry_in {
                     n.undo = UndoStatus::Backoff;
                     n.undo_until = at + delay;
                     self.undo_backoff.insert((at + delay, node));
                 } else {
-                    n.undo = UndoStatus::Failed;
                     self.undo_given_up(node);
                 }
             }
@@ -249,6 +270,7 @@ impl RunState {
                 self.phase = Phase::Held(*reason);
                 self.finished_at = Some(at);
                 self.cancel = None;
+                self.wish = None;
                 self.quiet.clear();
             }
             E::RunResumed { .. } => self.resume(),
@@ -294,8 +316,6 @@ impl RunState {
         let n = self.end_attempt(node, status);
         let rare = n.rare_mut();
         rare.error = Some(error.clone());
-        // A refusal is of the attempt that asked.
-        rare.answers.clear();
         let again = retry_in.is_some() && !cancelled;
         if again && self.is_called_off(node) {
             self.call_off(node);
@@ -313,11 +333,10 @@ impl RunState {
 
     fn attempt_interrupted(&mut self, step: &StepPath) {
         let node = self.must(step);
-        if self.undo_active.remove(&node) {
+        if self.undo_active.contains(&node) {
             // An undo is idempotent: it simply comes again.
-            let n = &mut self.nodes[node.at()];
-            n.undo = UndoStatus::Ready;
-            self.undo_ready.insert((Reverse(n.start_seq), node));
+            let key = (Reverse(self.end_undo(node, UndoStatus::Ready).start_seq), node);
+            self.undo_ready.insert(key);
             return;
         }
         self.end_attempt(node, Status::Interrupted).finished_at = None;

@@ -1,9 +1,9 @@
 //! How the end of one step moves the others: readiness, blocks, failure domains. Called by `apply` only.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use super::{FINAL, Group, Node, NodeId, Phase, ROOT, RunState, Status};
+use super::{FINAL, Group, Node, NodeId, Phase, ROOT, RunState, Status, Wish};
 use crate::event::{Item, OnFailure, Outcome};
 use crate::plan::{FINALLY, MAIN, PlanForEach, PlanKind, SegmentIdx};
 use crate::playbook::model::Exhausted;
@@ -58,7 +58,9 @@ impl RunState {
         let n = &self.nodes[node.at()];
         if n.status == Status::Blocked && !n.dead && !self.is_called_off(node) {
             self.nodes[node.at()].status = Status::Ready;
-            self.ready.insert(node);
+            if self.seek_locks(node) {
+                self.ready.insert(node);
+            }
         }
     }
 
@@ -107,6 +109,7 @@ impl RunState {
             Status::Failed | Status::Cancelled => self.step(node).continue_on_error && n.status == Status::Failed,
             _ => return,
         };
+        self.release_locks(node);
         let parent = self.parent(node);
         if let Some(instances) = &mut self.nodes[parent.at()].instances {
             instances.in_progress = instances.in_progress.saturating_sub(1);
@@ -200,6 +203,7 @@ impl RunState {
                     n.status = Status::Blocked;
                     n.dead = true;
                     self.ready.remove(&child);
+                    self.release_locks(child);
                     self.nodes[container.at()].open -= 1;
                     self.nodes[container.at()].child_failed = true;
                 }
@@ -239,6 +243,7 @@ impl RunState {
         n.called_off = true;
         n.finished_at = Some(self.last_at);
         self.nodes[parent.at()].child_failed = true;
+        self.release_locks(node);
         // What is halted waits for its rollback or for a resume as it is; what failed fast comes to an end.
         if !self.is_halted(node) {
             self.nodes[parent.at()].open -= 1;
@@ -261,10 +266,14 @@ impl RunState {
         }
         self.nodes[domain.at()].halted = true;
         let inside = |s: &Self, n: NodeId| domain == n || s.ancestors(n).contains(&domain);
-        let unready: Vec<_> = self.ready.iter().copied().filter(|n| inside(self, *n)).collect();
-        for node in unready {
-            self.ready.remove(&node);
+        let ready = self.ready.iter().copied().chain(self.waiting_for_locks());
+        let unready: BTreeSet<_> = ready.filter(|n| inside(self, *n)).collect();
+        for node in &unready {
             self.nodes[node.at()].status = Status::Blocked;
+        }
+        for node in unready {
+            self.release_locks(node);
+            self.ready.remove(&node);
         }
         let waiting: Vec<_> = self.backoff.iter().copied().filter(|(_, n)| inside(self, *n)).collect();
         for (until, node) in waiting {
@@ -339,8 +348,11 @@ impl RunState {
     pub(super) fn end_with(&mut self, outcome: Outcome) {
         self.ending = Some(outcome);
         self.cancel = None;
+        // There is nothing left to hold.
+        self.wish = self.wish.take().filter(|wish| *wish != Wish::Hold);
         let has_finally = self.plan.segment(FINALLY).len > 0;
         if has_finally && !self.finally_done {
+            self.release_locks_inside(ROOT);
             self.phase = Phase::Finally;
             self.open_container(FINAL);
             self.complete_if_done(FINAL);
@@ -370,6 +382,7 @@ impl RunState {
                 let n = &mut self.nodes[node.at()];
                 n.status = if n.child_failed && !absorbs { Status::Failed } else { Status::Cancelled };
                 n.finished_at = Some(self.last_at);
+                self.release_locks(node);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Which event may come when. Reads the state, never changes it.
 
-use super::{FINAL, NodeId, Phase, RunState, Status, UndoStatus};
-use crate::event::{EventBody, HoldReason, Outcome, StepPath};
+use super::{FINAL, NodeId, Phase, RunState, Status, UndoStatus, Wish};
+use crate::event::{EventBody, Outcome, StepPath};
 use crate::plan::PlanKind;
 
 impl RunState {
@@ -95,10 +95,10 @@ impl RunState {
                 }
                 acting(step, *n).map(drop)
             }
-            E::AttemptSucceeded { step, attempt: n, .. }
-            | E::AttemptFailed { step, attempt: n, .. }
-            | E::ApprovalRequested { step, attempt: n, .. } => acting(step, *n).map(drop),
-            E::AttemptInterrupted { step, attempt: n } => {
+            E::AttemptSucceeded { step, attempt: n, .. } | E::AttemptFailed { step, attempt: n, .. } => {
+                acting(step, *n).map(drop)
+            }
+            E::ApprovalRequested { step, attempt: n, .. } | E::AttemptInterrupted { step, attempt: n } => {
                 let node = self.known(step)?;
                 if self.undo_active.contains(&node) {
                     return undo_attempt(node, *n);
@@ -108,7 +108,7 @@ impl RunState {
             E::DoubtRaised { step, attempt: n, .. } => attempt(status(step, &[Status::Interrupted])?, *n),
             E::StepResolved { step, .. } => self.may_resolve(self.known(step)?),
             E::ApprovalGiven { step, .. } | E::ApprovalRefused { step, .. } => {
-                let node = status(step, &[Status::Running, Status::Interrupted])?;
+                let node = self.known(step)?;
                 if self.node(node).question().is_some() { Ok(()) } else { Err("nothing was asked".to_owned()) }
             }
             E::LockTaken { step: Some(step), .. } => status(step, &[Status::Ready, Status::Backoff]).map(drop),
@@ -125,20 +125,16 @@ impl RunState {
                 }
                 if self.quiet.contains(&node) { Ok(()) } else { Err("something inside still runs".to_owned()) }
             }
+            E::RollbackRequested { .. } => self.has_what_to_take_back(),
+            E::HoldRequested { .. } => {
+                phase(&[Phase::Created, Phase::Running])?;
+                match self.wish {
+                    Some(Wish::Rollback { .. }) => Err("it is to be taken back".to_owned()),
+                    Some(Wish::Hold) | None => Ok(()),
+                }
+            }
             E::RollbackStarted { step: None, .. } => {
-                phase(&[
-                    Phase::Running,
-                    Phase::RollingBack,
-                    Phase::Finally,
-                    Phase::Ending,
-                    Phase::Held(HoldReason::Failure),
-                    Phase::Held(HoldReason::Operator),
-                    Phase::Held(HoldReason::Cancelled),
-                    Phase::Finished(Outcome::Succeeded),
-                    Phase::Finished(Outcome::Failed),
-                    Phase::Finished(Outcome::Stuck),
-                    Phase::Finished(Outcome::Cancelled),
-                ])?;
+                self.has_what_to_take_back()?;
                 self.nothing_runs()
             }
             E::UndoStarted { step, attempt } => {
@@ -188,12 +184,21 @@ impl RunState {
         }
     }
 
-    fn nothing_runs(&self) -> Result<(), String> {
-        if self.active.is_empty() && self.undo_active.is_empty() {
-            Ok(())
-        } else {
-            Err("attempts still run".to_owned())
+    /// It was started, and is not taken back already.
+    fn has_what_to_take_back(&self) -> Result<(), String> {
+        match self.phase {
+            Phase::Created | Phase::Finished(Outcome::RolledBack) => Err(format!("the run is {:?}", self.phase)),
+            Phase::Running
+            | Phase::RollingBack
+            | Phase::Finally
+            | Phase::Ending
+            | Phase::Held(_)
+            | Phase::Finished(Outcome::Succeeded | Outcome::Failed | Outcome::Stuck | Outcome::Cancelled) => Ok(()),
         }
+    }
+
+    fn nothing_runs(&self) -> Result<(), String> {
+        if self.is_quiet() { Ok(()) } else { Err("attempts still run".to_owned()) }
     }
 
     /// Whether a probe or a person may still say what an attempt counts as.

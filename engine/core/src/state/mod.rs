@@ -4,6 +4,7 @@
 mod apply;
 mod forward;
 mod legal;
+mod locks;
 mod node;
 mod resume;
 mod undo;
@@ -16,6 +17,7 @@ use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 pub use apply::IllegalTransition;
+pub use locks::InRunLocks;
 pub use node::{Node, NodeId, Rare, Status, UndoStatus};
 pub use view::{RunStatus, StepView};
 
@@ -40,6 +42,13 @@ pub enum Phase {
     Ending,
     Held(HoldReason),
     Finished(Outcome),
+}
+
+/// What somebody asked for, and the run is on its way to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wish {
+    Rollback { by: String, force: bool },
+    Hold,
 }
 
 /// One instance of a segment.
@@ -83,6 +92,8 @@ pub struct RunState {
     pub outputs: Option<Arc<Json>>,
     /// Requested and not yet dealt with.
     pub cancel: Option<CancelReason>,
+    /// The same for a rollback or a hold. It outlives the process that took it.
+    pub wish: Option<Wish>,
     /// The run's own locks are taken.
     pub locked: bool,
     /// Names of all locks that the run has taken, to be taken again by the next process.
@@ -96,10 +107,12 @@ pub struct RunState {
     groups: Vec<Group>,
     paths: Paths,
 
+    /// What may begin, as far as this run goes.
     ready: BTreeSet<NodeId>,
+    in_run: locks::InRun,
     /// Attempts of actions that run, those that wait for an approval included.
     active: BTreeSet<NodeId>,
-    /// Of these, how many wait for a person.
+    /// Of these and of the undos that run, how many wait for a person.
     asking: u32,
     backoff: BTreeSet<(u64, NodeId)>,
     interrupted: BTreeSet<NodeId>,
@@ -134,6 +147,7 @@ impl RunState {
             finished_at: None,
             outputs: None,
             cancel: None,
+            wish: None,
             locked: false,
             locks: BTreeSet::new(),
             ending: None,
@@ -142,6 +156,7 @@ impl RunState {
             groups: Vec::new(),
             paths: Paths::default(),
             ready: BTreeSet::new(),
+            in_run: locks::InRun::default(),
             active: BTreeSet::new(),
             asking: 0,
             backoff: BTreeSet::new(),
@@ -350,7 +365,7 @@ impl RunState {
 
     /// Attempts that use a slot of `max_parallel`: one that waits for a person does not.
     pub fn busy(&self) -> u32 {
-        self.active.len() as u32 - self.asking + self.undo_active.len() as u32
+        self.active.len() as u32 + self.undo_active.len() as u32 - self.asking
     }
 
     pub fn backoffs(&self) -> impl Iterator<Item = (u64, NodeId)> + '_ {
@@ -442,6 +457,11 @@ impl RunState {
             None if self.on_failure() == OnFailure::Rollback => OnFailure::Rollback,
             None => OnFailure::Continue,
         }
+    }
+
+    /// No attempt of an action or of an undo runs.
+    pub fn is_quiet(&self) -> bool {
+        self.active.is_empty() && self.undo_active.is_empty()
     }
 
     /// A rollback of a block is under way: the run cannot be held before it is over.

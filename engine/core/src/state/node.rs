@@ -58,7 +58,7 @@ pub struct Rare {
     pub question: Option<Question>,
     /// Answers so far; the last one decides.
     pub answers: Vec<Answer>,
-    pub notes: Vec<Json>,
+    pub notes: Vec<Arc<Json>>,
     pub detached: Option<Detached>,
     /// Why only a person can say what an interrupted attempt did.
     pub doubt: Option<String>,
@@ -195,7 +195,7 @@ impl Node {
         self.rare.as_ref()?.detached.as_ref()
     }
 
-    pub fn notes(&self) -> &[Json] {
+    pub fn notes(&self) -> &[Arc<Json>] {
         self.rare.as_ref().map_or(&[], |r| &r.notes)
     }
 

@@ -48,6 +48,8 @@ impl RunState {
         } else if before == Status::Interrupted {
             if self.node(node).waits == 0 {
                 self.make_ready(node);
+            } else {
+                self.release_locks(node);
             }
         } else {
             self.reopen(ROOT);
@@ -87,7 +89,9 @@ impl RunState {
                     n.status = Status::Running;
                     n.finished_at = None;
                     failed |= inside;
-                    if limited && !inside {
+                    // What had locks gave them back when it ended.
+                    let locked = !self.step(node).locks.is_empty();
+                    if (locked || limited) && !inside {
                         self.begin_again(node);
                     }
                 }
@@ -205,6 +209,7 @@ impl RunState {
                 n.called_off = false;
             }
         }
+        self.rebuild_locks();
         let ids: Vec<_> = self.ids().collect();
         for node in &ids {
             if !self.is_satisfied(*node) {

@@ -287,6 +287,7 @@ impl RunState {
         if of != ROOT && self.nodes[of.at()].status == Status::Running {
             self.leave(of);
             self.sweep(of);
+            self.release_locks_inside(of);
             let status = self.failure_of(of);
             let n = &mut self.nodes[of.at()];
             n.status = status;

@@ -77,6 +77,7 @@ impl RunState {
                     RunStatus::Running
                 }
             }
+            Phase::RollingBack if self.waits_only() => RunStatus::Waiting,
             Phase::RollingBack => RunStatus::RollingBack,
             Phase::Held(_) => RunStatus::Failed,
             Phase::Finished(outcome) => outcome.into(),
@@ -101,7 +102,7 @@ impl RunState {
     /// Steps that wait for an answer.
     pub fn questions(&self) -> impl Iterator<Item = NodeId> + '_ {
         let asking = |n: &NodeId| self.node(*n).question().is_some();
-        self.active().filter(asking)
+        self.active().chain(self.active_undos()).filter(asking)
     }
 
     /// What `run.status` is in `finally`.

@@ -11,7 +11,7 @@ use runback_core::decide::{Effect, decide};
 use runback_core::event::{Created, Event, EventBody, FORMAT, Resolution, RollbackReason, RunOptions, StepPath};
 use runback_core::plan::Plan;
 use runback_core::retry::{self, History};
-use runback_core::state::{IllegalTransition, NodeId, Phase, RunState};
+use runback_core::state::{IllegalTransition, NodeId, RunState};
 use runback_core::step::{Access, Class, StepError, UndoKind};
 
 use super::catalog::catalog;
@@ -28,19 +28,9 @@ pub(crate) struct Bench {
     pub(crate) wake: Option<u64>,
     /// Arm as soon as an attempt begins.
     pub(crate) auto_arm: bool,
-    /// The driver's: what runs ends first, then this comes.
-    pub(crate) rollback_wanted: Option<bool>,
-    pub(crate) hold_wanted: bool,
     /// What a person at the terminal answers before a failure ends the run, one failure each.
     pub(crate) after_failure: Vec<Resolution>,
     asked_after: Option<NodeId>,
-}
-
-/// What may be begun while a hold or a rollback that was asked for waits.
-enum Meanwhile {
-    Anything,
-    Undos,
-    Nothing,
 }
 
 thread_local! {
@@ -96,8 +86,6 @@ impl Bench {
             stopping: BTreeSet::new(),
             wake: None,
             auto_arm: true,
-            rollback_wanted: None,
-            hold_wanted: false,
             after_failure: Vec::new(),
             asked_after: None,
         };
@@ -140,17 +128,10 @@ impl Bench {
     #[track_caller]
     pub(crate) fn settle(&mut self) {
         for _ in 0..10_000 {
-            let only_undos = match self.other_end() {
-                Meanwhile::Anything => false,
-                Meanwhile::Undos => true,
-                Meanwhile::Nothing => return,
-            };
             let mut recorded = false;
             self.wake = None;
             for effect in decide(&self.state, self.now) {
-                let back = matches!(effect, Effect::Undo { .. } | Effect::Stop { .. } | Effect::Wake { .. });
                 match effect {
-                    _ if only_undos && !back => {}
                     Effect::Record(body) => {
                         let body = self.before_giving_up(body);
                         self.must(body);
@@ -195,35 +176,10 @@ impl Bench {
         }
     }
 
-    /// What a request for a hold or a rollback waits for.
-    fn other_end(&mut self) -> Meanwhile {
-        let quiet = self.acting.is_empty() && self.undoing.is_empty();
-        if let Some(force) = self.rollback_wanted {
-            if quiet {
-                self.rollback_wanted = None;
-                let (by, reason) = ("them@there".to_owned(), RollbackReason::Operator);
-                self.must(EventBody::RollbackStarted { step: None, reason, by, force });
-                return Meanwhile::Anything;
-            }
-            self.stopping.extend(self.acting.iter().copied());
-            return Meanwhile::Nothing;
-        }
-        if self.hold_wanted {
-            if self.state.phase != Phase::Running {
-                self.hold_wanted = false;
-                return Meanwhile::Anything;
-            }
-            if self.state.takes_a_block_back() {
-                return Meanwhile::Undos;
-            }
-            if quiet {
-                self.hold_wanted = false;
-                self.must(EventBody::RunHeld { reason: runback_core::event::HoldReason::Operator });
-                return Meanwhile::Anything;
-            }
-            return Meanwhile::Nothing;
-        }
-        Meanwhile::Anything
+    /// Somebody asks for a rollback through the store.
+    #[track_caller]
+    pub(crate) fn want_rollback(&mut self) {
+        self.tell(EventBody::RollbackRequested { by: "them@there".to_owned(), force: false });
     }
 
     fn before_giving_up(&mut self, body: EventBody) -> EventBody {
@@ -306,8 +262,6 @@ impl Bench {
         self.undoing.clear();
         self.probing.clear();
         self.stopping.clear();
-        self.rollback_wanted = None;
-        self.hold_wanted = false;
         for node in self.state.active().collect::<Vec<_>>() {
             let (step, attempt) = (self.path(node), self.state.node(node).attempts);
             self.must(EventBody::AttemptInterrupted { step, attempt });

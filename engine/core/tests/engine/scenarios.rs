@@ -3,7 +3,7 @@
 use runback_core::Json;
 use runback_core::decide::{Effect, decide};
 use runback_core::event::{CancelReason, EventBody, HoldReason, Outcome, Resolution, RollbackReason};
-use runback_core::state::{Phase, UndoStatus};
+use runback_core::state::{InRunLocks, Phase, UndoStatus};
 use runback_core::step::{Answer, Question};
 use serde_json::json;
 
@@ -301,8 +301,7 @@ fn finally_comes_when_a_run_that_had_not_ended_is_taken_back() {
     assert_eq!(finished(&bench), Some(Outcome::RolledBack), "{}", bench.tail());
     // While it runs.
     let mut bench = Bench::new("steps: [{ id: a, uses: t.change }]\nfinally: [{ id: f, uses: t.read }]");
-    bench.rollback_wanted = Some(false);
-    bench.settle();
+    bench.want_rollback();
     bench.stopped("a");
     bench.undo_ok("a");
     bench.ok("f");
@@ -389,8 +388,7 @@ steps:
     bench.undo_ok("b/one");
     bench.crash();
     bench.ok("b/one");
-    bench.rollback_wanted = Some(false);
-    bench.settle();
+    bench.want_rollback();
     bench.stopped("b/two");
     bench.undo_ok("b/two");
     bench.undo_ok("b/one");
@@ -588,4 +586,65 @@ fn the_failure_has_the_same_name_after_a_crash() {
     bench.die();
     bench.record(EventBody::RunResumed { by: "me".to_owned() }).unwrap();
     assert_eq!(bench.state.failure.map(|n| bench.path(n).to_string()), failure);
+}
+
+/// Blocks with one lock come one after the other; what is inside has the block's locks.
+#[test]
+fn blocks_exclude_each_other() {
+    let mut bench = Bench::new(
+        "steps:
+  - { id: a, needs: [], locks: [door], steps: [{ id: one, uses: t.change, locks: [door] }, { id: two, uses: t.change }] }
+  - { id: b, needs: [], locks: [door], steps: [{ id: one, uses: t.change }] }
+  - { id: c, needs: [], locks: [door], uses: t.read }",
+    );
+    assert_eq!(bench.acting(), ["a/one"], "{}", bench.tail());
+    bench.ok("a/one");
+    assert_eq!(bench.acting(), ["a/two"]);
+    bench.ok("a/two");
+    assert_eq!(bench.acting(), ["b/one"]);
+    bench.crash();
+    assert_eq!(
+        bench.state.locks_in_run(bench.node("c")),
+        InRunLocks::Waits { name: "door".into(), holder: bench.node("b") }
+    );
+    bench.resolve("b/one", Resolution::Done);
+    bench.ok("c");
+    assert_eq!(finished(&bench), Some(Outcome::Succeeded), "{}", bench.tail());
+}
+
+/// Each has a lock that the other wants inside: the one that comes last gives way.
+#[test]
+fn locks_that_can_never_be_had_fail_a_step() {
+    let mut bench = Bench::new(
+        "steps:
+  - { id: a, needs: [], locks: [x], steps: [{ id: one, uses: t.change }, { id: two, uses: t.change, locks: [y] }] }
+  - { id: b, needs: [], locks: [y], steps: [{ id: one, uses: t.change }, { id: two, uses: t.change, locks: [x] }] }",
+    );
+    bench.ok("a/one");
+    assert_eq!(bench.acting(), ["b/one"], "a/two waits for b");
+    bench.ok("b/one");
+    let error = bench.state.node(bench.node("b/two")).error().map(ToString::to_string);
+    assert_eq!(error.as_deref(), Some("its lock `x` can never be had: a has it, and waits for what b/two has"));
+    for path in ["b/one", "a/one"] {
+        bench.undo_ok(path);
+    }
+    assert_eq!(finished(&bench), Some(Outcome::RolledBack), "{}", bench.tail());
+}
+
+/// Of two thousand steps that want one lock, one is looked at in each turn.
+#[test]
+fn many_steps_that_want_one_lock_cost_their_number() {
+    let items: Vec<String> = (0..2_000).map(|n| n.to_string()).collect();
+    let mut bench = Bench::new(&format!(
+        "steps: [{{ id: e, for_each: {{ items: [{}], max_parallel: 2000 }}, uses: t.read, locks: [door] }}]",
+        items.join(",")
+    ));
+    let mut turns = 0;
+    while let Some(path) = bench.acting().first().cloned() {
+        assert_eq!(bench.acting().len(), 1);
+        assert!(bench.state.ready().count() <= 1, "{} are looked at", bench.state.ready().count());
+        bench.ok(&path);
+        turns += 1;
+    }
+    assert_eq!((turns, finished(&bench)), (2_000, Some(Outcome::Succeeded)));
 }

@@ -161,12 +161,12 @@ impl Sim<'_> {
             return Ok(());
         }
         if self.world.hold_at == Some(self.happened) {
-            self.bench.hold_wanted = true;
+            // Refused where nothing is left to hold.
+            let _ = self.bench.record(EventBody::HoldRequested { by: "them@there".to_owned() });
             self.bench.settle();
         }
         if self.world.rollback_at == Some(self.happened) {
-            self.bench.rollback_wanted = Some(false);
-            self.bench.settle();
+            self.bench.want_rollback();
         }
         if matches!(self.bench.state.phase, Phase::Held(_) | Phase::Finished(_)) {
             return Ok(());

@@ -187,7 +187,6 @@ fn name(steps: &mut [Step], next: &mut u32) {
         }
         let is_plain = matches!(step.kind, Kind::Action { .. }) && step.each.is_none();
         if let Kind::Block { steps, .. } = &mut step.kind {
-            step.lock = None;
             name(steps, next);
         }
         before.push((step.id.clone(), is_plain));

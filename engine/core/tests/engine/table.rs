@@ -73,6 +73,8 @@ fn run_events(plan: &runback_core::plan::Plan) -> Vec<EventBody> {
         E::RunStarted {},
         E::LockTaken { step: None, names: vec!["l".to_owned()] },
         E::CancelRequested { by: "me".to_owned(), reason: CancelReason::Operator },
+        E::RollbackRequested { by: "me".to_owned(), force: false },
+        E::HoldRequested { by: "me".to_owned() },
         E::RollbackStarted { step: None, reason: RollbackReason::Operator, by: "me".to_owned(), force: false },
         E::RunHeld { reason: HoldReason::Operator },
         E::RunResumed { by: "me".to_owned() },
@@ -194,8 +196,7 @@ fn a_block_and_a_for_each_go_their_way() {
     bench.settle();
     assert!(step_events(&bench, "b/one", 1).iter().all(|e| e.starts_with("undo_")
         || *e == "step_noted"
-        || *e == "process_started"
-        || *e == "attempt_interrupted"));
+        || ["process_started", "attempt_interrupted", "approval_requested"].contains(e)));
 
     let mut bench = fresh("");
     bench.settle();
@@ -221,7 +222,8 @@ fn an_undo_goes_its_way() {
     bench.acted(each, Err(StepError::permanent("no")));
     assert_eq!(bench.state.phase, Phase::RollingBack);
     assert!(step_events(&bench, ACTION, 1).is_empty(), "waits for what came after it");
-    let undoing = ["process_started", "step_noted", "attempt_interrupted", "undo_succeeded", "undo_failed"];
+    let undoing =
+        ["process_started", "step_noted", "attempt_interrupted", "approval_requested", "undo_succeeded", "undo_failed"];
     assert_eq!(step_events(&bench, "b/one", 1), undoing, "undoing");
     bench.die();
     assert_eq!(step_events(&bench, "b/one", 1), [] as [&str; 0], "undo attempt 2 comes next");
@@ -242,39 +244,47 @@ fn a_run_goes_its_way() {
     assert!(step_events(&empty, ACTION, 0).is_empty());
 
     let mut bench = Bench::created(p);
-    assert_eq!(of_run(&bench), ["run_started", "lock_taken", "cancel_requested", "run_resumed"], "created");
+    assert_eq!(
+        of_run(&bench),
+        ["run_started", "lock_taken", "cancel_requested", "hold_requested", "run_resumed"],
+        "created"
+    );
     bench.record(EventBody::RunStarted {}).unwrap();
-    let idle = ["cancel_requested", "rollback_started", "run_held", "run_resumed"];
+    let idle =
+        ["cancel_requested", "rollback_requested", "hold_requested", "rollback_started", "run_held", "run_resumed"];
     assert_eq!(of_run(&bench), idle, "running, and nothing runs");
     bench.settle();
-    assert_eq!(of_run(&bench), ["cancel_requested"], "running");
+    let running = ["cancel_requested", "rollback_requested", "hold_requested"];
+    assert_eq!(of_run(&bench), running, "running");
     bench.tell(EventBody::CancelRequested { by: "me".to_owned(), reason: CancelReason::Operator });
-    assert!(of_run(&bench).is_empty(), "cancelled once");
+    assert_eq!(of_run(&bench), ["rollback_requested", "hold_requested"], "cancelled once");
     bench.stopped(ACTION);
     assert_eq!(bench.state.phase, Phase::RollingBack);
-    assert!(of_run(&bench).is_empty(), "rolling back");
+    assert_eq!(of_run(&bench), ["rollback_requested"], "rolling back");
     bench.die();
-    assert_eq!(of_run(&bench), ["rollback_started", "run_resumed"], "rolling back, and nothing runs");
+    let back = ["rollback_requested", "rollback_started", "run_resumed"];
+    assert_eq!(of_run(&bench), back, "rolling back, and nothing runs");
     bench.settle();
     bench.undo_ok(ACTION);
     assert_eq!(bench.state.phase, Phase::Finally);
-    assert!(of_run(&bench).is_empty(), "finally");
+    assert_eq!(of_run(&bench), ["rollback_requested"], "finally");
     let f = bench.node("f");
     bench.acting.remove(&f);
     let done = EventBody::AttemptSucceeded { step: "f".into(), attempt: 1, changed: false, outputs: Json::Null };
     bench.record(done).unwrap();
     assert_eq!(bench.state.phase, Phase::Ending);
-    assert_eq!(of_run(&bench), ["rollback_started", "run_resumed", "run_finished"], "ending, with one outcome only");
+    let ending = ["rollback_requested", "rollback_started", "run_resumed", "run_finished"];
+    assert_eq!(of_run(&bench), ending, "ending, with one outcome only");
     bench.settle();
     assert_eq!(bench.state.phase, Phase::Finished(Outcome::Cancelled));
-    assert_eq!(of_run(&bench), ["rollback_started"], "cancelled");
+    assert_eq!(of_run(&bench), ["rollback_requested", "rollback_started"], "cancelled");
 }
 
 #[test]
 fn a_run_that_has_ended_can_be_taken_up_or_back() {
     let cases = [
-        ("on_failure: hold", vec!["rollback_started", "run_resumed"]),
-        ("on_failure: continue", vec!["rollback_started", "run_resumed"]),
+        ("on_failure: hold", vec!["rollback_requested", "rollback_started", "run_resumed"]),
+        ("on_failure: continue", vec!["rollback_requested", "rollback_started", "run_resumed"]),
         ("on_failure: rollback", vec![]),
     ];
     for (policy, may) in cases {
@@ -291,7 +301,7 @@ fn a_run_that_has_ended_can_be_taken_up_or_back() {
     for path in [ACTION, "b/one", "e[x]"] {
         bench.ok(path);
     }
-    assert_eq!(of_run(&bench), ["rollback_started"], "succeeded");
+    assert_eq!(of_run(&bench), ["rollback_requested", "rollback_started"], "succeeded");
 }
 
 #[test]
@@ -349,7 +359,7 @@ fn what_is_decided() {
     let bench = start(
         "steps: [{ id: a, needs: [], uses: t.read, locks: [x] }, { id: b, needs: [], uses: t.read, locks: [x] }]",
     );
-    assert_eq!(short(&bench), ["locks a x", "locks b x"]);
+    assert_eq!(short(&bench), ["locks a x"]);
     // What an interrupted attempt needs, by what its type says.
     for (of, what) in [
         ("t.read", "step_resolved a"),

@@ -18,8 +18,7 @@ impl Driver {
         question: Question,
         answer: oneshot::Sender<Answer>,
     ) -> Result<(), DriverError> {
-        let attempt = self.state.node(node).attempts;
-        let step = Arc::clone(self.state.path(node));
+        let (step, attempt) = self.attempt(node);
         let deadline = question.timeout_ms.map(|t| self.clock.now_ms() + t);
         self.asking.insert(node, Asking { question: question.clone(), answer, deadline, declined: false });
         self.record(EventBody::ApprovalRequested { step, attempt, question })?;
@@ -29,10 +28,11 @@ impl Driver {
 
     /// Somebody answered. An answer that does not count is refused with the reason.
     pub(super) fn answered(&mut self, node: NodeId, answer: Answer) -> Result<(), DriverError> {
-        let Some(asking) = self.asking.get(&node) else { return Ok(()) };
-        let step = Arc::clone(self.state.path(node));
+        let n = self.state.node(node);
+        let Some(question) = n.question() else { return Ok(()) };
+        let step = Arc::clone(&n.path);
         let starter = self.state.created.as_ref().map_or("", |c| c.by.as_str());
-        let why = asking.question.refuses(&answer, starter, self.state.node(node).answers());
+        let why = question.refuses(&answer, starter, n.answers());
         if let Some(why) = why {
             self.warnings.push(format!("{step}: the approval of {} does not count: {why}", answer.by));
             return Ok(());

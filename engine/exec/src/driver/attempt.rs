@@ -6,7 +6,7 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -134,7 +134,7 @@ pub(super) struct Attempt {
     pub(super) force: bool,
     pub(super) detach: bool,
     pub(super) reattach: Option<Detached>,
-    pub(super) notes: Vec<Json>,
+    pub(super) notes: Vec<Arc<Json>>,
     pub(super) limits: Limits,
     pub(super) log: Option<Arc<AttemptLog>>,
     pub(super) stop: Arc<Stop>,
@@ -147,7 +147,7 @@ const STOP_SLACK: Duration = Duration::from_secs(5);
 
 impl Attempt {
     /// Runs the action: captures (unless an earlier attempt has), has that made durable, acts.
-    pub(super) async fn act(self, arm: bool, captured: Option<Json>) {
+    pub(super) async fn act(mut self, arm: bool, captured: Option<Json>) {
         let node = self.node;
         let lent = self.lend();
         let result = guarded(async {
@@ -168,7 +168,7 @@ impl Attempt {
         let _ = self.tell.send(Message::Acted { node, result });
     }
 
-    pub(super) async fn undo(self, capture: Json, outputs: Option<Json>) {
+    pub(super) async fn undo(mut self, capture: Json, outputs: Option<Json>) {
         let node = self.node;
         let lent = self.lend();
         let result = guarded(async {
@@ -181,7 +181,7 @@ impl Attempt {
     }
 
     /// A step that stands in for the inverse: acting is what undoes.
-    pub(super) async fn undo_by_acting(self) {
+    pub(super) async fn undo_by_acting(mut self) {
         let node = self.node;
         let lent = self.lend();
         let result = guarded(async {
@@ -195,7 +195,7 @@ impl Attempt {
         let _ = self.tell.send(Message::Undone { node, result });
     }
 
-    pub(super) async fn probe(self, capture: Json) {
+    pub(super) async fn probe(mut self, capture: Json) {
         let node = self.node;
         let lent = self.lend();
         let result = guarded(async {
@@ -212,7 +212,7 @@ impl Attempt {
         }
     }
 
-    fn lend(&self) -> Lent {
+    fn lend(&mut self) -> Lent {
         Lent {
             node: self.node,
             clock: self.clock,
@@ -221,7 +221,9 @@ impl Attempt {
             log: self.log.clone(),
             tell: self.tell.clone(),
             targets: Arc::clone(&self.targets),
-            notes: Mutex::new(self.notes.clone()),
+            notes: Mutex::new(std::mem::take(&mut self.notes)),
+            born: Instant::now(),
+            heard_ms: AtomicU64::new(0),
         }
     }
 
@@ -243,12 +245,16 @@ impl Attempt {
     /// Runs one call of the step within the attempt's limits. A step that must stop has its grace, and is then
     /// dropped.
     async fn bounded<T>(&self, lent: &Lent, call: impl Future<Output = Result<T, StepError>>) -> Result<T, StepError> {
+        if self.stop.reason().is_some() {
+            // It was told between two calls: the next one does not begin.
+            return Err(self.explain(gone()));
+        }
         let mut call = std::pin::pin!(call);
         let began = Instant::now();
         let timeout = self.limits.timeout.map(|t| began + t);
         let mut given_up: Option<Instant> = None;
         loop {
-            let idle = self.limits.idle.map(|idle| self.last_output(began) + idle);
+            let idle = self.limits.idle.map(|idle| lent.last_output().max(began) + idle);
             let next = [timeout, idle].into_iter().flatten().min().filter(|_| given_up.is_none());
             tokio::select! {
                 biased;
@@ -261,16 +267,12 @@ impl Attempt {
                     let now = Instant::now();
                     if timeout.is_some_and(|t| t <= now) {
                         lent.stop.stop(StopReason::Timeout);
-                    } else if self.limits.idle.is_some_and(|idle| self.last_output(began) + idle <= now) {
+                    } else if self.limits.idle.is_some_and(|idle| lent.last_output().max(began) + idle <= now) {
                         lent.stop.stop(StopReason::Idle);
                     }
                 }
             }
         }
-    }
-
-    fn last_output(&self, began: Instant) -> Instant {
-        self.log.as_ref().map_or(began, |log| log.last_output().max(began))
     }
 
     /// Says why it was stopped, in place of the step's own "cancelled".
@@ -355,7 +357,10 @@ struct Lent {
     log: Option<Arc<AttemptLog>>,
     tell: mpsc::UnboundedSender<Message>,
     targets: Arc<dyn Targets>,
-    notes: Mutex<Vec<Json>>,
+    notes: Mutex<Vec<Arc<Json>>>,
+    born: Instant,
+    /// When a byte of output came last, in milliseconds since `born`.
+    heard_ms: AtomicU64,
 }
 
 /// The driver is gone; nothing that this attempt does can be recorded any more.
@@ -364,6 +369,10 @@ fn gone() -> StepError {
 }
 
 impl Lent {
+    fn last_output(&self) -> Instant {
+        self.born + Duration::from_millis(self.heard_ms.load(Ordering::Relaxed))
+    }
+
     async fn send_and_wait<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T, StepError> {
         let (done, wait) = oneshot::channel();
         self.tell.send(message(done)).map_err(|_| gone())?;
@@ -374,6 +383,7 @@ impl Lent {
 #[async_trait::async_trait]
 impl Watch for Lent {
     fn output(&self, stream: Stream, bytes: &[u8]) {
+        self.heard_ms.store(self.born.elapsed().as_millis() as u64, Ordering::Relaxed);
         if let Some(log) = &self.log {
             log.write(stream, bytes);
         }
@@ -413,13 +423,14 @@ impl Host for Lent {
     }
 
     async fn note(&self, note: Json) -> Result<(), StepError> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(note.clone());
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::new(note.clone()));
         let node = self.node;
         self.send_and_wait(|done| Message::Note { node, note, done }).await
     }
 
     fn notes(&self) -> Vec<Json> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.iter().map(|note| Json::clone(note)).collect()
     }
 
     async fn started_detached(&self, detached: &Detached) -> Result<(), StepError> {

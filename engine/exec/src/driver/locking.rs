@@ -3,19 +3,22 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use runback_core::decide::RUNBACK;
 use runback_core::event::{CancelReason, EventBody};
 use runback_core::scope::{self, Lent};
 use runback_core::state::NodeId;
 use runback_core::step::StepError;
 
 use super::{Driver, DriverError, holder};
-use crate::reporter::{Notice, Reporter};
-use crate::store::LockAttempt;
+use crate::reporter::{Nobody, Notice, Reporter};
+use crate::store::{LockAttempt, LockWaiting};
 
 /// Steps that wait for locks, and who was said to be in the way last.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     steps: HashMap<NodeId, (Vec<String>, String)>,
+    /// The same for the run's own.
+    run: Option<String>,
 }
 
 impl Waiting {
@@ -49,34 +52,46 @@ impl Driver {
     /// Takes the run's own locks before it starts. True = they are taken.
     pub(super) async fn lock_run(&mut self, wait: bool, io: &mut dyn Reporter) -> Result<bool, DriverError> {
         let names = self.run_locks()?;
-        match self.engine.store.try_lock(&self.lease, None, &names).await? {
+        let (by, refused) = match self.engine.store.try_lock(&self.lease, None, &names).await? {
             LockAttempt::Taken => {
                 self.record(EventBody::LockTaken { step: None, names })?;
-                Ok(true)
+                return Ok(true);
             }
             LockAttempt::Waiting(waiting) if wait => {
-                io.notice(&self.state, &Notice::LockWait { node: None, why: &holder(&waiting) });
-                Ok(false)
+                self.run_waits(&waiting, io);
+                return Ok(false);
             }
-            LockAttempt::Waiting(waiting) => {
-                // Refused before anything ran; the journal says so.
-                self.record(EventBody::CancelRequested { by: holder(&waiting), reason: CancelReason::Operator })?;
-                Err(DriverError::Locked { name: waiting.name, holder: waiting.run, step: waiting.step })
-            }
-            LockAttempt::Deadlock { cycle } => Err(DriverError::Deadlock { cycle }),
-        }
+            LockAttempt::Waiting(waiting) => (holder(&waiting), locked(waiting)),
+            LockAttempt::Deadlock { cycle } => (RUNBACK.to_owned(), DriverError::Deadlock { cycle }),
+        };
+        // Nothing ran: the run ends as cancelled, and its journal says why.
+        self.record(EventBody::CancelRequested { by, reason: CancelReason::Operator })?;
+        self.settle(io, &Nobody).await?;
+        self.commit(io).await?;
+        Err(refused)
     }
 
-    /// Takes again what an earlier process of this run had. True = all are taken.
-    pub(super) async fn retake_locks(&mut self, io: &mut dyn Reporter) -> Result<bool, DriverError> {
+    /// Takes again what an earlier process of this run had. True = all are taken. Refused, it is left as it was.
+    pub(super) async fn retake_locks(&mut self, wait: bool, io: &mut dyn Reporter) -> Result<bool, DriverError> {
         let names: Vec<String> = self.state.locks.iter().cloned().collect();
-        match self.engine.store.try_lock(&self.lease, None, &names).await? {
-            LockAttempt::Taken => Ok(true),
-            LockAttempt::Waiting(waiting) => {
-                io.notice(&self.state, &Notice::LockWait { node: None, why: &holder(&waiting) });
-                Ok(false)
+        let refused = match self.engine.store.try_lock(&self.lease, None, &names).await? {
+            LockAttempt::Taken => return Ok(true),
+            LockAttempt::Waiting(waiting) if wait => {
+                self.run_waits(&waiting, io);
+                return Ok(false);
             }
-            LockAttempt::Deadlock { cycle } => Err(DriverError::Deadlock { cycle }),
+            LockAttempt::Waiting(waiting) => locked(waiting),
+            LockAttempt::Deadlock { cycle } => DriverError::Deadlock { cycle },
+        };
+        self.batch.clear();
+        Err(refused)
+    }
+
+    fn run_waits(&mut self, waiting: &LockWaiting, io: &mut dyn Reporter) {
+        let why = holder(waiting);
+        if self.locks.run.as_ref() != Some(&why) {
+            io.notice(&self.state, &Notice::LockWait { node: None, why: &why });
+            self.locks.run = Some(why);
         }
     }
 
@@ -126,4 +141,8 @@ impl Driver {
         }
         Ok(())
     }
+}
+
+fn locked(waiting: LockWaiting) -> DriverError {
+    DriverError::Locked { name: waiting.name, holder: waiting.run, step: waiting.step }
 }

@@ -39,6 +39,8 @@ pub(super) fn mask(masker: &Masker, body: &mut EventBody) {
         | EventBody::AttemptInterrupted { .. }
         | EventBody::LockTaken { .. }
         | EventBody::CancelRequested { .. }
+        | EventBody::RollbackRequested { .. }
+        | EventBody::HoldRequested { .. }
         | EventBody::RollbackStarted { .. }
         | EventBody::UndoStarted { .. }
         | EventBody::RunHeld { .. }

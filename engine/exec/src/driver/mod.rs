@@ -14,9 +14,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use runback_core::Json;
-use runback_core::event::{Created, Event, EventBody};
+use runback_core::event::{CancelReason, Created, Event, EventBody, StepPath};
 use runback_core::plan::Plan;
-use runback_core::state::{IllegalTransition, NodeId, Phase, RunState, RunStatus};
+use runback_core::state::{IllegalTransition, NodeId, Phase, RunState, RunStatus, UndoStatus, Wish};
 use runback_core::step::{Answer, Question};
 use runback_core::target::Detached;
 use serde_json::Map;
@@ -174,10 +174,7 @@ pub struct Driver {
     tell: mpsc::UnboundedSender<Message>,
     told: mpsc::UnboundedReceiver<Message>,
     locks: locking::Waiting,
-    /// Locks of an earlier process are to be taken again before anything else.
-    retake: bool,
-    rollback_wanted: Option<(String, bool)>,
-    hold_wanted: Option<String>,
+    gate: Gate,
     leaving: bool,
     cancelled: bool,
     asked_after: Option<NodeId>,
@@ -191,6 +188,16 @@ impl std::fmt::Debug for Driver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Driver").field("run", &self.run).field("phase", &self.state.phase).finish_non_exhaustive()
     }
+}
+
+/// What must be had before anything is decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    /// The locks that an earlier process of this run had.
+    Retake,
+    /// The run's own locks, if it has not started.
+    Start,
+    Open,
 }
 
 /// Something to begin in the world once the batch is durable.
@@ -299,9 +306,7 @@ impl Driver {
             tell,
             told,
             locks: locking::Waiting::default(),
-            retake: false,
-            rollback_wanted: None,
-            hold_wanted: None,
+            gate: Gate::Start,
             leaving: false,
             cancelled: false,
             asked_after: None,
@@ -327,31 +332,33 @@ impl Driver {
                 format!("start it anew with `runback run`, or take it back with `runback rollback {}`", self.run);
             return Err(DriverError::Refused { message, help });
         }
+        let requests = self.take_answers().await?;
         let active: Vec<_> = self.state.active().collect();
         for node in active {
-            let alive = self.find_detached(node).await;
-            let path = Arc::clone(self.state.path(node));
-            if alive {
+            if self.find_detached(node).await {
                 self.starts.push(Start::Reattach(node));
             } else {
-                let attempt = self.state.node(node).attempts;
-                self.record(EventBody::AttemptInterrupted { step: path, attempt })?;
+                let (step, attempt) = self.attempt(node);
+                self.record(EventBody::AttemptInterrupted { step, attempt })?;
             }
         }
         for node in self.state.active_undos().collect::<Vec<_>>() {
-            let attempt = self.state.node(node).undo_attempts;
-            let step = Arc::clone(self.state.path(node));
+            let (step, attempt) = self.attempt(node);
             self.record(EventBody::AttemptInterrupted { step, attempt })?;
         }
         self.forget_ended_commands();
-        match intent {
-            Intent::Resume => {
-                let by = self.around.by.clone();
-                self.record(EventBody::RunResumed { by })?;
-            }
-            Intent::Rollback { force } => self.rollback_wanted = Some((self.around.by.clone(), force)),
+        let by = self.around.by.clone();
+        self.record(match intent {
+            Intent::Resume => EventBody::RunResumed { by },
+            Intent::Rollback { .. } if self.state.phase == Phase::Created => nothing_to_take_back(by),
+            Intent::Rollback { force } => EventBody::RollbackRequested { by, force },
+        })?;
+        for request in requests {
+            self.request(request)?;
         }
-        self.retake = !self.state.locks.is_empty();
+        if !self.state.locks.is_empty() {
+            self.gate = Gate::Retake;
+        }
         Ok(())
     }
 
@@ -417,10 +424,27 @@ impl Driver {
     fn record(&mut self, mut body: EventBody) -> Result<(), DriverError> {
         masking::mask(&self.around.masker, &mut body);
         let event = Event { seq: self.state.last_seq + 1, at: self.clock.now_ms(), body };
+        let to_be_held = self.state.wish == Some(Wish::Hold);
         self.state.apply(&event)?;
+        if to_be_held && self.state.wish.is_none() && !matches!(event.body, EventBody::RunHeld { .. }) {
+            let why = "the run is not held: the way forward is over, and what is left of it is soon done";
+            self.warnings.push(why.to_owned());
+        }
         self.batch.push(event);
         Ok(())
     }
+
+    /// The step and the number of its attempt that runs: of its undo, if that is what runs.
+    fn attempt(&self, node: NodeId) -> (StepPath, u32) {
+        let n = self.state.node(node);
+        let number = if n.undo == UndoStatus::Undoing { n.undo_attempts } else { n.attempts };
+        (Arc::clone(&n.path), number)
+    }
+}
+
+/// Whoever wants a run taken back that never started wants it over.
+fn nothing_to_take_back(by: String) -> EventBody {
+    EventBody::CancelRequested { by, reason: CancelReason::Operator }
 }
 
 /// Events read from the store at once.

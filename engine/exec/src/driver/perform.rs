@@ -35,6 +35,10 @@ enum What {
 impl Driver {
     /// Begins what was decided; the batch with its record is durable by now.
     pub(super) fn perform(&mut self) {
+        if self.leaving {
+            // What is recorded as begun is found interrupted by the next process.
+            self.starts.clear();
+        }
         for start in std::mem::take(&mut self.starts) {
             match start {
                 Start::Act(node) => self.act(node, None),
@@ -258,8 +262,7 @@ impl Driver {
         let stopped_to_leave = self.leaving;
         self.running.remove(&node);
         self.asking.remove(&node);
-        let step = Arc::clone(self.state.path(node));
-        let attempt = self.state.node(node).attempts;
+        let (step, attempt) = self.attempt(node);
         let detached = self.state.node(node).detached().cloned();
         let body = match result {
             Ok(acted) => EventBody::AttemptSucceeded { step, attempt, changed: acted.changed, outputs: acted.outputs },
@@ -285,8 +288,8 @@ impl Driver {
     ) -> Result<(), DriverError> {
         let stopped_to_leave = self.leaving;
         self.running.remove(&node);
-        let step = Arc::clone(self.state.path(node));
-        let attempt = self.state.node(node).undo_attempts;
+        self.asking.remove(&node);
+        let (step, attempt) = self.attempt(node);
         let body = match result {
             Ok(undone) => EventBody::UndoSucceeded { step, attempt, changed: undone.changed, note: undone.note },
             Err(error) if stopped_to_leave && error.class == runback_core::step::Class::Cancelled => {

@@ -4,7 +4,7 @@ use runback_core::event::{CancelReason, EventBody};
 use runback_core::state::Phase;
 
 use super::attempt::StopReason;
-use super::{Control, Driver, DriverError};
+use super::{Control, Driver, DriverError, Gate, nothing_to_take_back};
 use crate::store::Request;
 
 impl Driver {
@@ -19,10 +19,24 @@ impl Driver {
         Ok(())
     }
 
-    fn request(&mut self, request: Request) -> Result<(), DriverError> {
+    /// What was answered while nobody had the run counts for the attempt that asked, which is over now, and with that
+    /// for the one that comes after it. Gives back what else was asked for.
+    pub(super) async fn take_answers(&mut self) -> Result<Vec<Request>, DriverError> {
+        let mut others = Vec::new();
+        for posted in self.engine.store.take_requests(&self.lease).await? {
+            if let Request::Answer { .. } = posted.request {
+                self.request(posted.request)?;
+            } else {
+                others.push(posted.request);
+            }
+        }
+        Ok(others)
+    }
+
+    pub(super) fn request(&mut self, request: Request) -> Result<(), DriverError> {
         match request {
             Request::Answer { step, answer } => match self.state.find(&step) {
-                Some(node) if self.asking.contains_key(&node) => self.answered(node, answer),
+                Some(node) if self.state.node(node).question().is_some() => self.answered(node, answer),
                 _ => {
                     self.warnings.push(format!("{} answered for {step}, which asks nothing", answer.by));
                     Ok(())
@@ -35,12 +49,19 @@ impl Driver {
                 Ok(())
             }
             Request::Hold { by } => {
-                self.hold_wanted = Some(by);
+                let why = format!("{by} cannot hold the run");
+                self.record_if_possible(EventBody::HoldRequested { by }, &why)
+            }
+            Request::Rollback { by, .. } if self.state.phase == Phase::Created => {
+                self.record_if_possible(nothing_to_take_back(by), "the run is not started")
+            }
+            Request::Rollback { by, force: false } if self.state.phase == Phase::RollingBack => {
+                self.warnings.push(format!("{by} asks for a rollback, which is under way"));
                 Ok(())
             }
             Request::Rollback { by, force } => {
-                self.rollback_wanted = Some((by, force));
-                Ok(())
+                let why = format!("{by} cannot have the run taken back");
+                self.record_if_possible(EventBody::RollbackRequested { by, force }, &why)
             }
             Request::Resolve { step, resolution, outputs, by } => {
                 let body = EventBody::StepResolved {
@@ -50,20 +71,32 @@ impl Driver {
                     outputs,
                     changed: true,
                 };
-                match self.record(body) {
-                    Err(DriverError::Illegal(illegal)) => {
-                        self.warnings.push(format!("{by} cannot settle {step}: {}", illegal.why));
-                        Ok(())
-                    }
-                    other => other,
-                }
+                self.record_if_possible(body, &format!("{by} cannot settle {step}"))
             }
+        }
+    }
+
+    /// What somebody outside wants: where the state does not allow it, that is a warning.
+    fn record_if_possible(&mut self, body: EventBody, otherwise: &str) -> Result<(), DriverError> {
+        match self.record(body) {
+            Err(DriverError::Illegal(illegal)) => {
+                self.warnings.push(format!("{otherwise}: {}", illegal.why));
+                Ok(())
+            }
+            other => other,
         }
     }
 
     pub(super) fn control(&mut self, control: Control) -> Result<(), DriverError> {
         match control {
             Control::Cancel if self.cancelled => {
+                self.leave();
+                Ok(())
+            }
+            Control::Cancel if self.gate == Gate::Retake => {
+                // This process has begun nothing, so there is nothing to stop and nothing to take back.
+                self.cancelled = true;
+                self.warnings.push("the run is left as it was".to_owned());
                 self.leave();
                 Ok(())
             }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runback_core::decide::{Effect, decide};
-use runback_core::event::{EventBody, HoldReason, Outcome, Resolution, RollbackReason};
+use runback_core::event::{Event, EventBody, HoldReason, Resolution, RollbackReason};
 use runback_core::state::{NodeId, Phase, RunStatus};
 use runback_core::step::{Answer, Probe};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::attempt::{Message, StopReason};
-use super::{Control, DriveOptions, Driver, DriverError, Ended, Start};
+use super::{Control, DriveOptions, Driver, DriverError, Ended, Gate, Start};
 use crate::reporter::{AfterFailure, Notice, Operator, Reporter};
 
 /// Between looks at the store for requests and locks, and between ticks of the reporter.
@@ -21,14 +21,6 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(9);
 
 /// An answer from the terminal, while the run goes on.
 type Prompt<'o> = std::pin::Pin<Box<dyn Future<Output = (NodeId, Option<Answer>)> + Send + 'o>>;
-
-/// What may be begun before a hold or a rollback that was asked for comes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Meanwhile {
-    Anything,
-    Undos,
-    Nothing,
-}
 
 /// What a turn waited for.
 enum Woke {
@@ -52,10 +44,7 @@ impl Driver {
         if driven.is_err() {
             // The journal cannot be trusted to take more; whatever runs must not go on unrecorded.
             self.leave();
-            self.drain(Instant::now() + LEAVE_WITHIN).await;
-            if !self.lease.is_broken() {
-                let _ = self.commit(io).await;
-            }
+            let _ = self.drain(Instant::now() + LEAVE_WITHIN, io).await;
         }
         if !self.lease.is_broken() {
             let released = self.engine.store.release_locks(&self.lease).await;
@@ -79,10 +68,9 @@ impl Driver {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut prompt: Option<Prompt<'_>> = None;
         let mut control_open = true;
-        self.begin(io, options).await?;
         self.take_requests().await?;
         loop {
-            let wake = self.settle(io, operator).await?;
+            let wake = if self.begin(io, options).await? { self.settle(io, operator).await? } else { None };
             self.commit(io).await?;
             self.perform();
             if let Some(ended) = self.ended(options, prompt.is_some()) {
@@ -125,49 +113,44 @@ impl Driver {
         }
     }
 
-    /// Locks first, then the start.
-    async fn begin(&mut self, io: &mut dyn Reporter, options: DriveOptions) -> Result<(), DriverError> {
-        if std::mem::take(&mut self.retake) {
-            while !self.retake_locks(io).await? {
-                tokio::time::sleep(TICK * 5).await;
+    /// Locks first, then the start. True = there is nothing to wait for before the first decision.
+    async fn begin(&mut self, io: &mut dyn Reporter, options: DriveOptions) -> Result<bool, DriverError> {
+        if self.leaving {
+            return Ok(false);
+        }
+        if self.gate == Gate::Retake {
+            if !self.retake_locks(options.wait_for_locks, io).await? {
+                return Ok(false);
             }
+            self.gate = Gate::Start;
         }
-        if self.state.phase != Phase::Created {
-            return Ok(());
-        }
-        if !self.state.plan.locks.is_empty() && !self.state.locked {
-            loop {
-                match self.lock_run(options.wait_for_locks, io).await {
-                    Ok(true) => break,
-                    Ok(false) => tokio::time::sleep(TICK * 5).await,
-                    Err(refused) => {
-                        // Nothing ran; the run ends as cancelled, and its journal says why.
-                        self.settle(io, &crate::reporter::Nobody).await?;
-                        self.commit(io).await?;
-                        return Err(refused);
-                    }
+        if self.gate == Gate::Start {
+            if self.state.phase == Phase::Created {
+                let locks = !self.state.plan.locks.is_empty() && !self.state.locked;
+                if locks && !self.lock_run(options.wait_for_locks, io).await? {
+                    return Ok(false);
                 }
+                self.record(EventBody::RunStarted {})?;
             }
+            self.gate = Gate::Open;
         }
-        self.record(EventBody::RunStarted {})
+        Ok(true)
     }
 
     /// Decides until no further fact follows. Returns when to look again at the latest.
-    async fn settle(&mut self, io: &mut dyn Reporter, operator: &dyn Operator) -> Result<Option<u64>, DriverError> {
+    pub(super) async fn settle(
+        &mut self,
+        io: &mut dyn Reporter,
+        operator: &dyn Operator,
+    ) -> Result<Option<u64>, DriverError> {
         loop {
             if self.leaving {
-                return Ok(None);
-            }
-            let meanwhile = self.on_the_way_to_another_end()?;
-            if meanwhile == Meanwhile::Nothing {
                 return Ok(None);
             }
             let mut recorded = false;
             let mut wake = None;
             for effect in decide(&self.state, self.clock.now_ms()) {
-                let back = matches!(effect, Effect::Undo { .. } | Effect::Stop { .. } | Effect::Wake { .. });
                 match effect {
-                    _ if meanwhile == Meanwhile::Undos && !back => {}
                     Effect::Record(body) => {
                         let body = self.ask_before_giving_up(body, io, operator).await?;
                         self.record(body)?;
@@ -214,52 +197,6 @@ impl Driver {
                 return Ok(wake);
             }
         }
-    }
-
-    /// A rollback or a hold was asked for: what runs is stopped (or finishes), then it comes.
-    fn on_the_way_to_another_end(&mut self) -> Result<Meanwhile, DriverError> {
-        let quiet = self.state.active().next().is_none() && self.state.active_undos().next().is_none();
-        if let Some((by, force)) = self.rollback_wanted.clone() {
-            if self.state.phase == Phase::Finished(Outcome::RolledBack) {
-                self.rollback_wanted = None;
-                return Ok(Meanwhile::Anything);
-            }
-            if quiet {
-                self.rollback_wanted = None;
-                let body = EventBody::RollbackStarted { step: None, reason: RollbackReason::Operator, by, force };
-                self.record(body)?;
-                return Ok(Meanwhile::Anything);
-            }
-            if self.state.phase == Phase::RollingBack {
-                self.rollback_wanted = None;
-                return Ok(Meanwhile::Anything);
-            }
-            // Undos of a block are let finish.
-            for node in self.state.active() {
-                if let Some(running) = self.running.get(&node) {
-                    running.stop.stop(StopReason::Cancel);
-                }
-            }
-            return Ok(Meanwhile::Nothing);
-        }
-        if self.hold_wanted.is_some() {
-            if self.state.phase != Phase::Running {
-                self.hold_wanted = None;
-                let why = "the run is not held: the way forward is over, and what is left of it is soon done";
-                self.warnings.push(why.to_owned());
-                return Ok(Meanwhile::Anything);
-            }
-            if self.state.takes_a_block_back() {
-                return Ok(Meanwhile::Undos);
-            }
-            if quiet {
-                self.hold_wanted = None;
-                self.record(EventBody::RunHeld { reason: HoldReason::Operator })?;
-                return Ok(Meanwhile::Anything);
-            }
-            return Ok(Meanwhile::Nothing);
-        }
-        Ok(Meanwhile::Anything)
     }
 
     /// What becomes of an interrupted attempt does not matter any more.
@@ -324,13 +261,13 @@ impl Driver {
     /// One commit for all that was recorded since the last.
     pub(super) async fn commit(&mut self, io: &mut dyn Reporter) -> Result<(), DriverError> {
         if !self.batch.is_empty() {
-            let events = std::mem::take(&mut self.batch);
-            if let Err(error) = self.engine.store.append(&self.lease, events.clone()).await {
+            let events: Arc<[Event]> = std::mem::take(&mut self.batch).into();
+            if let Err(error) = self.engine.store.append(&self.lease, Arc::clone(&events)).await {
                 // What waits for this to be durable must never hear that it is.
                 self.acks.clear();
                 return Err(error.into());
             }
-            for event in &events {
+            for event in events.iter() {
                 io.event(&self.state, event);
             }
         }
@@ -352,20 +289,17 @@ impl Driver {
     fn message(&mut self, message: Message, io: &mut dyn Reporter) -> Result<(), DriverError> {
         match message {
             Message::Arm { node, capture, done } => {
-                let step = Arc::clone(self.state.path(node));
-                let attempt = self.state.node(node).attempts;
+                let (step, attempt) = self.attempt(node);
                 self.record(EventBody::UndoArmed { step, attempt, capture })?;
                 self.acks.push(done);
             }
             Message::Note { node, note, done } => {
-                let step = Arc::clone(self.state.path(node));
-                let attempt = self.state.node(node).attempts;
+                let (step, attempt) = self.attempt(node);
                 self.record(EventBody::StepNoted { step, attempt, note })?;
                 self.acks.push(done);
             }
             Message::Detached { node, detached, done } => {
-                let step = Arc::clone(self.state.path(node));
-                let attempt = self.state.node(node).attempts;
+                let (step, attempt) = self.attempt(node);
                 self.record(EventBody::ProcessStarted { step, attempt, detached })?;
                 if let Some(running) = self.running.get_mut(&node) {
                     running.detached = true;
@@ -467,12 +401,15 @@ impl Driver {
     fn ended(&self, options: DriveOptions, prompting: bool) -> Option<Ended> {
         let status = self.state.status();
         let ended = |left, waiting| Some(Ended { status, left, waiting, cancelled: self.cancelled });
-        match self.state.phase {
-            Phase::Held(_) | Phase::Finished(_) => return ended(false, false),
-            _ => {}
-        }
         if self.leaving {
-            return ended(true, false);
+            let over = matches!(self.state.phase, Phase::Held(_) | Phase::Finished(_)) && self.state.wish.is_none();
+            return ended(!over, false);
+        }
+        if self.gate != Gate::Open {
+            return None;
+        }
+        if let Phase::Held(_) | Phase::Finished(_) = self.state.phase {
+            return ended(false, false);
         }
         let idle = self.running.len() == self.asking.len() && self.starts.is_empty();
         if !idle || prompting || status != RunStatus::Waiting {
@@ -487,40 +424,30 @@ impl Driver {
     async fn end(&mut self, ended: Ended, io: &mut dyn Reporter) -> Result<Ended, DriverError> {
         if ended.left {
             self.leave();
-            self.drain(Instant::now() + LEAVE_WITHIN).await;
-            self.commit(io).await?;
+            self.drain(Instant::now() + LEAVE_WITHIN, io).await?;
         }
         self.warn(io);
         Ok(Ended { status: self.state.status(), ..ended })
     }
 
-    /// Takes the last messages of attempts that were told to stop.
-    async fn drain(&mut self, deadline: Instant) {
-        let mut silent = Silent;
+    /// Takes the last messages of attempts that were told to stop. What one of them waits for is made durable still,
+    /// or it hears at once that it never will be.
+    async fn drain(&mut self, deadline: Instant, io: &mut dyn Reporter) -> Result<(), DriverError> {
+        let mut drained = self.commit(io).await;
         while self.running.values().any(|r| !r.detached) {
-            match tokio::time::timeout_at(deadline, self.told.recv()).await {
-                Ok(Some(message)) => {
-                    if self.message(message, &mut silent).is_err() {
-                        break;
-                    }
-                }
-                Ok(None) | Err(_) => break,
-            }
+            let Ok(Some(message)) = tokio::time::timeout_at(deadline, self.told.recv()).await else { break };
+            let told = self.message(message, io);
+            let durable = self.commit(io).await;
+            drained = drained.and(told).and(durable);
         }
         for (_, running) in self.running.drain() {
             running.task.abort();
         }
         self.asking.clear();
+        drained
     }
 }
 
 async fn sleep_until(duration: Duration) {
     tokio::time::sleep(duration).await;
-}
-
-/// Sees nothing.
-struct Silent;
-
-impl Reporter for Silent {
-    fn event(&mut self, _state: &runback_core::state::RunState, _event: &runback_core::event::Event) {}
 }

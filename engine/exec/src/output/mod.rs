@@ -18,7 +18,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use runback_core::target::Stream;
-use tokio::time::Instant;
 
 use crate::mask::{MaskStream, Masker};
 pub use name::LogName;
@@ -64,7 +63,6 @@ struct State {
     stderr: MaskStream,
     together: MaskStream,
     sink: Sink,
-    last_output: Instant,
 }
 
 struct Sink {
@@ -88,7 +86,7 @@ impl AttemptLog {
             on_problem: Some(on_problem),
         };
         let (stdout, stderr, together) = (masker.stream(), masker.stream(), masker.stream());
-        Self(Mutex::new(State { stdout, stderr, together, sink, last_output: Instant::now() }))
+        Self(Mutex::new(State { stdout, stderr, together, sink }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -99,8 +97,7 @@ impl AttemptLog {
         if bytes.is_empty() {
             return;
         }
-        let State { stdout, stderr, together, sink, last_output } = &mut *self.state();
-        *last_output = Instant::now();
+        let State { stdout, stderr, together, sink } = &mut *self.state();
         let own = match stream {
             Stream::Stdout => stdout,
             Stream::Stderr => stderr,
@@ -110,16 +107,11 @@ impl AttemptLog {
 
     /// Writes what the masking held back and brings the files to their final size. More output may follow.
     pub fn finish(&self) -> LogSummary {
-        let State { stdout, stderr, together, sink, .. } = &mut *self.state();
+        let State { stdout, stderr, together, sink } = &mut *self.state();
         stdout.finish(|part| together.push(part, |part| sink.write(part)));
         stderr.finish(|part| together.push(part, |part| sink.write(part)));
         together.finish(|part| sink.write(part));
         sink.spool.finish()
-    }
-
-    /// When a byte came last; when the log was made, if none did.
-    pub fn last_output(&self) -> Instant {
-        self.state().last_output
     }
 
     /// The last line that is not empty, without escape sequences, at most 200 characters.

@@ -4,7 +4,6 @@ use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use super::*;
 
@@ -166,16 +165,6 @@ fn secrets_are_masked_across_chunks_streams_and_the_cut() {
     for entry in std::fs::read_dir(dir.path()).unwrap() {
         assert!(!masker.finds(&std::fs::read(entry.unwrap().path()).unwrap()));
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_time_of_the_last_output_is_known() {
-    let dir = tempfile::tempdir().unwrap();
-    let log = log(dir.path(), &Masker::none(), 60);
-    tokio::time::advance(Duration::from_secs(5)).await;
-    assert_eq!(log.last_output().elapsed(), Duration::from_secs(5));
-    log.write(Stream::Stderr, b"x");
-    assert_eq!(log.last_output().elapsed(), Duration::ZERO);
 }
 
 /// A full disk: /dev/full takes no byte.

@@ -180,7 +180,7 @@ impl Store for MemoryStore {
         Ok(Lease::new(run, epoch, true, self.hold(run, epoch)))
     }
 
-    async fn append(&self, lease: &Lease, events: Vec<Event>) -> Result<(), StoreError> {
+    async fn append(&self, lease: &Lease, events: Arc<[Event]>) -> Result<(), StoreError> {
         let seen = lease.held.seen_request.load(Ordering::Relaxed);
         let mut inner = lock(&self.inner);
         let run = inner.owned(lease)?;
@@ -188,7 +188,7 @@ impl Store for MemoryStore {
             lease.held.break_it();
             return Err(error);
         }
-        run.events.extend(events);
+        run.events.extend(events.iter().cloned());
         run.requests.retain(|posted| posted.id > seen);
         Ok(())
     }

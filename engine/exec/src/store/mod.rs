@@ -39,7 +39,7 @@ pub trait Store: Send + Sync {
 
     /// One commit for all; durable when it returns. After a failure each later append on this lease fails too: take
     /// the lease anew and read what is there. Requests handed out by `take_requests` are forgotten in the same commit.
-    async fn append(&self, lease: &Lease, events: Vec<Event>) -> Result<(), StoreError>;
+    async fn append(&self, lease: &Lease, events: Arc<[Event]>) -> Result<(), StoreError>;
 
     /// At most `limit` events after `after_seq`, in order, the hash chain checked from row to row.
     async fn events(&self, run: &str, after_seq: u64, limit: usize) -> Result<Vec<Event>, StoreError>;

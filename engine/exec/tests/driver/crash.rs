@@ -7,7 +7,8 @@ use runback_core::event::{Event, EventBody};
 use runback_core::state::RunStatus;
 use runback_exec::store::{MemoryStore, Store as _};
 
-use super::world::{Cut, Ledger, plan, resume, start};
+use super::store::{Cut, lost};
+use super::world::{Ledger, plan, resume, start};
 
 const PLAYBOOKS: [(&str, RunStatus); 5] = [
     ("steps: [{ id: a, uses: t.probe }, { id: b, uses: t.rerun }, { id: c, uses: t.ask }]", RunStatus::Succeeded),
@@ -79,7 +80,7 @@ async fn the_journal_is_cut_at_every_append() {
             let ledger = Ledger::default();
             let plan = plan(yaml, &ledger);
             let store = MemoryStore::default();
-            let first = start(Arc::new(Cut::new(&store, limit)), &plan).await;
+            let first = start(Arc::new(Cut::new(Arc::new(store.clone()), limit, lost)), &plan).await;
             judge(&store.events("r1", 0, usize::MAX).await.unwrap(), &ledger);
             if let Ok(ended) = first {
                 assert_eq!(ended.status, wanted);

@@ -1,6 +1,10 @@
-//! The driver against a world in memory: the journal is cut at every append, and another process takes the run up.
+//! The driver against a world in memory: what it waits for, what it is told, and the journal cut at every append.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod crash;
+mod script;
+mod store;
+mod waiting;
+mod wishes;
 mod world;

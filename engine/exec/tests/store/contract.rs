@@ -25,7 +25,7 @@ fn events_come_back_as_they_were() {
         let lease = store.create("r1", vec![created("r1"), step(2)]).await.unwrap();
         assert_eq!((lease.run(), lease.epoch()), ("r1", 1));
         append_steps(&*store, &lease, 3..=5).await.unwrap();
-        store.append(&lease, vec![]).await.unwrap();
+        store.append(&lease, Vec::new().into()).await.unwrap();
         append_steps(&*store, &lease, 6..=6).await.unwrap();
         let wanted: Vec<_> = std::iter::once(created("r1")).chain((2..=6).map(step)).collect();
         assert_eq!(store.events("r1", 0, usize::MAX).await.unwrap(), wanted);
@@ -83,7 +83,7 @@ fn one_owner_at_a_time() {
 fn a_gap_is_refused_and_breaks_the_lease() {
     each(|store| async move {
         let lease = store.create("r1", vec![created("r1")]).await.unwrap();
-        let refused = store.append(&lease, vec![step(2), step(4)]).await;
+        let refused = store.append(&lease, [step(2), step(4)].into()).await;
         assert!(matches!(refused, Err(StoreError::Gap { expected: 3, found: 4, .. })), "{refused:?}");
         assert!(lease.is_broken());
         let broken = append_steps(&*store, &lease, 2..=2).await;
@@ -104,7 +104,7 @@ fn runs_are_listed_newest_first() {
         for (run, playbook, at) in [("c", "one", 30), ("a", "two", 10), ("b", "one", 20)] {
             leases.push(store.create(run, vec![created_by(run, playbook, at), step(2)]).await.unwrap());
         }
-        store.append(&leases[0], vec![finished(3, Outcome::Succeeded)]).await.unwrap();
+        store.append(&leases[0], [finished(3, Outcome::Succeeded)].into()).await.unwrap();
         drop(leases.remove(0));
         let list = |filter: RunFilter| {
             let store = &store;
@@ -249,9 +249,9 @@ fn a_refused_job_does_not_touch_its_neighbours() {
         let good = store.create("good", vec![created("good")]).await.unwrap();
         let bad = store.create("bad", vec![created("bad")]).await.unwrap();
         let (refused, lost, done) = tokio::join!(
-            store.append(&bad, vec![step(7)]),
-            store.append(&bad, vec![step(2)]),
-            store.append(&good, vec![step(2)]),
+            store.append(&bad, [step(7)].into()),
+            store.append(&bad, [step(2)].into()),
+            store.append(&good, [step(2)].into()),
         );
         assert!(matches!(refused, Err(StoreError::Gap { .. })));
         assert!(matches!(lost, Err(StoreError::LeaseBroken { .. })), "{lost:?}");
@@ -276,7 +276,7 @@ fn history_is_pruned_by_age_and_number() {
             let lease = store.create(run, vec![created_by(run, "p", age)]).await.unwrap();
             let mut last = outcome.map_or_else(|| step(2), |outcome| finished(2, outcome));
             last.at = 100 + age;
-            store.append(&lease, vec![last]).await.unwrap();
+            store.append(&lease, [last].into()).await.unwrap();
         }
         let alive = store.acquire("old").await.unwrap();
         let all = Retention { older_than: Some(104), ..Retention::default() };

@@ -123,7 +123,7 @@ fn a_broken_lease_takes_nothing_more_and_can_give_back() {
     each(|store| async move {
         let (a, b) = (run(&*store, "a").await, run(&*store, "b").await);
         ask(&*store, &a, None, &["x"]).await;
-        store.append(&a, vec![crate::support::step(9)]).await.unwrap_err();
+        store.append(&a, [crate::support::step(9)].into()).await.unwrap_err();
         let refused = store.try_lock(&a, None, &["y".into()]).await;
         assert!(matches!(refused, Err(StoreError::LeaseBroken { .. })));
         store.release_locks(&a).await.unwrap();

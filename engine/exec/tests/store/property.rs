@@ -92,7 +92,7 @@ async fn play(dir: &Path, acts: Vec<Act>) -> Result<(), TestCaseError> {
                 let run = name(run);
                 model.own(&store, &run).await;
                 let events = model.next(&run, events);
-                store.append(&model.leases[&run], events).await.unwrap();
+                store.append(&model.leases[&run], events.into()).await.unwrap();
             }
             Act::Together { runs } => {
                 let mut all = Vec::new();
@@ -105,7 +105,7 @@ async fn play(dir: &Path, acts: Vec<Act>) -> Result<(), TestCaseError> {
                 let mut waiting = Vec::new();
                 for (run, parts) in all {
                     for part in parts {
-                        waiting.push(Box::pin(store.append(&model.leases[&run], part)));
+                        waiting.push(Box::pin(store.append(&model.leases[&run], part.into())));
                     }
                 }
                 // All are asked for before the first is waited for.
@@ -159,7 +159,7 @@ proptest! {
                 let last = written.len() as u64;
                 let events: Vec<Event> = (last + 1..=last + count).map(step).collect();
                 written.extend(events.iter().cloned());
-                store.append(&lease, events).await.unwrap();
+                store.append(&lease, events.into()).await.unwrap();
             }
             written
         });

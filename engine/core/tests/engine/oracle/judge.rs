@@ -18,6 +18,13 @@ enum Phase {
     Finished(Outcome),
 }
 
+/// What somebody asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Rollback,
+    Hold,
+}
+
 struct Roll {
     of: usize,
     expected: BTreeSet<usize>,
@@ -29,6 +36,7 @@ struct Judge<'s> {
     phase: Phase,
     cancel: Option<CancelReason>,
     hold: bool,
+    wanted: Option<Wanted>,
     /// Of the run as a whole, the last one.
     reason: Option<RollbackReason>,
     rolls: Vec<Roll>,
@@ -52,6 +60,7 @@ pub(crate) fn judge(spec: &Spec, trace: &[Event]) -> Verdict {
         phase: Phase::Created,
         cancel: None,
         hold: false,
+        wanted: None,
         reason: None,
         rolls: Vec::new(),
         finally_done: false,
@@ -90,6 +99,7 @@ impl Judge<'_> {
                 self.may_begin(n, event.at)?;
                 self.may_run(n)?;
                 self.tree.nodes[n].begun = true;
+                self.has_its_lock_alone(n)?;
             }
             E::StepExpanded { step, items } => {
                 let n = self.at(step)?;
@@ -112,7 +122,10 @@ impl Judge<'_> {
                 self.may_begin(n, event.at)?;
                 let dynamic = self.tree.nodes[n].step.and_then(|s| s.each.as_ref()).is_some_and(|e| e.dynamic);
                 let each = self.tree.nodes[n].role == Role::Each;
-                ensure(each && dynamic, || "nothing of it could fail outside an attempt".to_owned())?;
+                // Two blocks that have a lock each, and want the other's inside.
+                let around = self.tree.around(n);
+                let crossed = self.tree.lock(n).is_some() && around.iter().any(|up| self.tree.lock(*up).is_some());
+                ensure(each && dynamic || crossed, || "nothing of it could fail outside an attempt".to_owned())?;
                 self.tree.nodes[n].act = Act::Failed;
             }
             E::LockTaken { step: Some(step), .. } => {
@@ -171,12 +184,25 @@ impl Judge<'_> {
                 self.cancel = Some(*reason);
                 self.tree.nodes[MAIN].halted = true;
             }
-            E::RollbackStarted { step: None, reason, .. } => self.rollback(*reason)?,
+            E::RollbackRequested { .. } => self.wanted = Some(Wanted::Rollback),
+            E::HoldRequested { .. } => {
+                ensure(matches!(self.phase, Phase::Created | Phase::Main), || format!("the run is {:?}", self.phase))?;
+                ensure(self.wanted != Some(Wanted::Rollback), || "it is to be taken back".to_owned())?;
+                self.wanted = Some(Wanted::Hold);
+            }
+            E::RollbackStarted { step: None, reason, .. } => {
+                let asked = self.wanted.take() == Some(Wanted::Rollback);
+                ensure(!asked || *reason == RollbackReason::Operator, || "a person asked for it".to_owned())?;
+                self.rollback(*reason)?;
+            }
             E::RollbackStarted { step: Some(step), .. } => {
                 let n = self.at(step)?;
                 self.block_rollback(n)?;
             }
-            E::UndoStarted { step, .. } => self.undo_started(step)?,
+            E::UndoStarted { step, .. } => {
+                ensure(self.wanted != Some(Wanted::Rollback), || "what is to be taken back waits".to_owned())?;
+                self.undo_started(step)?;
+            }
             E::UndoSucceeded { step, .. } => {
                 let n = self.undoing(step)?;
                 let node = &mut self.tree.nodes[n];
@@ -187,9 +213,17 @@ impl Judge<'_> {
                 let n = self.undoing(step)?;
                 self.tree.nodes[n].undo = if retry_in.is_some() { Undo::Backoff } else { Undo::Failed };
             }
-            E::RunHeld { reason } => self.held(*reason)?,
+            E::RunHeld { reason } => {
+                let wanted = self.wanted.take();
+                ensure(wanted != Some(Wanted::Rollback), || "it is to be taken back".to_owned())?;
+                self.held(*reason)?;
+            }
             E::RunResumed { .. } => self.resumed()?,
-            E::RunFinished { outcome, .. } => self.finished(*outcome)?,
+            E::RunFinished { outcome, .. } => {
+                ensure(self.wanted != Some(Wanted::Rollback), || "it is to be taken back".to_owned())?;
+                self.wanted = None;
+                self.finished(*outcome)?;
+            }
         }
         self.follow();
         Ok(())
@@ -211,9 +245,11 @@ impl Judge<'_> {
 
     /// Its needs are satisfied, it is inside something that runs, and nothing around it wants an end.
     fn may_begin(&mut self, n: usize, at: u64) -> Verdict {
+        ensure(self.wanted != Some(Wanted::Rollback), || "the run is to be taken back".to_owned())?;
         if self.tree.root(n) == FINAL {
             self.enter_finally()?;
         } else {
+            ensure(self.wanted.is_none(), || "the run is to be held".to_owned())?;
             ensure(self.phase == Phase::Main, || format!("the run is {:?}", self.phase))?;
         }
         let tree = &self.tree;
@@ -265,10 +301,23 @@ impl Judge<'_> {
         if node.undo == Undo::Done {
             node.undo = Undo::None;
         }
-        let lock = self.tree.lock(n);
-        let others = self.actions().filter(|o| *o != n && self.tree.nodes[*o].act == Act::Active);
-        let clash = others.filter(|o| lock.is_some() && self.tree.lock(*o) == lock).count();
-        ensure(clash == 0, || "another step has its lock".to_owned())
+        self.has_its_lock_alone(n)
+    }
+
+    /// Of what runs with the same lock, everything else stands around it. What was cut short before `finally` runs no more.
+    fn has_its_lock_alone(&self, n: usize) -> Verdict {
+        let tree = &self.tree;
+        let Some(lock) = tree.lock(n).filter(|_| !self.settled) else { return Ok(()) };
+        let around = tree.around(n);
+        let runs = |o: usize| {
+            let taken_back = tree.around(o).into_iter().any(|up| tree.nodes[up].rolled);
+            let live = || tree.nodes[o].begun && tree.sum(o) == Sum::Live;
+            !taken_back && if tree.is_action(o) { tree.nodes[o].act == Act::Active } else { live() }
+        };
+        let clash = (0..tree.nodes.len())
+            .filter(|o| *o != n && tree.lock(*o) == Some(lock) && !around.contains(o) && tree.root(*o) == tree.root(n))
+            .find(|o| runs(*o));
+        ensure(clash.is_none(), || format!("{} has its lock", tree.nodes[clash.unwrap_or(n)].path))
     }
 
     fn resolved(&mut self, step: &str, resolution: Resolution, changed: bool) -> Verdict {
@@ -315,7 +364,8 @@ impl Judge<'_> {
                 self.tree.nodes[*n].act == Act::Cancelled && self.tree.root(*n) == MAIN && !closed(&self.tree, *n)
             })
             .collect();
-        // Instances that go on wait for a free place again.
+        // Instances that go on wait for a free place again, and what has a lock waits for it.
+        let locked = |n: usize| self.tree.lock(n).is_some();
         let limited = |n: usize| {
             let up = &self.tree.nodes[self.tree.nodes[n].up];
             up.role == Role::Each && up.step.and_then(|s| s.each.as_ref()).is_some_and(|e| e.max_parallel.is_some())
@@ -324,7 +374,7 @@ impl Judge<'_> {
             .tree
             .inside(MAIN)
             .into_iter()
-            .filter(|n| !self.tree.is_action(*n) && limited(*n) && !self.tree.nodes[*n].rolled)
+            .filter(|n| !self.tree.is_action(*n) && (limited(*n) || locked(*n)) && !self.tree.nodes[*n].rolled)
             .filter(|n| self.tree.nodes[*n].escalated && !closed(&self.tree, *n) && !self.has_failure(*n, settled))
             .collect();
         for n in again {

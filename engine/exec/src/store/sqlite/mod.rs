@@ -104,7 +104,7 @@ impl Store for SqliteStore {
         Ok(Lease::new(run, epoch, true, Box::new(hold)))
     }
 
-    async fn append(&self, lease: &Lease, events: Vec<Event>) -> Result<(), StoreError> {
+    async fn append(&self, lease: &Lease, events: Arc<[Event]>) -> Result<(), StoreError> {
         lease.held.check()?;
         let held = Arc::clone(&lease.held);
         self.writer.write(Some(Arc::clone(&held)), move |journal| journal.append(&held, &events)).await

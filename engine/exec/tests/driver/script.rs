@@ -1,0 +1,148 @@
+//! Step types that do what their inputs say, word by word, and write a ledger of it.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use runback_core::Json;
+use runback_core::progress::Progress;
+use runback_core::step::{
+    Access, Acted, AnyStepType, Catalog, Class, Cx, Descriptor, InputProblem, OnInterrupt, OutputNames, Preview, Probe,
+    Question, StepError, UndoKind, Undone,
+};
+use runback_core::target::Stream;
+use runback_core::template::ValueTemplate;
+use serde_json::json;
+
+/// What happened in the world, in order: `act a`, `undo a`.
+pub(crate) type Ledger = Arc<Mutex<Vec<String>>>;
+
+/// `do`, `undo` and `capture` under `with` are lists of words: `sleep MS`, `deaf MS` (hears no stop), `say TEXT`,
+/// `phase TEXT`, `note TEXT`, `ask PROMPT`, `flaky N` (the first N attempts fail for now), `fail`, `panic`.
+#[derive(Debug, Clone)]
+struct Acting {
+    name: &'static str,
+    on_interrupt: OnInterrupt,
+    access: Access,
+    fails: bool,
+    ledger: Ledger,
+}
+
+pub(crate) fn catalog(ledger: &Ledger) -> Catalog {
+    let mut catalog = Catalog::default();
+    for (name, on_interrupt, access, fails) in [
+        ("t.probe", OnInterrupt::Probe, Access::Changes, false),
+        ("t.rerun", OnInterrupt::Rerun, Access::Changes, false),
+        ("t.ask", OnInterrupt::Ask, Access::Changes, false),
+        ("t.read", OnInterrupt::Rerun, Access::Reads, false),
+        ("t.fail", OnInterrupt::Rerun, Access::Changes, true),
+    ] {
+        catalog.add(Acting { name, on_interrupt, access, fails, ledger: Arc::clone(ledger) });
+    }
+    catalog
+}
+
+impl Acting {
+    fn write(&self, what: &str, step: &str) {
+        self.ledger.lock().unwrap().push(format!("{what} {step}"));
+    }
+
+    fn has(&self, what: &str, step: &str) -> bool {
+        let line = format!("{what} {step}");
+        self.ledger.lock().unwrap().contains(&line)
+    }
+}
+
+async fn follow(cx: &Cx<'_>, words: Option<&Json>) -> Result<(), StepError> {
+    for word in words.and_then(Json::as_array).into_iter().flatten() {
+        let word = word.as_str().unwrap_or_default();
+        let (verb, rest) = word.split_once(' ').unwrap_or((word, ""));
+        let number = || rest.parse::<u64>().unwrap();
+        match verb {
+            "sleep" => tokio::select! {
+                () = cx.host.sleep(Duration::from_millis(number())) => {}
+                () = cx.host.stopped() => return Err(StepError::new(Class::Cancelled, "stopped")),
+            },
+            "deaf" => cx.host.sleep(Duration::from_millis(number())).await,
+            "say" => cx.host.output(Stream::Stdout, format!("{rest}\n").as_bytes()),
+            "phase" => cx.host.progress(Progress::Phase { text: rest.to_owned() }),
+            "note" => cx.host.note(json!(rest)).await?,
+            "ask" => {
+                let question = Question {
+                    prompt: rest.to_owned(),
+                    form: Json::Null,
+                    approvers: Vec::new(),
+                    min_approvals: 1,
+                    allow_self: true,
+                    timeout_ms: None,
+                    approve_on_timeout: false,
+                };
+                if !cx.host.ask(question).await?.approved {
+                    return Err(StepError::permanent("it was refused"));
+                }
+            }
+            "flaky" if u64::from(cx.attempt) <= number() => return Err(StepError::transient("not now")),
+            "flaky" => {}
+            "fail" => return Err(StepError::permanent("it fails")),
+            "panic" => panic!("it was told to"),
+            other => panic!("no such word: {other}"),
+        }
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl AnyStepType for Acting {
+    fn descriptor(&self) -> Descriptor {
+        Descriptor {
+            name: self.name,
+            doc: "A step type of a test.",
+            access: self.access,
+            undo: if self.access == Access::Reads { UndoKind::None } else { UndoKind::Full },
+            on_interrupt: self.on_interrupt,
+            detach: false,
+            examples: &[],
+        }
+    }
+    fn input_schema(&self) -> Json {
+        json!({ "type": "object" })
+    }
+    fn output_schema(&self) -> Json {
+        json!({ "type": "object" })
+    }
+    fn problems(&self, _: &Json) -> Vec<InputProblem> {
+        Vec::new()
+    }
+    fn output_names(&self, _: &ValueTemplate) -> OutputNames {
+        OutputNames::Open
+    }
+    fn capabilities(&self, _: &ValueTemplate) -> (Access, UndoKind) {
+        (self.access, self.descriptor().undo)
+    }
+    async fn preview(&self, _: &Cx<'_>, _: &Json) -> Result<Preview, StepError> {
+        Ok(Preview::default())
+    }
+    async fn capture(&self, cx: &Cx<'_>, inputs: &Json) -> Result<Json, StepError> {
+        follow(cx, inputs.get("capture")).await?;
+        Ok(json!({ "was": 1 }))
+    }
+    async fn act(&self, cx: &Cx<'_>, inputs: &Json, _: &Json) -> Result<Acted<Json>, StepError> {
+        self.write("act", cx.step);
+        follow(cx, inputs.get("do")).await?;
+        if self.fails {
+            return Err(StepError::permanent("it fails"));
+        }
+        self.write("acted", cx.step);
+        Ok(Acted::changed(json!({ "n": 1 })))
+    }
+    async fn probe(&self, cx: &Cx<'_>, _: &Json, _: &Json) -> Result<Probe<Json>, StepError> {
+        let done = self.has("acted", cx.step);
+        Ok(if done { Probe::Done(Acted::changed(json!({ "n": 1 }))) } else { Probe::NotDone })
+    }
+    async fn undo(&self, cx: &Cx<'_>, inputs: &Json, _: &Json, _: Option<&Json>) -> Result<Undone, StepError> {
+        self.write("undo", cx.step);
+        follow(cx, inputs.get("undo")).await?;
+        self.write("undone", cx.step);
+        Ok(Undone { changed: true, note: None })
+    }
+}
