@@ -4,7 +4,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use runback_exec::store::{SqliteStore, Store, StoreError, default_state_dir};
+use runback_exec::store::{Commits, SqliteStore, Store, StoreError, default_state_dir};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -21,13 +21,13 @@ pub(crate) fn path(given: Option<&Path>) -> Result<PathBuf, Failure> {
 
 /// Opens the store, and makes it where there is none.
 pub(crate) fn open(given: Option<&Path>) -> Result<Arc<dyn Store>, Failure> {
-    Ok(Arc::new(SqliteStore::open(&path(given)?)?))
+    Ok(Arc::new(SqliteStore::open_with(&path(given)?, Commits::OnCaller)?))
 }
 
 /// Opens a store to look into it: where there is none, none is made.
 pub(crate) fn open_existing(given: Option<&Path>) -> Result<Option<Arc<dyn Store>>, Failure> {
     let dir = path(given)?;
-    if dir.exists() { Ok(Some(Arc::new(SqliteStore::open(&dir)?))) } else { Ok(None) }
+    if dir.exists() { Ok(Some(Arc::new(SqliteStore::open_with(&dir, Commits::OnCaller)?))) } else { Ok(None) }
 }
 
 /// A store that must be there, because a run of it was named.

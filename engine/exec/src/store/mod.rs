@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::StoreError;
 pub use memory::MemoryStore;
-pub use sqlite::{JOURNAL_FILE, SqliteStore, default_state_dir};
+pub use sqlite::{Commits, JOURNAL_FILE, SqliteStore, default_state_dir};
 
 use crate::lease::Owner;
 

@@ -4,16 +4,9 @@ use std::sync::Arc;
 
 use runback_core::event::{EventBody, Outcome};
 use runback_exec::store::retention::{KeptRun, Retention, WhyKept, prune};
-use runback_exec::store::{MemoryStore, Request, RunFilter, Store, StoreError};
+use runback_exec::store::{Request, RunFilter, StoreError};
 
-use crate::support::{append_steps, block_on, created, created_by, finished, open, step};
-
-/// Runs a test once on disk and once in memory.
-fn each<F: Future<Output = ()>>(test: impl Fn(Arc<dyn Store>) -> F) {
-    block_on(test(Arc::new(MemoryStore::new())));
-    let dir = tempfile::tempdir().expect("a folder");
-    block_on(test(Arc::new(open(&dir.path().join("state")))));
-}
+use crate::support::{append_steps, created, created_by, each, finished, step};
 
 fn cancel() -> Request {
     Request::Cancel { by: "ann@ops1".into(), now: false }

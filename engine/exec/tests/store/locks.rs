@@ -1,16 +1,8 @@
 //! Named locks through the store: their table, and who is dead.
 
-use std::sync::Arc;
+use runback_exec::store::{Lease, LockAttempt, Store, StoreError};
 
-use runback_exec::store::{Lease, LockAttempt, MemoryStore, Store, StoreError};
-
-use crate::support::{block_on, created, open};
-
-fn each<F: Future<Output = ()>>(test: impl Fn(Arc<dyn Store>) -> F) {
-    block_on(test(Arc::new(MemoryStore::new())));
-    let dir = tempfile::tempdir().expect("a folder");
-    block_on(test(Arc::new(open(&dir.path().join("state")))));
-}
+use crate::support::{created, each};
 
 async fn run(store: &dyn Store, run: &str) -> Lease {
     store.create(run, vec![created(run)]).await.unwrap()

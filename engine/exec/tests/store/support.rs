@@ -3,9 +3,10 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 
 use runback_core::event::{Created, Event, EventBody, FORMAT, Outcome, PlaybookText, RunOptions};
-use runback_exec::store::{Lease, SqliteStore, Store, StoreError};
+use runback_exec::store::{Commits, Lease, MemoryStore, SqliteStore, Store, StoreError};
 use serde_json::json;
 
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
@@ -53,6 +54,16 @@ pub(crate) async fn append_steps(
     seqs: std::ops::RangeInclusive<u64>,
 ) -> Result<(), StoreError> {
     store.append(lease, seqs.map(step).collect()).await
+}
+
+/// Runs a test in memory, and on disk with both kinds of commits.
+pub(crate) fn each<F: Future<Output = ()>>(test: impl Fn(Arc<dyn Store>) -> F) {
+    block_on(test(Arc::new(MemoryStore::new())));
+    for commits in [Commits::OnThread, Commits::OnCaller] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = SqliteStore::open_with(&dir.path().join("state"), commits).expect("the store opens");
+        block_on(test(Arc::new(store)));
+    }
 }
 
 pub(crate) fn open(dir: &Path) -> SqliteStore {

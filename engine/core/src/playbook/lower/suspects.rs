@@ -25,7 +25,7 @@ fn walk(node: &Node, visit: &mut dyn FnMut(&Node)) {
 fn suspect(node: &Node, raw: &str) -> Option<Diagnostic> {
     let (message, help) = match &node.value {
         NodeValue::Str(text, Style::Plain) => {
-            if matches!(text.to_ascii_lowercase().as_str(), "yes" | "no" | "on" | "off") && text.len() <= 3 {
+            if ["yes", "no", "on", "off"].iter().any(|word| text.eq_ignore_ascii_case(word)) {
                 (format!("`{text}` is a string here, and a boolean to YAML 1.1"), quote_or(text))
             } else if is_sexagesimal(text) {
                 let message = format!("`{text}` is a string here, and a number in base 60 to YAML 1.1");
@@ -47,7 +47,7 @@ fn suspect(node: &Node, raw: &str) -> Option<Diagnostic> {
 }
 
 fn quote_or(text: &str) -> String {
-    let boolean = matches!(text.to_ascii_lowercase().as_str(), "yes" | "on");
+    let boolean = ["yes", "on"].iter().any(|word| text.eq_ignore_ascii_case(word));
     format!("quote it: \"{text}\"; or write {boolean} if a boolean is meant")
 }
 
@@ -58,6 +58,9 @@ fn has_leading_zero(raw: &str) -> bool {
 
 /// `22:22`, `1:30:00`: digits in groups, all but the first below 60.
 fn is_sexagesimal(text: &str) -> bool {
+    if !text.starts_with(|c: char| c.is_ascii_digit()) {
+        return false; // nearly every scalar of a playbook
+    }
     let mut groups = text.split(':');
     let first = groups.next().unwrap_or_default();
     let number = |group: &str| !group.is_empty() && group.len() <= 5 && group.bytes().all(|b| b.is_ascii_digit());

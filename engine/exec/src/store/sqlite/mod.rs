@@ -23,6 +23,7 @@ use super::{
 use crate::lease::{GONE_PATIENCE, GONE_PAUSE, Life, NotTaken, Owner, RunLock, is_gone, now_ms, probe};
 
 pub use open::{JOURNAL_FILE, default_state_dir};
+pub use writer::Commits;
 
 /// So long a commit waits for those of other processes.
 pub(super) const BUSY_SECONDS: u64 = 30;
@@ -41,11 +42,15 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens the state folder, or makes it (0700). Blocks for some milliseconds at most, a new one for one sync.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        Self::open_with(dir, Commits::OnThread)
+    }
+
+    pub fn open_with(dir: &Path, commits: Commits) -> Result<Self, StoreError> {
         open::check_sqlite()?;
         let layout = Arc::new(open::Layout::prepare(dir)?);
         let connection = layout.connect()?;
         layout.furnish(&connection)?;
-        let writer = writer::Writer::start(connection, &layout.journal)?;
+        let writer = writer::Writer::start(connection, &layout.journal, commits)?;
         let readers = Arc::new(read::Readers::new(Arc::clone(&layout)));
         Ok(Self { layout, readers, writer, own_changes: AtomicU32::new(0) })
     }

@@ -1,10 +1,9 @@
-//! The one thread that writes: it takes what is waiting, puts it into one transaction, commits, and only then answers.
-//! Whoever waits for an answer waits as a future; no caller's thread stands still for a sync.
-//! Knows jobs, not what they write.
+//! The one connection that writes: what is waiting goes into one transaction, is committed, and only then answered.
+//! See [`Commits`] for whose thread stands still meanwhile. Knows jobs, not what they write.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -29,7 +28,17 @@ pub(super) struct Head {
     pub(super) hash: Hash,
 }
 
-/// What the writer's thread owns.
+/// Whose thread a commit takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Commits {
+    /// One of its own, which puts the work of all callers into one commit: for a process with many runs.
+    OnThread,
+    /// The caller's: a driver with nothing else to do until its commit is durable saves two changes of thread for each
+    /// (a step of a chain waits for nothing longer). Output of commands waits in their pipes meanwhile.
+    OnCaller,
+}
+
+/// What the writer owns.
 #[derive(Debug)]
 pub(super) struct Journal {
     pub(super) connection: Connection,
@@ -58,7 +67,7 @@ impl From<rusqlite::Error> for Fault {
     }
 }
 
-trait Job: Send {
+pub(super) trait Job: Send {
     fn writes(&self) -> bool;
     /// May run more than once: its transaction may be undone by another job's error. Err = this job's own.
     fn run(&mut self, journal: &mut Journal) -> Result<(), rusqlite::Error>;
@@ -121,10 +130,10 @@ where
     }
 }
 
-/// The handle on the thread. Dropping it waits until all that was asked for is written.
-pub(super) struct Writer {
-    queue: Mutex<Option<Sender<Box<dyn Job>>>>,
-    thread: Option<JoinHandle<()>>,
+/// Dropping it waits until all that was asked for is written.
+pub(super) enum Writer {
+    Thread { queue: Mutex<Option<Sender<Box<dyn Job>>>>, thread: Option<JoinHandle<()>> },
+    Caller(Mutex<Option<Journal>>),
 }
 
 impl std::fmt::Debug for Writer {
@@ -134,17 +143,23 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Writer {
-    pub(super) fn start(connection: Connection, path: &Path) -> Result<Self, StoreError> {
-        let (queue, jobs) = mpsc::channel();
+    pub(super) fn start(connection: Connection, path: &Path, commits: Commits) -> Result<Self, StoreError> {
         let mut journal = Journal { connection, heads: HashMap::new(), path: path.to_owned() };
+        if commits == Commits::OnCaller {
+            return Ok(Self::Caller(Mutex::new(Some(journal))));
+        }
+        let (queue, jobs) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("runback-journal".to_owned())
             .spawn(move || {
-                serve(&mut journal, &jobs);
+                let mut batch = Vec::new();
+                while let Ok(first) = jobs.recv() {
+                    serve(&mut journal, first, &mut batch, jobs.try_iter().take(BATCH - 1));
+                }
                 close(journal);
             })
             .map_err(|error| StoreError::from_io(path, &error))?;
-        Ok(Self { queue: Mutex::new(Some(queue)), thread: Some(thread) })
+        Ok(Self::Thread { queue: Mutex::new(Some(queue)), thread: Some(thread) })
     }
 
     /// Does the work in a transaction that it may share with others.
@@ -171,10 +186,17 @@ impl Writer {
         F: FnMut(&mut Journal) -> Result<T, Fault> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let job = Box::new(Call { writes, work: Some(work), result: None, breaks, reply: Some(reply) });
-        {
-            let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-            queue.as_ref().ok_or(StoreError::Closed)?.send(job).map_err(|_| StoreError::Closed)?;
+        let job: Box<dyn Job> = Box::new(Call { writes, work: Some(work), result: None, breaks, reply: Some(reply) });
+        match self {
+            Self::Thread { queue, .. } => {
+                let queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+                queue.as_ref().ok_or(StoreError::Closed)?.send(job).map_err(|_| StoreError::Closed)?;
+            }
+            Self::Caller(journal) => {
+                // A panic left it in an unknown state: nothing is written any more.
+                let mut journal = journal.lock().map_err(|_| StoreError::Closed)?;
+                serve(journal.as_mut().ok_or(StoreError::Closed)?, job, &mut Vec::new(), std::iter::empty());
+            }
         }
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
@@ -182,28 +204,38 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
-        if let Some(thread) = self.thread.take() {
-            // It panicked: those who waited were told `Closed`.
-            let _ = thread.join();
+        match self {
+            Self::Thread { queue, thread } => {
+                drop(queue.lock().unwrap_or_else(PoisonError::into_inner).take());
+                if let Some(thread) = thread.take() {
+                    // It panicked: those who waited were told `Closed`.
+                    let _ = thread.join();
+                }
+            }
+            Self::Caller(journal) => {
+                journal.lock().unwrap_or_else(PoisonError::into_inner).take().into_iter().for_each(close);
+            }
         }
     }
 }
 
-fn serve(journal: &mut Journal, jobs: &Receiver<Box<dyn Job>>) {
-    let mut batch: Vec<Box<dyn Job>> = Vec::new();
-    while let Ok(first) = jobs.recv() {
-        for mut job in std::iter::once(first).chain(jobs.try_iter().take(BATCH - 1)) {
-            if job.writes() {
-                batch.push(job);
-            } else {
-                let failed = job.run(journal).err().map(|error| StoreError::from_sqlite(&journal.path, &error));
-                job.answer(failed.as_ref());
-            }
+/// `batch` is empty before and after.
+fn serve(
+    journal: &mut Journal,
+    first: Box<dyn Job>,
+    batch: &mut Vec<Box<dyn Job>>,
+    more: impl Iterator<Item = Box<dyn Job>>,
+) {
+    for mut job in std::iter::once(first).chain(more) {
+        if job.writes() {
+            batch.push(job);
+        } else {
+            let failed = job.run(journal).err().map(|error| StoreError::from_sqlite(&journal.path, &error));
+            job.answer(failed.as_ref());
         }
-        write_together(journal, &mut batch);
-        batch.clear();
     }
+    write_together(journal, batch);
+    batch.clear();
 }
 
 fn write_together(journal: &mut Journal, batch: &mut [Box<dyn Job>]) {
