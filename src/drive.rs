@@ -63,7 +63,7 @@ pub(crate) struct How {
 
 /// Drives to the end, or to where it can go no further without somebody.
 pub(crate) async fn drive(mut driver: Driver, store: Arc<dyn Store>, arguments: &DriveArgs, how: How) -> Done {
-    let mut report = report::new(arguments.format(), arguments.quiet);
+    let mut report = report::new(arguments.format(), arguments.quiet, store.logs_dir(driver.run()));
     match how.taken_up {
         Some(what) => report.taken_up(driver.state(), what),
         None => {
@@ -87,6 +87,11 @@ pub(crate) async fn drive(mut driver: Driver, store: Arc<dyn Store>, arguments: 
             other => break other,
         }
     };
+    let refused = matches!(ended, Err(DriverError::Locked { .. } | DriverError::Deadlock { .. }));
+    if refused && how.taken_up.is_some() {
+        // It is as it was: nothing was recorded, and there is nothing to tell of it.
+        return Err(ended.err().map_or_else(|| Failure::failed("it was refused"), Failure::from));
+    }
     let state = driver.state();
     report.end(state, status_word(state.status(), false), store.logs_dir(driver.run()).as_deref());
     Ok(exit_of(&ended.map_err(Failure::from)?))

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runback_core::Json;
-use runback_core::event::{Created, Event, EventBody, FORMAT, RunOptions};
-use runback_core::plan::{Plan, PlanAction, StepIdx};
+use runback_core::decide::{Effect, decide};
+use runback_core::event::{Created, Event, EventBody, FORMAT, RunOptions, SkipReason};
+use runback_core::plan::{Plan, PlanAction, PlanKind, StepIdx};
 use runback_core::progress::Progress;
 use runback_core::scope::{self, Lent};
 use runback_core::state::{NodeId, RunState};
@@ -25,6 +26,10 @@ use crate::state_dir;
 use crate::surroundings::{self, Machines};
 use crate::words;
 
+/// Instances of one `for_each` that are looked at.
+const MOST_ITEMS: usize = 100;
+/// Steps of which all instances together may consist.
+const MOST_NODES: usize = 200_000;
 /// How long one step may take to look at the world.
 const LONGEST: Duration = Duration::from_secs(20);
 
@@ -40,6 +45,8 @@ pub(crate) enum Previewed {
 #[derive(Debug, Default)]
 pub(crate) struct Previews {
     steps: HashMap<StepIdx, Previewed>,
+    /// Steps inside a `for_each`, with their paths, in the order of its items.
+    instances: BTreeMap<StepIdx, Vec<(String, Previewed)>>,
     /// What templates can see before a run.
     context: Json,
 }
@@ -51,7 +58,7 @@ impl Previews {
             "inputs": inputs.open,
             "playbook": { "name": plan.name, "description": plan.description },
         });
-        Self { steps: HashMap::new(), context }
+        Self { steps: HashMap::new(), instances: BTreeMap::new(), context }
     }
 
     pub(crate) fn look(
@@ -62,19 +69,27 @@ impl Previews {
         state_dir: &Path,
     ) -> Result<Self, Failure> {
         let mut previews = Self::blind(plan, inputs);
-        previews.steps = state_dir::block_on(async {
+        (previews.steps, previews.instances) = state_dir::block_on(async {
             let machines = Machines::new(plan, base, state_dir)?;
             let around = surroundings::new(plan, base.to_owned(), &machines, inputs.secret.clone()).await?;
             let looker = Looker { state: about_to_start(plan, inputs)?, around: &around, missing };
-            let steps = looker.all().await;
+            let seen = looker.all().await;
             machines.close().await;
-            Ok(steps)
+            Ok(seen)
         })?;
         Ok(previews)
     }
 
     pub(crate) fn of(&self, step: StepIdx) -> Option<&Previewed> {
         self.steps.get(&step)
+    }
+
+    pub(crate) fn instances(&self, step: StepIdx) -> &[(String, Previewed)] {
+        self.instances.get(&step).map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Previewed> {
+        self.steps.values().chain(self.instances.values().flatten().map(|(_, previewed)| previewed))
     }
 
     /// A template's text, rendered where that is possible before a run.
@@ -108,7 +123,50 @@ fn about_to_start(plan: &Arc<Plan>, inputs: &Inputs) -> Result<RunState, Failure
         let event = Event { seq, at: words::now_ms(), body };
         state.apply(&event).map_err(|e| Failure::failed(format!("the plan cannot be started: {e}")))?;
     }
+    if plan.iter().any(|(_, step)| matches!(step.kind, PlanKind::ForEach(_))) {
+        pass_through(&mut state);
+    }
     Ok(state)
+}
+
+/// So that instances are there to look at: everything goes well and gives nothing. What then cannot be worked out is
+/// passed over; only what is known beforehand is looked at anyway.
+fn pass_through(state: &mut RunState) {
+    while state.ids().count() < MOST_NODES
+        && let Some(bodies) = decide(state, state.last_at).into_iter().find_map(|effect| passed(state, effect))
+    {
+        for body in bodies {
+            let event = Event { seq: state.last_seq + 1, at: state.last_at, body };
+            if state.apply(&event).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// What becomes of an effect where nothing is done; None = it leads nowhere.
+fn passed(state: &RunState, effect: Effect) -> Option<Vec<EventBody>> {
+    let path = |node| Arc::clone(state.path(node));
+    Some(match effect {
+        Effect::Record(EventBody::StepFailed { step, .. }) => {
+            vec![EventBody::StepSkipped { step, reason: SkipReason::Condition }]
+        }
+        Effect::Record(EventBody::StepExpanded { step, mut items }) => {
+            items.truncate(MOST_ITEMS);
+            vec![EventBody::StepExpanded { step, items }]
+        }
+        Effect::Record(body @ (EventBody::BlockStarted { .. } | EventBody::StepSkipped { .. })) => vec![body],
+        Effect::TakeLocks { node, names } => vec![EventBody::LockTaken { step: Some(path(node)), names }],
+        Effect::Start { node } => {
+            let (step, attempt) = (path(node), state.node(node).attempts + 1);
+            let (outputs, changed) = (Json::Null, false);
+            vec![
+                EventBody::AttemptStarted { step: Arc::clone(&step), attempt },
+                EventBody::AttemptSucceeded { step, attempt, changed, outputs },
+            ]
+        }
+        _ => return None,
+    })
 }
 
 struct Looker<'a> {
@@ -118,8 +176,8 @@ struct Looker<'a> {
 }
 
 impl Looker<'_> {
-    async fn all(&self) -> HashMap<StepIdx, Previewed> {
-        let mut seen = HashMap::new();
+    async fn all(&self) -> (HashMap<StepIdx, Previewed>, BTreeMap<StepIdx, Vec<(String, Previewed)>>) {
+        let (mut seen, mut instances) = (HashMap::new(), BTreeMap::<_, Vec<_>>::new());
         for node in self.state.ids() {
             let Some(action) = self.state.step(node).action() else { continue };
             if !action.expressions.is_empty() {
@@ -133,9 +191,14 @@ impl Looker<'_> {
                     Err(error) => Previewed::Failed(error),
                 },
             };
-            seen.insert(self.state.node(node).step, previewed);
+            let (step, path) = (self.state.node(node).step, self.state.path(node));
+            if RunState::is_root(self.state.group(node).owner) {
+                seen.insert(step, previewed);
+            } else {
+                instances.entry(step).or_default().push((path.to_string(), previewed));
+            }
         }
-        seen
+        (seen, instances)
     }
 
     /// What must be known first.

@@ -36,6 +36,14 @@ pub(crate) fn state_sign(status: &str) -> (&'static str, &'static str) {
     }
 }
 
+/// A step's state in words: what a run that is over has never begun waits for nothing.
+pub(crate) fn state_word(status: &'static str, over: bool) -> &'static str {
+    match status {
+        "blocked" | "ready" if over => "not started",
+        other => other,
+    }
+}
+
 /// The colour of a run's state.
 pub(crate) fn run_color(status: &str) -> &'static str {
     match status {

@@ -135,6 +135,11 @@ impl View<'_> {
                 (Some((point, _)), _) if *point == idx => "it is the point of no return".to_owned(),
                 (Some((point, _)), _) => format!("it is before {}", self.plan.path(*point)),
                 (None, UndoKind::Full) => continue,
+                (None, UndoKind::None)
+                    if matches!(action.rollback, PlanRollback::None) && action.undo == UndoKind::None =>
+                {
+                    continue;
+                }
                 (None, UndoKind::None) if matches!(action.rollback, PlanRollback::None) => "rollback: none".to_owned(),
                 (None, UndoKind::None) => format!("{} has no inverse", step.type_name()),
                 (None, UndoKind::Impossible) => "it cannot be taken back".to_owned(),
@@ -217,7 +222,7 @@ impl View<'_> {
         let all =
             [("↶", "undone by a rollback"), ("–", "left as it is"), ("✗", "cannot be taken back"), ("·", "only looks")];
         let mut known: Vec<_> = all.iter().filter(|(sign, _)| seen.contains(sign)).collect();
-        let previews: Vec<_> = self.plan.iter().filter_map(|(idx, _)| self.previews.of(idx)).collect();
+        let previews: Vec<_> = self.previews.all().collect();
         let changes = |previewed: &&Previewed, what: Option<bool>| match previewed {
             Previewed::Seen(preview) => preview.changes == what,
             Previewed::Failed(_) | Previewed::Later(_) => what.is_none(),
@@ -250,7 +255,11 @@ impl View<'_> {
             );
             out.push_str(line.trim_end());
             out.push('\n');
-            self.previewed(*step, &format!("{pad}{:numbers$}      ", ""), out);
+            let under = format!("{pad}{:numbers$}      ", "");
+            if let Some(previewed) = self.previews.of(*step) {
+                self.previewed(*step, previewed, &under, out);
+            }
+            self.instances(*step, &under, out);
             let inner = self.by_wave(self.inside(*step));
             if !inner.is_empty() {
                 self.level(&inner, depth + 2, numbers, out);
@@ -340,10 +349,22 @@ impl View<'_> {
         self.up_to(step).iter().filter(|s| **s != step).any(changes)
     }
 
-    fn previewed(&self, step: StepIdx, pad: &str, out: &mut String) {
-        match self.previews.of(step) {
-            None => {}
-            Some(Previewed::Seen(preview)) => {
+    /// A step of a `for_each`, for each item that is known.
+    fn instances(&self, step: StepIdx, pad: &str, out: &mut String) {
+        let instances = self.previews.instances(step);
+        for (path, previewed) in instances.iter().take(MOST_INSTANCES) {
+            out.push_str(&format!("{pad}{DIM}{path}{RESET}\n"));
+            self.previewed(step, previewed, &format!("{pad}  "), out);
+        }
+        if instances.len() > MOST_INSTANCES {
+            let more = words::grouped(instances.len() - MOST_INSTANCES);
+            out.push_str(&format!("{pad}{DIM}and {more} more: --output json shows them{RESET}\n"));
+        }
+    }
+
+    fn previewed(&self, step: StepIdx, previewed: &Previewed, pad: &str, out: &mut String) {
+        match previewed {
+            Previewed::Seen(preview) => {
                 let word = match preview.changes {
                     Some(true) => format!("{CYAN}→{RESET} "),
                     Some(false) => format!("{DIM}={RESET} "),
@@ -356,13 +377,13 @@ impl View<'_> {
                 }
             }
             // It was looked at in the world as it is now, before what comes first has been done.
-            Some(Previewed::Failed(error)) if self.follows_a_change(step) => {
+            Previewed::Failed(error) if self.follows_a_change(step) => {
                 out.push_str(&format!("{pad}{DIM}? not yet: {}{RESET}\n", error.message));
             }
-            Some(Previewed::Failed(error)) => {
+            Previewed::Failed(error) => {
                 out.push_str(&format!("{pad}{YELLOW}! cannot be foreseen: {}{RESET}\n", error.message));
             }
-            Some(Previewed::Later(waits)) => out.push_str(&format!("{pad}{DIM}? known after {waits}{RESET}\n")),
+            Previewed::Later(waits) => out.push_str(&format!("{pad}{DIM}? known after {waits}{RESET}\n")),
         }
     }
 
@@ -402,12 +423,14 @@ impl View<'_> {
             one["timeout_ms"] = json!(s.policy.timeout.map(|t| t.as_millis() as u64));
             one["max_attempts"] = json!(s.policy.retry.max_attempts);
             one["rollback"] = json!(rollback_name(action));
-            one["preview"] = match self.previews.of(step) {
-                Some(Previewed::Seen(preview)) => json!(preview),
-                Some(Previewed::Failed(error)) => json!({ "error": error }),
-                Some(Previewed::Later(waits)) => json!({ "known_after": waits }),
-                None => Json::Null,
-            };
+            one["preview"] = self.previews.of(step).map_or(Json::Null, preview_json);
+            let instances = self.previews.instances(step);
+            if !instances.is_empty() {
+                one["previews"] = instances
+                    .iter()
+                    .map(|(path, previewed)| json!({ "step": path, "preview": preview_json(previewed) }))
+                    .collect();
+            }
         }
         if let PlanKind::ForEach(each) = &s.kind {
             one["items"] = self.previews.rendered_value(&each.items).unwrap_or(Json::Null);
@@ -421,6 +444,14 @@ impl View<'_> {
     }
 }
 
+fn preview_json(previewed: &Previewed) -> Json {
+    match previewed {
+        Previewed::Seen(preview) => json!(preview),
+        Previewed::Failed(error) => json!({ "error": error }),
+        Previewed::Later(waits) => json!({ "known_after": waits }),
+    }
+}
+
 fn rollback_name(action: &PlanAction) -> &'static str {
     match &action.rollback {
         PlanRollback::Auto => "auto",
@@ -428,6 +459,9 @@ fn rollback_name(action: &PlanAction) -> &'static str {
         PlanRollback::Action { action, .. } => action.step_type.descriptor().name,
     }
 }
+
+/// Instances of one step that are told; a program gets all that were looked at.
+const MOST_INSTANCES: usize = 8;
 
 fn policy(step: &PlanStep) -> Vec<String> {
     let policy = &step.policy;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::Args;
 use runback_core::Json;
-use runback_core::state::{NodeId, RunState, Status};
+use runback_core::state::{NodeId, Phase, RunState, Status};
 
 use super::OutputArg;
 use crate::exit::Exit;
@@ -110,6 +110,7 @@ struct Row {
 }
 
 fn rows_of(state: &RunState, of: NodeId, depth: usize, rows: &mut Vec<Row>) {
+    let over = matches!(state.phase, Phase::Held(_) | Phase::Finished(_));
     for node in state.children(of) {
         let view = state.step_view(node);
         let n = state.node(node);
@@ -140,7 +141,7 @@ fn rows_of(state: &RunState, of: NodeId, depth: usize, rows: &mut Vec<Row>) {
         rows.push(Row {
             name: format!("{}{own}", "  ".repeat(depth)),
             step_type: view.step_type,
-            status: if failed_and_kept { "failed" } else { view.status },
+            status: if failed_and_kept { "failed" } else { words::state_word(view.status, over) },
             took: took.unwrap_or_default(),
             more: more.join(" · "),
             errors: errors.collect(),

@@ -1,5 +1,7 @@
 //! `runback steps`: the step types of this build, from their own descriptors and schemas.
 
+mod markdown;
+
 use clap::Args;
 use runback_core::Json;
 use runback_core::step::{Access, AnyStepType, Catalog, OnInterrupt, UndoKind};
@@ -18,6 +20,10 @@ pub(crate) struct Arguments {
     #[arg(value_name = "TYPE")]
     step_type: Option<String>,
 
+    /// As a section of the reference: docs/reference/steps is made of these
+    #[arg(long, requires = "step_type", hide = true)]
+    markdown: bool,
+
     #[command(flatten)]
     pub(crate) output: OutputArg,
 }
@@ -28,7 +34,9 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
         return Ok(list(&catalog, "", arguments.output.is_json()));
     };
     if let Some(step_type) = catalog.get(name) {
-        if arguments.output.is_json() {
+        if arguments.markdown {
+            term::line(markdown::section(&**step_type).trim_end());
+        } else if arguments.output.is_json() {
             term::json(&to_json(&**step_type));
         } else {
             term::line(page(&**step_type).trim_end());
@@ -88,6 +96,14 @@ fn undo(undo: UndoKind) -> &'static str {
     }
 }
 
+fn interrupted(on_interrupt: OnInterrupt) -> &'static str {
+    match on_interrupt {
+        OnInterrupt::Rerun => "done again",
+        OnInterrupt::Probe => "looked at: done, not done, or asked",
+        OnInterrupt::Ask => "put to the operator",
+    }
+}
+
 fn summary(step_type: &dyn AnyStepType) -> Json {
     let d = step_type.descriptor();
     json!({
@@ -107,11 +123,7 @@ fn to_json(step_type: &dyn AnyStepType) -> Json {
 fn page(step_type: &dyn AnyStepType) -> String {
     let d = step_type.descriptor();
     let mut text = format!("{BOLD}{}{RESET}  {}\n\n", d.name, d.doc);
-    let interrupted = match d.on_interrupt {
-        OnInterrupt::Rerun => "done again",
-        OnInterrupt::Probe => "looked at: done, not done, or asked",
-        OnInterrupt::Ask => "put to the operator",
-    };
+    let interrupted = interrupted(d.on_interrupt);
     text.push_str(&format!("  access       {}\n", access(d.access)));
     text.push_str(&format!("  undo         {}\n", undo(d.undo)));
     text.push_str(&format!("  interrupted  {interrupted}\n"));

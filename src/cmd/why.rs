@@ -412,7 +412,9 @@ pub(crate) fn kept(state: &RunState, node: NodeId) -> String {
     let PlanKind::Action(action) = &step.kind else { return "what is in it stays".to_owned() };
     match (&action.rollback, action.undo_kind()) {
         (PlanRollback::None, _) => "the playbook says `rollback: none`".to_owned(),
-        (_, UndoKind::None) => format!("{} has no inverse", step.type_name()),
+        (_, UndoKind::None) => {
+            format!("{} has no inverse; `rollback:` can give it one, or say `none`", step.type_name())
+        }
         (_, UndoKind::Impossible) => format!("what {} did cannot be taken back", step.type_name()),
         (_, UndoKind::Full) => match state.ids().find(passed) {
             Some(point) => format!("it is before the point of no return, {}", state.path(point)),

@@ -1,13 +1,14 @@
-//! A run in lines, for pipes, CI and logs: a clock, a sign, what happened. And nothing at all for `--quiet`, unless
-//! something is wrong.
+//! A run in lines, for pipes, CI and logs: a clock, a sign, what happened, and what the steps write. And nothing at all
+//! for `--quiet`, unless something is wrong.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use runback_core::event::Event;
+use runback_core::event::{Event, EventBody};
 use runback_core::state::{NodeId, RunState};
 use runback_exec::reporter::{Notice, Reporter};
 
+use super::output::Output;
 use super::said::{said_of, taken_up};
 use super::{Report, TakenUp, summary};
 use crate::simulate::START;
@@ -25,9 +26,22 @@ pub(crate) struct Lines {
     last_at: u64,
     /// The clock counts from here.
     from: Option<u64>,
+    output: Option<Output>,
 }
 
 impl Lines {
+    pub(super) fn new(logs: Option<PathBuf>) -> Self {
+        Self { output: logs.map(Output::new), ..Self::default() }
+    }
+
+    /// What a step has written since it was last looked at.
+    fn tell_output(&mut self, state: &RunState, node: NodeId, at: u64, over: bool) {
+        let lines = self.output.as_mut().map(|o| o.more(state, node, over)).unwrap_or_default();
+        for line in lines {
+            self.say(at, &format!("{DIM}│ {}:{RESET} {line}", state.path(node)));
+        }
+    }
+
     pub(super) fn simulated() -> Self {
         Self { from: Some(START), ..Self::default() }
     }
@@ -45,6 +59,17 @@ impl Lines {
 impl Reporter for Lines {
     fn event(&mut self, state: &RunState, event: &Event) {
         self.last_at = self.last_at.max(event.at);
+        let ends = matches!(
+            event.body,
+            EventBody::AttemptSucceeded { .. }
+                | EventBody::AttemptFailed { .. }
+                | EventBody::AttemptInterrupted { .. }
+                | EventBody::UndoSucceeded { .. }
+                | EventBody::UndoFailed { .. }
+        );
+        if ends && let Some(node) = event.body.step().and_then(|s| state.find(s)) {
+            self.tell_output(state, node, event.at, true);
+        }
         if let Some(said) = said_of(state, event) {
             self.say(event.at, &said.line());
         }
@@ -75,6 +100,9 @@ impl Reporter for Lines {
                 let attempt = if attempts > 1 { format!(", attempt {attempts}") } else { String::new() };
                 self.say(now, &format!("{BLUE}●{RESET} {} runs{attempt}", state.path(node)));
             }
+        }
+        for node in state.active().chain(state.active_undos()).collect::<Vec<_>>() {
+            self.tell_output(state, node, now, false);
         }
     }
 }

@@ -2,12 +2,13 @@
 
 pub(crate) mod json;
 pub(crate) mod lines;
+mod output;
 mod said;
 mod screen;
 mod summary;
 pub(crate) mod tty;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use runback_core::state::RunState;
@@ -55,12 +56,13 @@ pub(crate) trait Report: Reporter {
     fn end(&mut self, state: &RunState, status: &str, logs: Option<&Path>);
 }
 
-pub(crate) fn new(format: RunFormat, quiet: bool) -> Box<dyn Report> {
+/// `logs` is where the output of its attempts lies.
+pub(crate) fn new(format: RunFormat, quiet: bool, logs: Option<PathBuf>) -> Box<dyn Report> {
     match format {
         RunFormat::Json => Box::new(json::Json),
         _ if quiet => Box::new(lines::Quiet::default()),
         RunFormat::Tty => Box::new(tty::Tty::default()),
-        RunFormat::Lines => Box::new(lines::Lines::default()),
+        RunFormat::Lines => Box::new(lines::Lines::new(logs)),
     }
 }
 

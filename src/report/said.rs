@@ -98,6 +98,8 @@ pub(super) fn said_of(state: &RunState, event: &Event) -> Option<Said> {
             CancelReason::Operator => (YELLOW, "■", format!("cancelled by {by}: nothing new starts")),
             CancelReason::Timeout => (YELLOW, "■", "the run is over its timeout: nothing new starts".to_owned()),
         },
+        // Where nothing runs it has come already, in the same commit.
+        E::RollbackRequested { .. } | E::HoldRequested { .. } if state.wish.is_none() => return None,
         E::RollbackRequested { by, .. } => {
             (CYAN, "↶", format!("to be taken back for {by}: what runs is stopped first"))
         }

@@ -1,11 +1,12 @@
 //! The last words about a run: how it ended, what failed and why, what was undone and what stays, what to type next.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
 
 use runback_core::Json;
 use runback_core::plan::PlanKind;
-use runback_core::state::{NodeId, RunState, Status, UndoStatus};
+use runback_core::state::{NodeId, Phase, RunState, Status, UndoStatus};
 use runback_core::step::StepError;
 use runback_exec::output::{LogFiles, LogName};
 
@@ -80,8 +81,12 @@ fn head(state: &RunState, status: &str) -> String {
     };
     let end = state.finished_at.unwrap_or(state.last_at);
     let took = state.started_at.map(|at| format!(" in {}", words::duration(end.saturating_sub(at))));
-    let counts: Vec<String> =
-        state.counts().iter().map(|(status, n)| format!("{} {status}", words::grouped(*n))).collect();
+    let over = matches!(state.phase, Phase::Held(_) | Phase::Finished(_));
+    let mut by_word: BTreeMap<&str, usize> = BTreeMap::new();
+    for (status, n) in state.counts() {
+        *by_word.entry(words::state_word(status, over)).or_default() += n;
+    }
+    let counts: Vec<String> = by_word.iter().map(|(word, n)| format!("{} {word}", words::grouped(*n))).collect();
     format!(
         "{color}{sign}{RESET} {BOLD}{}{RESET} {color}{what}{RESET}{}  {DIM}{}: {}{RESET}\n",
         state.run_id(),

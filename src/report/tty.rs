@@ -141,13 +141,13 @@ impl Tty {
     fn about(&self, state: &RunState, node: NodeId) -> String {
         let n = state.node(node);
         let left = || words::duration(n.until().saturating_sub(self.now));
+        if let Some(question) = n.question() {
+            return format!("waits for a person: {}", question.prompt);
+        }
         match n.undo {
             UndoStatus::None => {}
             UndoStatus::Backoff => return format!("its undo failed, again in {}", left()),
             _ => return self.words_of(node),
-        }
-        if let Some(question) = n.question() {
-            return format!("waits for a person: {}", question.prompt);
         }
         if let Some(doubt) = n.doubt() {
             return format!("a person must settle it: {doubt}");

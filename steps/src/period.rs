@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+use runback_core::playbook::duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -19,33 +20,7 @@ impl Period {
     /// Says what is wrong with the text, and how to write it.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let wrong = || format!("`{text}` is not a duration; write it like 500ms, 10s, 5m or 1h30m");
-        let mut total = 0_u64;
-        let mut last_unit = u64::MAX;
-        let mut rest = text.trim();
-        if rest.is_empty() {
-            return Err(wrong());
-        }
-        while !rest.is_empty() {
-            let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-            let count: u64 = rest[..digits].parse().map_err(|_| wrong())?;
-            let after = &rest[digits..];
-            let letters = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
-            let unit = match &after[..letters] {
-                "ms" => 1,
-                "s" => 1_000,
-                "m" => 60_000,
-                "h" => 3_600_000,
-                "d" => 86_400_000,
-                _ => return Err(wrong()),
-            };
-            if unit >= last_unit {
-                return Err(wrong());
-            }
-            last_unit = unit;
-            total = count.checked_mul(unit).and_then(|ms| total.checked_add(ms)).ok_or_else(wrong)?;
-            rest = &after[letters..];
-        }
-        Ok(Self(Duration::from_millis(total)))
+        duration::parse(text.trim()).map(Self).map_err(|_| wrong())
     }
 }
 

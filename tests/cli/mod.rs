@@ -175,7 +175,7 @@ steps:
   - id: verify
     run: |
       echo looking at it
-      if [ "$BROKEN" = true ]; then echo it is broken >&2; exit 7; fi
+      if [ "$BROKEN" = true ]; then sleep 0.2; echo it is broken >&2; exit 7; fi
     env: { BROKEN: "{{ inputs.broken }}" }
     on_interrupt: rerun
   - id: extra

@@ -93,12 +93,27 @@ pub(crate) struct RunLock {
 const PROBE_RETRIES: u32 = 2_000;
 const PROBE_PAUSE: Duration = Duration::from_micros(100);
 
-/// How long the lock of a process that is gone may still be held by a child on its way to exec.
-pub(crate) const GONE_PATIENCE: Duration = Duration::from_secs(3);
-pub(crate) const GONE_PAUSE: Duration = Duration::from_millis(2);
+/// With the lock of an owner that was killed a moment ago: a child of it that has not reached its exec holds a copy.
+#[derive(Debug)]
+pub(crate) struct Patience(Instant);
+
+impl Patience {
+    const LONGEST: Duration = Duration::from_secs(3);
+    const PAUSE: Duration = Duration::from_millis(2);
+
+    pub(crate) fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    /// How long to wait before one looks again; None = that owner has it.
+    pub(crate) fn with(&self, owner: Option<&Owner>) -> Option<Duration> {
+        let gone = owner.is_some_and(|owner| is_gone(owner.pid));
+        (gone && self.0.elapsed() <= Self::LONGEST).then_some(Self::PAUSE)
+    }
+}
 
 /// No such process, or only what its parent has not reaped yet.
-pub(crate) fn is_gone(pid: u32) -> bool {
+fn is_gone(pid: u32) -> bool {
     match fs::read_to_string(format!("/proc/{pid}/stat")) {
         Ok(stat) => stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X'])),
         Err(error) => error.kind() == io::ErrorKind::NotFound && Path::new("/proc/self").exists(),
@@ -109,7 +124,7 @@ impl RunLock {
     /// Never waits for an owner; only for a probe that is just looking.
     pub(crate) fn acquire(dir: &Path, name: &str, owner: &Owner) -> Result<Self, NotTaken> {
         let path = lock_path(dir, name);
-        let waited = Instant::now();
+        let patience = Patience::new();
         for _ in 0..PROBE_RETRIES {
             // std opens close-on-exec: no child inherits the lock.
             let file =
@@ -130,11 +145,10 @@ impl RunLock {
                     }
                     Err(TryLockError::WouldBlock) => {
                         let owner = read_owner_soon(&path);
-                        // Killed a moment ago: a child of it that has not reached its exec holds a copy of the lock.
-                        if !owner.as_ref().is_some_and(|o| is_gone(o.pid)) || waited.elapsed() > GONE_PATIENCE {
-                            return Err(NotTaken::Held(owner));
+                        match patience.with(owner.as_ref()) {
+                            Some(pause) => std::thread::sleep(pause),
+                            None => return Err(NotTaken::Held(owner)),
                         }
-                        std::thread::sleep(GONE_PAUSE);
                     }
                     Err(TryLockError::Error(error)) => return Err(error.into()),
                 },

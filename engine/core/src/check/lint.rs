@@ -9,9 +9,12 @@ use crate::template::Reference;
 
 use super::place::{Noted, Place, Placed, TARGET_ROOT};
 
-pub(super) fn lint(placed: &mut Placed<'_>, pairs: &[(StepIdx, StepIdx)]) {
-    unused(placed);
-    unused_targets(placed);
+/// `unread`: a template or expression could not be read, so nobody knows what it would use.
+pub(super) fn lint(placed: &mut Placed<'_>, pairs: &[(StepIdx, StepIdx)], unread: bool) {
+    if !unread {
+        unused(placed);
+        unused_targets(placed);
+    }
     command_lines(placed);
     points_of_no_return(placed, pairs);
 }

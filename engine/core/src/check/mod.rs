@@ -11,7 +11,7 @@ pub mod schema;
 
 use std::sync::Arc;
 
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::{Code, Diagnostic, Severity};
 use crate::plan::{Edges, Plan};
 use crate::playbook;
 use crate::span::{Source, Sources};
@@ -66,7 +66,14 @@ pub fn check(name: &str, text: &str, load: &mut dyn Load, catalog: &Catalog) -> 
         resolve::resolve(&mut placed);
         let pairs = placed.edge_pairs();
         cycle::find(&mut placed, &pairs);
-        lint::lint(&mut placed, &pairs);
+        let unread = |d: &Diagnostic| {
+            matches!(
+                d.code,
+                Code::TemplateSyntax | Code::TemplateTooLarge | Code::ExpressionSyntax | Code::UnknownFunction
+            )
+        };
+        let unread = diagnostics.iter().chain(&placed.diagnostics).any(unread);
+        lint::lint(&mut placed, &pairs, unread);
         diagnostics.append(&mut placed.diagnostics);
         let broken = diagnostics.iter().any(|d| d.severity() == Severity::Error);
         let (parts, rest) = placed.finish(Edges::new, &pairs);

@@ -349,7 +349,7 @@ impl<'a> Placed<'a> {
                 self.notes.push(note);
                 let frame = self.frame(Frame { parent: Some(context.frame), container: Some(idx), ..Frame::default() });
                 self.notes[idx.at()].inside = Some(frame);
-                let defaults = inherited(&context.defaults, step.target, step.env, step.policy);
+                let defaults = inherited(&context.defaults, step.target, step.env, &step.policy);
                 let (segment, scope) = (context.segment, context.scope);
                 self.list(children, &Context { segment, parent: Some(idx), scope, frame, defaults });
                 self.close_block(idx);
@@ -535,23 +535,16 @@ fn inherited(
     outer: &Arc<Defaults>,
     target: Option<Template>,
     env: Vec<(Spanned<String>, Template)>,
-    policy: crate::playbook::model::Policy,
+    policy: &crate::playbook::model::Policy,
 ) -> Arc<Defaults> {
-    if target.is_none() && env.is_empty() && policy == crate::playbook::model::Policy::default() {
+    if target.is_none() && env.is_empty() && *policy == crate::playbook::model::Policy::default() {
         return Arc::clone(outer);
     }
     let mut inner = (**outer).clone();
     inner.target = target.or(inner.target);
     inner.env.retain(|(name, _)| !env.iter().any(|(own, _)| own.value == name.value));
     inner.env.extend(env);
-    let base = &mut inner.policy;
-    base.timeout = policy.timeout.or(base.timeout);
-    base.deadline = policy.deadline.or(base.deadline);
-    base.idle_timeout = policy.idle_timeout.or(base.idle_timeout);
-    base.kill_grace = policy.kill_grace.or(base.kill_grace);
-    base.retry = policy.retry.or(base.retry.take());
-    base.on_interrupt = policy.on_interrupt.or(base.on_interrupt);
-    base.detach = policy.detach.or(base.detach);
+    inner.policy = policy.over(&inner.policy);
     Arc::new(inner)
 }
 

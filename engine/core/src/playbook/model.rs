@@ -133,6 +133,22 @@ pub struct Policy {
     pub detach: Option<bool>,
 }
 
+impl Policy {
+    /// What it says, and what the defaults say of all else.
+    #[must_use]
+    pub fn over(&self, defaults: &Self) -> Self {
+        Self {
+            timeout: self.timeout.or(defaults.timeout),
+            deadline: self.deadline.or(defaults.deadline),
+            idle_timeout: self.idle_timeout.or(defaults.idle_timeout),
+            kill_grace: self.kill_grace.or(defaults.kill_grace),
+            retry: self.retry.as_ref().or(defaults.retry.as_ref()).cloned(),
+            on_interrupt: self.on_interrupt.or(defaults.on_interrupt),
+            detach: self.detach.or(defaults.detach),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Retry {
     /// Total tries; 1 = no retry.

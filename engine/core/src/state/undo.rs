@@ -78,6 +78,8 @@ impl RunState {
                 }
             }
             _ if reads => Fate::Nothing,
+            // Its author says that there is nothing to take back, and nothing says otherwise.
+            PlanRollback::None if action.undo == UndoKind::None => Fate::Nothing,
             PlanRollback::Auto if action.undo == UndoKind::Full => {
                 // Never armed = it never acted. Unchanged at the first try = nothing to take back.
                 let unchanged = n.status == Status::Succeeded && !n.changed && n.attempts == 1;

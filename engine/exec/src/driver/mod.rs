@@ -200,6 +200,15 @@ enum Gate {
     Open,
 }
 
+/// Whoever drops a run in the middle ends its attempts: nobody could record what they do.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        for running in self.running.values() {
+            running.task.abort();
+        }
+    }
+}
+
 /// Something to begin in the world once the batch is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Start {

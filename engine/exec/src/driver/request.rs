@@ -102,7 +102,13 @@ impl Driver {
             }
             Control::Cancel => {
                 let by = self.around.by.clone();
-                self.cancel(by)
+                let was = self.state.cancel;
+                self.cancel(by)?;
+                if was.is_none() && self.state.cancel.is_some() {
+                    let what = "what runs is being stopped; Ctrl-C once more leaves the run at once";
+                    self.warnings.push(format!("{what}, to be taken up with `runback resume {}`", self.run));
+                }
+                Ok(())
             }
             Control::Leave => {
                 self.leave();
@@ -118,10 +124,8 @@ impl Driver {
                 self.record(EventBody::CancelRequested { by, reason: CancelReason::Operator })
             }
             Phase::RollingBack => {
-                self.warnings.push(
-                    "the run is being taken back; once more leaves it at once, to be taken up with `runback resume`"
-                        .to_owned(),
-                );
+                let what = "the run is being taken back; once more leaves it at once";
+                self.warnings.push(format!("{what}, to be taken up with `runback resume {}`", self.run));
                 Ok(())
             }
             _ => Ok(()),

@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod clock;
 mod crash;
 mod script;
+mod sim;
 mod store;
 mod waiting;
 mod wishes;

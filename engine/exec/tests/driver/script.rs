@@ -53,9 +53,24 @@ impl Acting {
     }
 }
 
+/// Writes that an action is over, however it ends.
+struct Left<'a> {
+    step: &'a str,
+    acting: &'a Acting,
+}
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        self.acting.write("left", self.step);
+    }
+}
+
 async fn follow(cx: &Cx<'_>, words: Option<&Json>) -> Result<(), StepError> {
     for word in words.and_then(Json::as_array).into_iter().flatten() {
         let word = word.as_str().unwrap_or_default();
+        if word.is_empty() {
+            continue;
+        }
         let (verb, rest) = word.split_once(' ').unwrap_or((word, ""));
         let number = || rest.parse::<u64>().unwrap();
         match verb {
@@ -128,6 +143,7 @@ impl AnyStepType for Acting {
     }
     async fn act(&self, cx: &Cx<'_>, inputs: &Json, _: &Json) -> Result<Acted<Json>, StepError> {
         self.write("act", cx.step);
+        let _left = Left { step: cx.step, acting: self };
         follow(cx, inputs.get("do")).await?;
         if self.fails {
             return Err(StepError::permanent("it fails"));

@@ -3,15 +3,17 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use runback_core::Json;
 use runback_core::check::{NoLoad, check};
 use runback_core::event::{Created, Event, FORMAT, Resolution, RunOptions};
 use runback_core::plan::Plan;
 use runback_core::state::RunState;
+use runback_core::step::Answer;
 use runback_exec::driver::{Control, DriveOptions, Driver, DriverError, Ended, Engine, Intent, Surroundings};
 use runback_exec::mask::Masker;
 use runback_exec::process::Processes;
 use runback_exec::reporter::{Nobody, Notice, Reporter};
-use runback_exec::store::Store;
+use runback_exec::store::{Request, Store};
 use runback_exec::target::{LocalTarget, TargetSet};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -67,8 +69,19 @@ pub(crate) async fn open(
     run: &str,
     intent: Intent,
 ) -> Result<Driver, DriverError> {
+    open_at(store, plan, run, intent, START).await
+}
+
+/// By a clock that stands elsewhere.
+pub(crate) async fn open_at(
+    store: Arc<dyn Store>,
+    plan: &Arc<Plan>,
+    run: &str,
+    intent: Intent,
+    at: u64,
+) -> Result<Driver, DriverError> {
     let engine = Arc::new(Engine { store, log_limit: 1 << 20 });
-    Driver::open(engine, run, Arc::clone(plan), around(START), intent).await
+    Driver::open(engine, run, Arc::clone(plan), around(at), intent).await
 }
 
 /// What the reporter of a run has seen: events by their names, notices in words.
@@ -140,6 +153,24 @@ impl Driving {
         let (driver, ended) = self.task.await.unwrap();
         drop(driver);
         ended
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// As [`Driving::end`] for a run that is on its way to its end, whatever it asks meanwhile.
+    pub(crate) async fn end_or_answer(self, store: &Arc<dyn Store>, plan: &Arc<Plan>, run: &str) {
+        while !self.is_over() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let state = Driver::fold(&**store, run, Arc::clone(plan)).await.unwrap();
+            for node in state.questions() {
+                let answer = Answer { approved: true, by: "you".to_owned(), reason: None, fields: Json::Null };
+                let step = state.path(node).to_string();
+                store.post(run, Request::Answer { step, answer }).await.unwrap();
+            }
+        }
+        self.end().await.unwrap();
     }
 
     /// The process dies: nothing of it says a word any more.

@@ -278,10 +278,13 @@ impl Lower<'_> {
         }
         if let Some((key, _)) = keys.pair("on_failure")
             && !is_block
-            && keys.get("for_each").is_none()
         {
-            let message = "`on_failure` is for blocks, `for_each` and the playbook".to_owned();
-            self.pointless(key.span, message, "for a single step use `retry`, `rollback` or `continue_on_error`");
+            let message = "`on_failure` is for blocks and the playbook".to_owned();
+            self.pointless(
+                key.span,
+                message,
+                "use `retry`, `rollback` or `continue_on_error`, or make it a block: `steps:`",
+            );
         }
         if is_block && keys.get("steps").is_some() {
             for (key, span) in keys.present(&["detach", "on_interrupt", "idle_timeout", "kill_grace"]) {

@@ -387,7 +387,7 @@ impl<'s> Tree<'s> {
             return false;
         }
         let no_inverse = match rollback {
-            Custom::Off => true,
+            Custom::Off => undo != UndoKind::None,
             Custom::None => undo != UndoKind::Full,
             Custom::Started | Custom::Succeeded => false,
         };

@@ -11,7 +11,6 @@ mod writer;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
 
 use async_trait::async_trait;
 use runback_core::event::Event;
@@ -20,7 +19,7 @@ use super::{
     Hold, Lease, LockAttempt, LockWaiting, Posted, Request, RunFilter, RunRow, Store, StoreError, Verified,
     check_first, check_run_id, lock_names,
 };
-use crate::lease::{GONE_PATIENCE, GONE_PAUSE, Life, NotTaken, Owner, RunLock, is_gone, now_ms, probe};
+use crate::lease::{Life, NotTaken, Owner, Patience, RunLock, now_ms, probe};
 
 pub use open::{JOURNAL_FILE, default_state_dir};
 pub use writer::Commits;
@@ -217,17 +216,16 @@ impl Store for SqliteStore {
     }
 
     async fn owner(&self, run: &str) -> Result<Option<Owner>, StoreError> {
-        let asked = Instant::now();
+        let patience = Patience::new();
         loop {
             let owner = match probe(&self.layout.leases, run) {
                 Ok(Life::Alive(owner)) => owner.unwrap_or_else(|| unnamed(now_ms())),
                 _ => return Ok(None),
             };
-            // Killed a moment ago: see `RunLock::acquire`.
-            if !is_gone(owner.pid) || asked.elapsed() > GONE_PATIENCE {
-                return Ok(Some(owner));
+            match patience.with(Some(&owner)) {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => return Ok(Some(owner)),
             }
-            tokio::time::sleep(GONE_PAUSE).await;
         }
     }
 
