@@ -117,6 +117,20 @@ fn from_file(file: &PathBuf) -> Result<Vec<(String, Given)>, Failure> {
     Ok(pairs.iter().map(|(key, value)| (key.key_text(), Given::json(value.to_json(), name.as_str()))).collect())
 }
 
+/// Values that came as data, or all that is wrong with them in one failure. `place` names where they stand.
+#[cfg(feature = "serve")]
+pub(crate) fn from_json(decls: &[InputDecl], given: Map<String, Json>, place: &str) -> Result<Inputs, Failure> {
+    let given: Vec<_> = given.into_iter().map(|(name, value)| (name, Given::json(value, place))).collect();
+    match inputs::resolve(decls, &given) {
+        Ok(values) => Ok(split(decls, values)),
+        Err(errors) => {
+            let messages: Vec<_> = errors.iter().map(|e| format!("{}: {}", e.code.name(), e.message)).collect();
+            let help = errors.iter().filter_map(|e| e.help.clone());
+            Err(help.fold(Failure::usage(messages.join("; ")), Failure::help))
+        }
+    }
+}
+
 /// Takes the inputs marked secret apart.
 pub(crate) fn split(decls: &[InputDecl], values: Map<String, Json>) -> Inputs {
     let is_secret = |name: &str| decls.iter().any(|d| d.secret && d.name.value == name);

@@ -8,4 +8,6 @@ mod hard_steps;
 mod kill;
 mod playbooks;
 mod reference;
+#[cfg(feature = "serve")]
+mod serve;
 mod tidy;

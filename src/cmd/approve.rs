@@ -128,7 +128,7 @@ fn fields(question: &Question, given: &[String]) -> Result<Json, Failure> {
             Some(field) => {
                 operator::field_value(field, text).map_err(|why| Failure::usage(format!("-f {pair}: {why}")))?
             }
-            None => text.into(),
+            None => return Err(no_field(question, &format!("-f {pair}: "), name)),
         };
         values.insert(name.to_owned(), value);
     }
@@ -141,13 +141,7 @@ pub(crate) fn checked_fields(question: &Question, given: Map<String, Json>) -> R
     let form = question.form.as_object().unwrap_or(&none);
     let mut values = given;
     if let Some(name) = values.keys().find(|name| !form.contains_key(*name)) {
-        let known = form.keys().cloned().collect::<Vec<_>>().join(", ");
-        let failure = Failure::usage(format!("the form has no field `{name}`"));
-        return Err(failure.help(if form.is_empty() {
-            "it has none".to_owned()
-        } else {
-            format!("its fields are {known}")
-        }));
+        return Err(no_field(question, "", name));
     }
     for (name, field) in form {
         if let Some(value) = values.get(name) {
@@ -163,4 +157,13 @@ pub(crate) fn checked_fields(question: &Question, given: Map<String, Json>) -> R
         values.insert(name.clone(), default.clone());
     }
     Ok(if values.is_empty() { Json::Null } else { Json::Object(values) })
+}
+
+fn no_field(question: &Question, place: &str, name: &str) -> Failure {
+    let known: Vec<&str> = question.form.as_object().into_iter().flat_map(|f| f.keys().map(String::as_str)).collect();
+    Failure::usage(format!("{place}the form has no field `{name}`")).help(if known.is_empty() {
+        "it has none".to_owned()
+    } else {
+        format!("its fields are {}", known.join(", "))
+    })
 }

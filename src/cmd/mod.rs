@@ -10,6 +10,8 @@ pub(crate) mod plan;
 mod resume;
 mod run;
 mod runs;
+#[cfg(feature = "serve")]
+mod schedule;
 mod schema;
 #[cfg(feature = "serve")]
 mod serve;
@@ -63,6 +65,8 @@ pub(crate) enum Verb {
     Serve(serve::Arguments),
     #[cfg(feature = "serve")]
     Token(token::Arguments),
+    #[cfg(feature = "serve")]
+    Schedule(schedule::Arguments),
     Steps(steps::Arguments),
     Schema(schema::Arguments),
     Completions(completions::Arguments),
@@ -84,6 +88,8 @@ impl Verb {
             Self::Why(a) => a.output.output,
             #[cfg(feature = "serve")]
             Self::Token(a) => a.output(),
+            #[cfg(feature = "serve")]
+            Self::Schedule(a) => a.output(),
             #[cfg(feature = "serve")]
             Self::Serve(_) => return false,
             Self::Cancel(_)
@@ -118,6 +124,8 @@ pub(crate) fn run(cli: Cli) -> Done {
         Verb::Serve(a) => serve::run(&a, dir),
         #[cfg(feature = "serve")]
         Verb::Token(a) => token::run(&a, dir),
+        #[cfg(feature = "serve")]
+        Verb::Schedule(a) => schedule::run(&a, dir),
         Verb::Steps(a) => steps::run(&a),
         Verb::Schema(a) => schema::run(&a),
         Verb::Completions(a) => Ok(completions::run(&a)),

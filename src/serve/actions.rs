@@ -7,7 +7,6 @@ use std::sync::Arc;
 use runback_core::Json;
 use runback_core::event::{Created, EventBody, Resolution, RunOptions};
 use runback_core::plan::Plan;
-use runback_core::playbook::inputs::{self, Given};
 use runback_core::playbook::model::InputDecl;
 use runback_core::state::{Phase, RunStatus};
 use runback_exec::driver::{Driver, Intent, Surroundings};
@@ -20,7 +19,7 @@ use super::log;
 use super::problem::Problem;
 use super::runner::Job;
 use crate::failure::Failure;
-use crate::inputs::{Inputs, split};
+use crate::inputs::{self, Inputs};
 use crate::journal;
 use crate::start::{self, New};
 use crate::surroundings::{self, Machines};
@@ -55,15 +54,7 @@ pub(crate) async fn start(app: &Arc<App>, wanted: Wanted) -> Result<String, Prob
 
 /// Values for the declared inputs, or all that is wrong with what was given.
 pub(crate) fn resolve(decls: &[InputDecl], given: Map<String, Json>) -> Result<Inputs, Failure> {
-    let given: Vec<_> = given.into_iter().map(|(name, value)| (name, Given::json(value, "inputs"))).collect();
-    match inputs::resolve(decls, &given) {
-        Ok(values) => Ok(split(decls, values)),
-        Err(errors) => {
-            let messages: Vec<_> = errors.iter().map(|e| format!("{}: {}", e.code.name(), e.message)).collect();
-            let help = errors.iter().filter_map(|e| e.help.clone());
-            Err(help.fold(Failure::usage(messages.join("; ")), Failure::help))
-        }
-    }
+    inputs::from_json(decls, given, "inputs")
 }
 
 fn machines(app: &App, plan: &Plan, base: &std::path::Path) -> Result<Machines, Failure> {

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use runback_core::diagnostic::{Diagnostic, Severity};
 use runback_core::event::PlaybookText;
 use runback_core::plan::Plan;
-use runback_core::playbook::model::Schedule;
+use runback_core::schedule::Schedule;
 use runback_core::span::Sources;
 use runback_core::step::Catalog;
 
@@ -26,7 +26,7 @@ pub(crate) struct Good {
     pub(crate) plan: Arc<Plan>,
     pub(crate) texts: Vec<PlaybookText>,
     pub(crate) base: PathBuf,
-    pub(crate) schedules: Vec<Schedule>,
+    pub(crate) schedules: Vec<Arc<Schedule>>,
     /// Milliseconds since the epoch when this text was first seen.
     pub(crate) since: u64,
 }
@@ -146,7 +146,7 @@ impl Library {
         let good = match (checked.plan, known.and_then(|k| k.good.clone())) {
             (Some(plan), Some(good)) if good.plan.digest == plan.digest && good.texts == texts => Some(good),
             (Some(plan), _) => {
-                let schedules = schedules(&texts);
+                let schedules = schedules(id, &texts);
                 Some(Arc::new(Good { plan, texts, base, schedules, since: words::now_ms() }))
             }
             (None, good) => good,
@@ -156,11 +156,15 @@ impl Library {
     }
 }
 
-/// `schedule:` of a playbook that was checked.
-fn schedules(texts: &[PlaybookText]) -> Vec<Schedule> {
+/// `schedule:` of a playbook that was checked: what the check let through can be read.
+fn schedules(id: &str, texts: &[PlaybookText]) -> Vec<Arc<Schedule>> {
     let Some(first) = texts.first() else { return Vec::new() };
     let (playbook, _) = runback_core::playbook::read(runback_core::span::SourceId(0), &first.text);
-    playbook.map(|p| p.schedule).unwrap_or_default()
+    let (all, bad) = Schedule::all(id, &playbook.map(|p| p.schedule).unwrap_or_default());
+    for why in bad {
+        super::log::error("a schedule cannot be used", serde_json::json!({ "playbook": id, "error": why }));
+    }
+    all.into_iter().map(Arc::new).collect()
 }
 
 /// Playbooks under a folder, in the order of their names; what begins with a dot is left out, and tests are no playbooks.

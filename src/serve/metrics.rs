@@ -56,6 +56,9 @@ pub(crate) struct Metrics {
     queued: Gauge,
     streams: Gauge,
     broken: Family<OfPlaybook, Gauge>,
+    instants: Family<Of, Counter>,
+    lag_seconds: Histogram,
+    last_look: Gauge,
 }
 
 impl Metrics {
@@ -76,6 +79,9 @@ impl Metrics {
             queued: Gauge::default(),
             streams: Gauge::default(),
             broken: Family::default(),
+            instants: Family::default(),
+            lag_seconds: Histogram::new(exponential_buckets(0.005, 4.0, 12)),
+            last_look: Gauge::default(),
         };
         registry.register("runs", "Runs that this server drove to where they stand, by outcome", all.runs.clone());
         let (help, unit) = ("From the start of a run to its end", Unit::Seconds);
@@ -97,6 +103,12 @@ impl Metrics {
             "1 where the file is broken and an older text is in use",
             all.broken.clone(),
         );
+        let about = "Instants of schedules that were decided, by what was decided";
+        registry.register("schedule_instants", about, all.instants.clone());
+        let (help, unit) = ("From an instant of a schedule to its run", Unit::Seconds);
+        registry.register_with_unit("schedule_lag", help, unit, all.lag_seconds.clone());
+        let (help, unit) = ("When schedules were looked at last, since the epoch", Unit::Seconds);
+        registry.register_with_unit("schedule_last_look", help, unit, all.last_look.clone());
         Self { registry, ..all }
     }
 
@@ -126,6 +138,21 @@ impl Metrics {
             let took = Duration::from_millis(to.saturating_sub(from)).as_secs_f64();
             self.run_seconds.get_or_create(&OfPlaybook { playbook: playbook.to_owned() }).observe(took);
         }
+    }
+
+    /// An instant of a schedule was decided.
+    pub(crate) fn fired(&self, playbook: &str, decision: &str) {
+        self.instants.get_or_create(&Of { playbook: playbook.to_owned(), outcome: decision.to_owned() }).inc();
+    }
+
+    /// Milliseconds from an instant to its run.
+    pub(crate) fn lag(&self, ms: u64) {
+        self.lag_seconds.observe(Duration::from_millis(ms).as_secs_f64());
+    }
+
+    /// Schedules were looked at, at this time in milliseconds since the epoch.
+    pub(crate) fn looked(&self, now: u64) {
+        self.last_look.set(i64::try_from(now / 1000).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn answered(&self, route: &str, status: StatusCode, took: Duration) {

@@ -5,7 +5,7 @@ mod actions;
 mod api;
 pub(crate) mod auth;
 mod feed;
-mod library;
+pub(crate) mod library;
 mod listen;
 mod log;
 mod metrics;
@@ -15,6 +15,7 @@ mod problem;
 mod route;
 mod router;
 mod runner;
+pub(crate) mod schedules;
 pub(crate) mod token;
 
 use std::net::SocketAddr;
@@ -56,6 +57,8 @@ pub(crate) use listen::TlsFiles;
 pub(crate) struct App {
     pub(crate) settings: Settings,
     pub(crate) store: Arc<dyn Store>,
+    /// The same store, for what only a server keeps.
+    pub(crate) desk: Arc<SqliteStore>,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) engine: Arc<Engine>,
     pub(crate) processes: Arc<Processes>,
@@ -93,6 +96,7 @@ fn app(settings: Settings) -> Result<Arc<App>, Failure> {
         processes,
         catalog,
         store,
+        desk,
         settings,
     }))
 }
@@ -113,6 +117,7 @@ pub(crate) async fn run(settings: Settings) -> Result<(), Failure> {
     let mut int = signal(SignalKind::interrupt())?;
     let watching = tokio::spawn(watch_playbooks(Arc::clone(&app)));
     actions::resume_left(&app).await;
+    let firing = tokio::spawn(schedules::fire(Arc::clone(&app)));
     let serving = tokio::spawn(listen::serve(listener, router::router(Arc::clone(&app)), app.ending.subscribe()));
     tokio::select! {
         _ = term.recv() => {}
@@ -120,6 +125,7 @@ pub(crate) async fn run(settings: Settings) -> Result<(), Failure> {
     }
     log::info("ending", json!({ "runs": app.runner.load().running }));
     watching.abort();
+    firing.abort();
     app.runner.leave(LEAVE_WITHIN).await;
     app.ending.send_replace(true);
     if tokio::time::timeout(CLOSE_WITHIN, serving).await.is_err() {

@@ -123,6 +123,20 @@ impl Runner {
         }
     }
 
+    /// Runs of a schedule that live in this server, those in the queue included.
+    pub(crate) fn of_schedule(&self, schedule: &str) -> Vec<String> {
+        let inner = self.inner();
+        let driven = inner.driven.iter().filter(|(_, d)| d.schedule.as_deref() == Some(schedule));
+        let queued = inner.queue.iter().filter(|j| schedule_of(&j.driver).as_deref() == Some(schedule));
+        driven.map(|(run, _)| run.clone()).chain(queued.map(|j| j.run().to_owned())).collect()
+    }
+
+    /// How many of them have not begun.
+    pub(crate) fn queued_of(&self, schedule: &str) -> usize {
+        let of = |j: &&Job| schedule_of(&j.driver).as_deref() == Some(schedule);
+        self.inner().queue.iter().filter(of).count()
+    }
+
     /// Starts what may start now, in order.
     fn fill(&self) {
         loop {
@@ -229,9 +243,12 @@ async fn drive(app: &App, job: Job, mut wishes: mpsc::UnboundedReceiver<Control>
             );
         }
     }
-    let state = driver.state();
-    app.metrics.run_ended(&playbook, state);
+    app.metrics.run_ended(&playbook, driver.state());
+    let (schedule, status) = (schedule_of(&driver), driver.state().status());
     drop(driver);
+    if let Some(schedule) = schedule {
+        super::schedules::ended(app, &schedule, &run, status).await;
+    }
     app.feeds.nudge(&run);
 }
 

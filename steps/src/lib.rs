@@ -13,6 +13,7 @@ mod http;
 mod json_path;
 #[cfg(feature = "k8s")]
 mod k8s;
+mod notify;
 mod period;
 mod rbd;
 mod set;
@@ -45,6 +46,9 @@ pub fn catalog() -> Catalog {
     all.add(file::write::Write);
     all.add(http::check::HttpCheck);
     all.add(http::request::HttpRequest);
+    all.add(notify::email::Email);
+    all.add(notify::slack::Slack);
+    all.add(notify::webhook::Webhook);
     all.add(rbd::info::RbdInfo);
     all.add(rbd::lock_check::RbdLockCheck);
     all.add(rbd::lock_rm::RbdLockRm);

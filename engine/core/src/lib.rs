@@ -12,6 +12,7 @@ pub mod plan;
 pub mod playbook;
 pub mod progress;
 pub mod retry;
+pub mod schedule;
 pub mod scope;
 pub mod span;
 pub mod state;

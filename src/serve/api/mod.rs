@@ -2,6 +2,7 @@
 
 mod playbooks;
 mod runs;
+mod schedules;
 mod system;
 
 use std::sync::Arc;
@@ -49,6 +50,24 @@ pub(crate) fn table() -> Vec<Route> {
         post("/api/v1/runs/{run}/retry", "retryStep", Operator, "Do one failed or interrupted step again.")
             .to(runs::retry),
         post("/api/v1/runs/{run}/rollback", "rollbackRun", Operator, "Take a run back.").to(runs::rollback),
+        get("/api/v1/schedules", "listSchedules", Viewer, "Schedules of the server's playbooks, and when they fire next.")
+            .to(schedules::list),
+        get("/api/v1/schedules/{schedule}", "getSchedule", Viewer, "One schedule.").to(schedules::show),
+        post("/api/v1/schedules/{schedule}/pause", "pauseSchedule", Operator, "Pass over its instants until it is resumed.")
+            .to(schedules::pause),
+        post("/api/v1/schedules/{schedule}/resume", "resumeSchedule", Operator, "Fire again, from now on.")
+            .to(schedules::resume),
+        post("/api/v1/schedules/{schedule}/trigger", "triggerSchedule", Operator, "Start a run now, beside its instants.")
+            .to(schedules::trigger),
+        post(
+            "/api/v1/schedules/{schedule}/backfill",
+            "backfillSchedule",
+            Operator,
+            "Start the runs of instants that have none, one after the other.",
+        )
+        .to(schedules::backfill),
+        get("/api/v1/firings", "listFirings", Viewer, "What was decided about instants of schedules, newest first.")
+            .to(schedules::firings),
         get("/api/v1/playbooks", "listPlaybooks", Viewer, "Playbooks of the server's folder.").to(playbooks::list),
         get("/api/v1/playbooks/{playbook}", "getPlaybook", Viewer, "One playbook: text, diagnostics, inputs.")
             .to(playbooks::show),

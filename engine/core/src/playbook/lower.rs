@@ -3,7 +3,7 @@
 
 mod fields;
 mod policy;
-mod schedule;
+pub(crate) mod schedule;
 mod steps;
 mod suspects;
 mod targets;

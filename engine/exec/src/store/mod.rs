@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use runback_core::Json;
-use runback_core::event::{Event, EventBody, Resolution};
+use runback_core::event::{Event, EventBody, Outcome, Resolution};
 use runback_core::step::Answer;
 use serde::{Deserialize, Serialize};
 
@@ -220,6 +220,32 @@ pub struct RunRow {
     pub last_at: u64,
     /// Who has it now; only while that process lives.
     pub owner: Option<Owner>,
+}
+
+/// How far a run has come, as its list row tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunEnd {
+    /// It goes on, or could: somebody drives it, or its process died.
+    Open,
+    /// It is held, and waits to be resumed or taken back.
+    Held,
+    Over(Outcome),
+}
+
+impl RunRow {
+    pub fn end(&self) -> RunEnd {
+        // What came after the last end, if anything did, opened the run again.
+        let last = self.head_events.iter().rev().find_map(|event| match &event.body {
+            EventBody::RunFinished { outcome, .. } => Some(RunEnd::Over(*outcome)),
+            EventBody::RunHeld { .. } => Some(RunEnd::Held),
+            EventBody::RunCreated(_)
+            | EventBody::RunStarted {}
+            | EventBody::RunResumed { .. }
+            | EventBody::RollbackStarted { .. } => Some(RunEnd::Open),
+            _ => None,
+        });
+        last.unwrap_or(RunEnd::Open)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 //! What goes when history grows: runs that are over, by age and by number. Never one that somebody has; one that could
 //! still be resumed only when told so.
 
-use runback_core::event::{EventBody, Outcome};
+use runback_core::event::Outcome;
 
-use super::{RunFilter, RunRow, Store, StoreError};
+use super::{RunEnd, RunFilter, RunRow, Store, StoreError};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Retention {
@@ -91,19 +91,9 @@ fn why_kept(row: &RunRow) -> Option<WhyKept> {
     if row.owner.is_some() {
         return Some(WhyKept::Alive);
     }
-    // What came after the last end, if anything did, opened the run again.
-    let last = row.head_events.iter().rev().find_map(|event| match &event.body {
-        EventBody::RunFinished { outcome, .. } => Some(Some(*outcome)),
-        EventBody::RunCreated(_)
-        | EventBody::RunStarted {}
-        | EventBody::RunHeld { .. }
-        | EventBody::RunResumed { .. }
-        | EventBody::RollbackStarted { .. } => Some(None),
-        _ => None,
-    });
-    match last.flatten() {
-        Some(Outcome::Succeeded | Outcome::RolledBack | Outcome::Cancelled) => None,
-        Some(Outcome::Stuck) => Some(WhyKept::Stuck),
-        Some(Outcome::Failed) | None => Some(WhyKept::Resumable),
+    match row.end() {
+        RunEnd::Over(Outcome::Succeeded | Outcome::RolledBack | Outcome::Cancelled) => None,
+        RunEnd::Over(Outcome::Stuck) => Some(WhyKept::Stuck),
+        RunEnd::Over(Outcome::Failed) | RunEnd::Held | RunEnd::Open => Some(WhyKept::Resumable),
     }
 }

@@ -104,16 +104,20 @@ impl SqliteStore {
                 "SELECT schedule, at, run, decision, decided_at FROM firings
                  WHERE (?1 IS NULL OR schedule = ?1) AND at >= ?2 ORDER BY at DESC LIMIT ?3",
             )?;
-            let rows = statement.query_map(params![schedule, signed(since), limit], |row| {
-                Ok(FiringRow {
-                    schedule: row.get(0)?,
-                    at: row.get::<_, i64>(1)?.cast_unsigned(),
-                    run: row.get(2)?,
-                    decision: row.get(3)?,
-                    decided_at: row.get::<_, i64>(4)?.cast_unsigned(),
-                })
-            })?;
+            let rows = statement.query_map(params![schedule, signed(since), limit], to_firing)?;
             Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// What was decided about one instant.
+    pub async fn firing(&self, schedule: &str, at: u64) -> Result<Option<FiringRow>, StoreError> {
+        let schedule = schedule.to_owned();
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT schedule, at, run, decision, decided_at FROM firings WHERE schedule = ?1 AND at = ?2",
+            )?;
+            Ok(statement.query_row(params![schedule, signed(at)], to_firing).optional()?)
         })
         .await
     }
@@ -217,6 +221,16 @@ fn to_schedule(row: &Row<'_>) -> rusqlite::Result<ScheduleRow> {
         schedule: row.get(0)?,
         decided: row.get::<_, i64>(1)?.cast_unsigned(),
         paused: by.map(|by| Paused { by, at, why }),
+    })
+}
+
+fn to_firing(row: &Row<'_>) -> rusqlite::Result<FiringRow> {
+    Ok(FiringRow {
+        schedule: row.get(0)?,
+        at: row.get::<_, i64>(1)?.cast_unsigned(),
+        run: row.get(2)?,
+        decision: row.get(3)?,
+        decided_at: row.get::<_, i64>(4)?.cast_unsigned(),
     })
 }
 

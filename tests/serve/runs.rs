@@ -1,0 +1,155 @@
+//! Runs under the server: started, watched, answered, taken back, and carried over its restart.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::{PATIENCE, Place};
+
+#[test]
+fn a_run_is_started_watched_approved_and_taken_back() {
+    let place = Place::new();
+    let file = place.path("made");
+    place.playbook(
+        "ops/make",
+        &format!(
+            "runback: 1\nname: make\ninputs:\n  text: {{ type: string }}\nsteps:\n  - id: write\n    uses: file.write\n    with: {{ path: {}, content: \"{{{{ inputs.text }}}}\" }}\n  - id: go\n    uses: approval\n    with: {{ prompt: Go?, form: {{ n: {{ type: integer, max: 5 }} }} }}\n  - id: say\n    run: echo \"n is {{{{ steps.go.outputs.n }}}}\"\n",
+            file.display()
+        ),
+    );
+    let token = place.token("ann", "operator,approver");
+    let server = place.serve(&[]);
+    let bad = server.post(&token, "/api/v1/runs", &json!({ "playbook": "ops/make" }));
+    assert_eq!(bad.status, 400, "{}", bad.json());
+    let started =
+        server.post(&token, "/api/v1/runs", &json!({ "playbook": "ops/make", "inputs": { "text": "hello" } }));
+    assert_eq!(started.status, 201);
+    let run = started.json()["run"].as_str().expect("an id").to_owned();
+
+    let mut events = server.stream(&token, &run, None);
+    let first = events.until("approval_requested");
+    assert_eq!(first[0]["type"], "run_created");
+    assert_eq!((&first[0]["by"], &first[0]["from"]), (&json!("ann@127.0.0.1"), &json!("api")));
+    let seen = server.wait_for(&token, &run, "waiting");
+    assert_eq!(seen["questions"][0]["step"], "go");
+    let digest = &seen["digest"];
+
+    let answer = |body| server.post(&token, &format!("/api/v1/runs/{run}/approve"), &body);
+    assert_eq!(answer(json!({ "fields": { "n": 6 } })).status, 400, "more than the form allows");
+    assert_eq!(answer(json!({ "fields": { "n": 3 }, "digest": "of another plan" })).status, 409);
+    assert_eq!(answer(json!({ "fields": { "n": 3 }, "digest": digest })).status, 202);
+    let rest = events.until("run_finished");
+    let numbers: Vec<_> = first.iter().chain(&rest).map(|e| e["seq"].as_u64().expect("a number")).collect();
+    assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>(), "without gaps");
+    assert_eq!(rest[0]["answer"]["by"], "ann@127.0.0.1");
+    // Who lost the stream goes on where it was.
+    let again = server.stream(&token, &run, Some(numbers.len() as u64 - 2)).until("run_finished");
+    assert_eq!(again.len(), 2);
+    let log = server.ask(
+        "GET",
+        &format!("/api/v1/runs/{run}/log?step=say&from=-5"),
+        &[("Authorization", &format!("Bearer {token}"))],
+        "",
+    );
+    assert_eq!((log.body.as_slice(), log.header("x-log-size")), (&b"is 3\n"[..], Some("7")));
+
+    // The command line sees the same run.
+    assert_eq!(place.json(&["show", &run])["status"], "succeeded");
+    assert_eq!(std::fs::read_to_string(&file).expect("it was made"), "hello");
+    let back = server.post(&token, &format!("/api/v1/runs/{run}/rollback"), &json!({}));
+    assert_eq!(back.status, 202, "{}", back.json());
+    let seen = server.wait_for(&token, &run, "rolled-back");
+    assert!(!file.exists(), "{seen}");
+    assert_eq!(server.post(&token, &format!("/api/v1/runs/{run}/rollback"), &json!({})).status, 409);
+}
+
+const SLOW: &str =
+    "runback: 1\nname: slow\nsteps:\n  - id: a\n    run: sleep 600\n    on_interrupt: rerun\n    timeout: 1h\n";
+
+#[test]
+fn the_queue_keeps_its_order_and_a_cancelled_run_does_not_wait_for_its_turn() {
+    let place = Place::new();
+    place.playbook("slow", SLOW);
+    let token = place.token("ann", "operator");
+    let server = place.serve(&["--max-runs", "1", "--max-queue", "2"]);
+    let start = || server.post(&token, "/api/v1/runs", &json!({ "playbook": "slow" }));
+    let runs: Vec<String> = (0..3).map(|_| start().json()["run"].as_str().expect("an id").to_owned()).collect();
+    let full = start();
+    assert_eq!(full.status, 503, "{}", full.json());
+    let place_of = |run: &String| server.get(&token, &format!("/api/v1/runs/{run}"))["queued"].clone();
+    assert_eq!(runs.iter().map(place_of).collect::<Vec<_>>(), [json!(null), json!(1), json!(2)]);
+    let cancel = |run: &str| server.post(&token, &format!("/api/v1/runs/{run}/cancel"), &json!({})).status;
+    assert_eq!(cancel(&runs[2]), 202);
+    server.wait_for(&token, &runs[2], "cancelled");
+    assert_eq!(place_of(&runs[1]), json!(1));
+    assert_eq!(cancel(&runs[0]), 202);
+    server.wait_for(&token, &runs[0], "cancelled");
+    let until = Instant::now() + PATIENCE;
+    while server.get(&token, &format!("/api/v1/runs/{}", runs[1]))["started_at"].is_null() {
+        assert!(Instant::now() < until, "the next one does not start");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(cancel(&runs[1]), 202);
+    server.wait_for(&token, &runs[1], "cancelled");
+}
+
+#[test]
+fn runs_survive_a_restart_and_doubt_waits_for_a_person() {
+    let place = Place::new();
+    place.playbook("slow", &SLOW.replace("sleep 600", "sleep 2; echo done"));
+    place.playbook("doubtful", "runback: 1\nname: doubtful\nsteps:\n  - id: a\n    run: sleep 600\n");
+    let token = place.token("ann", "operator");
+    let server = place.serve(&[]);
+    let start = |name: &str| {
+        let started = server.post(&token, "/api/v1/runs", &json!({ "playbook": name }));
+        started.json()["run"].as_str().expect("an id").to_owned()
+    };
+    let (slow, doubtful) = (start("slow"), start("doubtful"));
+    for run in [&slow, &doubtful] {
+        server.stream(&token, run, None).until("attempt_started");
+    }
+    let began = Instant::now();
+    let (code, log) = server.end("TERM");
+    assert_eq!(code, Some(0), "{log}");
+    assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
+    for run in [&slow, &doubtful] {
+        assert_eq!(place.json(&["show", run])["status"], "interrupted");
+    }
+    let server = place.serve(&[]);
+    server.wait_for(&token, &slow, "succeeded");
+    let seen = server.wait_for(&token, &doubtful, "waiting");
+    assert_eq!(seen["doubts"][0]["step"], "a");
+    // Another restart does not settle it.
+    server.end("KILL");
+    let server = place.serve(&[]);
+    let seen = server.wait_for(&token, &doubtful, "waiting");
+    assert_eq!(seen["driven"], false);
+    let resumed = server.post(&token, &format!("/api/v1/runs/{doubtful}/resume"), &json!({ "steps": { "a": "done" } }));
+    assert_eq!(resumed.status, 202, "{}", resumed.json());
+    server.wait_for(&token, &doubtful, "succeeded");
+}
+
+#[test]
+fn a_broken_playbook_keeps_its_last_good_text_and_says_so() {
+    let place = Place::new();
+    place.playbook("p", "runback: 1\nname: p\nsteps:\n  - run: echo one\n");
+    let token = place.token("ann", "operator");
+    let server = place.serve(&[]);
+    place.playbook("p", "runback: 1\nname: p\nsteps:\n  - rnu: echo two\n");
+    let until = Instant::now() + PATIENCE;
+    while server.get(&token, "/api/v1/status")["broken"] != json!(["p"]) {
+        assert!(Instant::now() < until, "nobody noticed");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let seen = server.get(&token, "/api/v1/playbooks/p");
+    assert_eq!((&seen["broken"], &seen["errors"]), (&json!(true), &json!(1)));
+    assert!(seen["good_text"].as_str().is_some_and(|t| t.contains("echo one")), "{seen}");
+    assert!(seen["text"].as_str().is_some_and(|t| t.contains("rnu")), "{seen}");
+    let metrics = server.ask("GET", "/metrics", &[("Authorization", &format!("Bearer {token}"))], "");
+    let metrics = String::from_utf8(metrics.body).expect("text");
+    assert!(metrics.contains("runback_playbook_broken{playbook=\"p\"} 1"), "{metrics}");
+    let started = server.post(&token, "/api/v1/runs", &json!({ "playbook": "p" }));
+    let run = started.json()["run"].as_str().expect("an id").to_owned();
+    let seen = server.wait_for(&token, &run, "succeeded");
+    assert_eq!(seen["steps"][0]["outputs"]["stdout"], "one");
+}

@@ -1,0 +1,174 @@
+//! Schedules under a server that is killed, beside another one, and with its clock's instants decided once.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value as Json, json};
+
+use super::{PATIENCE, Place, Server};
+
+/// Kills of one test.
+const KILLS: u64 = 50;
+
+const EVERY_SECOND: &str = "runback: 1\nname: tick\nschedule:\n  - { cron: '* * * * * *', overlap: allow_all, catchup: all }\nsteps:\n  - id: a\n    run: 'true'\n    on_interrupt: rerun\n";
+
+fn firings(server: &Server, token: &str) -> Vec<Json> {
+    let all = server.get(token, "/api/v1/firings?limit=1000");
+    all["firings"].as_array().expect("a list").clone()
+}
+
+/// Instant → run, each second from the first to the last, each decided once and started.
+fn check(firings: &[Json], runs: &[Json]) -> usize {
+    let mut by_instant: BTreeMap<u64, Vec<&str>> = BTreeMap::new();
+    for run in runs {
+        let at = run["scheduled_at"].as_u64().expect("a run of the schedule");
+        by_instant.entry(at).or_default().push(run["id"].as_str().expect("an id"));
+    }
+    let mut instants: Vec<u64> = firings.iter().map(|f| f["at"].as_u64().expect("an instant")).collect();
+    instants.sort_unstable();
+    let (first, last) = (instants[0], instants[instants.len() - 1]);
+    let wanted: Vec<u64> = (first..=last).step_by(1000).collect();
+    assert_eq!(instants, wanted, "an instant was dropped or is no second");
+    for firing in firings {
+        let at = firing["at"].as_u64().expect("an instant");
+        let runs = by_instant.get(&at).cloned().unwrap_or_default();
+        assert_eq!(firing["decision"], "started", "{firing}");
+        assert_eq!(runs, [firing["run"].as_str().expect("a run")], "instant {at}");
+    }
+    assert_eq!(by_instant.len(), instants.len(), "a run without its instant");
+    instants.len()
+}
+
+#[test]
+fn killed_50_times_each_second_has_exactly_one_run() {
+    let place = Place::new();
+    place.playbook("tick", EVERY_SECOND);
+    let token = place.token("ann", "viewer");
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    for _ in 0..KILLS {
+        let server = place.serve(&[]);
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        std::thread::sleep(Duration::from_millis(300 + seed % 900));
+        server.end("KILL");
+    }
+    let server = place.serve(&[]);
+    // What was missed is caught up with, and what was cut off goes on.
+    let until = Instant::now() + PATIENCE;
+    let (firings, runs) = loop {
+        let firings = firings(&server, &token);
+        let now = jiff::Timestamp::now().as_millisecond().cast_unsigned();
+        let caught_up = firings[0]["at"].as_u64().is_some_and(|at| at + 2500 > now);
+        let runs = place.json(&["runs", "--limit", "100000"]);
+        let runs = runs.as_array().expect("a list").clone();
+        let over = runs.iter().filter(|r| r["status"] == "succeeded").count();
+        if caught_up && over + 3 >= firings.len() {
+            let page = server.get(&token, "/api/v1/runs?limit=500");
+            break (firings, page["runs"].as_array().expect("a list").clone());
+        }
+        assert!(Instant::now() < until, "{over} of {} are over", firings.len());
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    // The list of runs was read after that of instants.
+    let last = firings[0]["at"].as_u64();
+    let runs: Vec<Json> = runs.into_iter().filter(|r| r["scheduled_at"].as_u64() <= last).collect();
+    let count = check(&firings, &runs);
+    assert!(count as u64 > KILLS / 2, "only {count} instants");
+}
+
+#[test]
+fn two_servers_on_one_store_start_each_instant_once() {
+    let place = Place::new();
+    place.playbook("tick", EVERY_SECOND);
+    let token = place.token("ann", "viewer");
+    let (one, other) = (place.serve(&[]), place.serve(&[]));
+    std::thread::sleep(Duration::from_secs(5));
+    other.end("KILL");
+    one.end("TERM");
+    let server = place.serve(&[]);
+    let firings = firings(&server, &token);
+    let last = firings[0]["at"].as_u64();
+    let runs = server.get(&token, "/api/v1/runs?limit=500");
+    let runs = runs["runs"].as_array().expect("a list").iter();
+    let runs: Vec<Json> = runs.filter(|r| r["scheduled_at"].as_u64() <= last).cloned().collect();
+    assert!(check(&firings, &runs) >= 4);
+}
+
+#[test]
+fn a_schedule_is_paused_triggered_and_filled_in_later() {
+    let place = Place::new();
+    place.playbook(
+        "hourly",
+        "runback: 1\nname: hourly\ninputs: { who: string }\nschedule:\n  - { cron: '@hourly', inputs: { who: clock } }\nsteps:\n  - id: say\n    run: echo \"{{ inputs.who }} {{ run.scheduled_at }}\"\n",
+    );
+    let token = place.token("ann", "operator");
+    let server = place.serve(&[]);
+    let list = server.get(&token, "/api/v1/schedules?next=2");
+    let schedule = &list["schedules"][0];
+    let key = schedule["key"].as_str().expect("a key").to_owned();
+    assert_eq!((schedule["next"].as_array().map(Vec::len), &schedule["paused"]), (Some(2), &json!(null)));
+    let ask = |what: &str, body: Json| server.post(&token, &format!("/api/v1/schedules/{key}/{what}"), &body);
+    let paused = ask("pause", json!({ "why": "a test" }));
+    assert_eq!((paused.status, paused.json()["paused"]["by"].as_str()), (200, Some("ann@127.0.0.1")));
+    // The command line sees the same, and undoes it.
+    assert_eq!(place.json(&["schedule", "list", "--playbooks", "playbooks"])["schedules"][0]["paused"], true);
+    place.run(&["schedule", "resume", &key, "--playbooks", "playbooks"]);
+    assert_eq!(server.get(&token, &format!("/api/v1/schedules/{key}"))["paused"], json!(null));
+
+    let triggered = ask("trigger", json!({ "inputs": { "who": "me" } }));
+    assert_eq!(triggered.status, 202, "{}", triggered.json());
+    let run = triggered.json()["runs"][0].as_str().expect("an id").to_owned();
+    let seen = server.wait_for(&token, &run, "succeeded");
+    assert!(seen["steps"][0]["outputs"]["stdout"].as_str().is_some_and(|s| s.starts_with("me 20")), "{seen}");
+
+    let from: jiff::Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
+    let range = json!({ "from": from.as_millisecond(), "to": from.as_millisecond() + 3 * 3_600_000 });
+    let filled = ask("backfill", range.clone());
+    assert_eq!((filled.status, filled.json()["runs"].as_array().map(Vec::len)), (202, Some(3)), "{}", filled.json());
+    let last = filled.json()["runs"][2].as_str().expect("an id").to_owned();
+    let seen = server.wait_for(&token, &last, "succeeded");
+    assert_eq!(seen["steps"][0]["outputs"]["stdout"], "clock 2026-01-01T02:00:00.000Z");
+    let again = ask("backfill", range).json();
+    assert_eq!((&again["decided"], &again["runs"]), (&json!(3), &json!([])), "each instant once, for ever");
+    // Also for the command line.
+    let said = place
+        .command(&[
+            "schedule",
+            "backfill",
+            &key,
+            "--playbooks",
+            "playbooks",
+            "--from",
+            "2026-01-01",
+            "--to",
+            "2026-01-01T04:00",
+        ])
+        .output()
+        .expect("runback runs");
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("1 instant run, 3 had a run already"), "{said}");
+}
+
+#[test]
+fn what_meets_a_run_of_its_own_is_passed_over() {
+    let place = Place::new();
+    place.playbook(
+        "slow",
+        "runback: 1\nname: slow\nschedule:\n  - cron: '* * * * * *'\nsteps:\n  - id: a\n    run: sleep 600\n    timeout: 1h\n",
+    );
+    let token = place.token("ann", "operator");
+    let server = place.serve(&[]);
+    let until = Instant::now() + PATIENCE;
+    let firings = loop {
+        let firings = firings(&server, &token);
+        if firings.len() >= 3 {
+            break firings;
+        }
+        assert!(Instant::now() < until, "{firings:?}");
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    let decisions: Vec<_> = firings.iter().rev().map(|f| f["decision"].as_str().expect("a word")).collect();
+    assert_eq!(decisions[..3], ["started", "overlap", "overlap"]);
+    assert_eq!(server.get(&token, "/api/v1/runs")["runs"].as_array().map(Vec::len), Some(1));
+}
