@@ -1,6 +1,8 @@
 //! `runback serve` from outside: a server of its own for each test, and a client that speaks plain HTTP. Nothing here
 //! looks into the program.
 
+#![expect(clippy::print_stdout, reason = "a skipped test says so")]
+
 mod access;
 mod oracle;
 mod runs;
