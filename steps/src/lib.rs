@@ -22,6 +22,7 @@ mod tcp;
 #[cfg(test)]
 mod testing;
 mod value_path;
+mod virt;
 mod wait;
 
 pub use approval::form_field_accepts;
@@ -60,6 +61,22 @@ pub fn catalog() -> Catalog {
     all.add(set::Set);
     all.add(shell::Shell);
     all.add(tcp::TcpCheck);
+    all.add(virt::autostart::VirtAutostart);
+    all.add(virt::define::VirtDefine);
+    all.add(virt::destroy::VirtDestroy);
+    all.add(virt::host_check::VirtHostCheck);
+    all.add(virt::install::VirtInstall);
+    all.add(virt::net::VirtNet);
+    all.add(virt::pool::VirtPool);
+    all.add(virt::reboot::VirtReboot);
+    all.add(virt::resume::VirtResume);
+    all.add(virt::shutdown::VirtShutdown);
+    all.add(virt::snapshot::VirtSnapshot);
+    all.add(virt::start::VirtStart);
+    all.add(virt::suspend::VirtSuspend);
+    all.add(virt::undefine::VirtUndefine);
+    all.add(virt::v2v::VirtV2v);
+    all.add(virt::wait::VirtWait);
     all.add(wait::Wait);
     #[cfg(feature = "k8s")]
     {
@@ -117,6 +134,7 @@ mod tests {
         };
         assert_eq!(looked_at(include_str!("../../docs/guide/checks-and-waits.md")), 10);
         assert_eq!(looked_at(include_str!("../../docs/guide/breaking-a-stuck-rbd-lock.md")), 3);
+        assert_eq!(looked_at(include_str!("../../docs/guide/moving-vms-off-esxi.md")), 2);
     }
 
     /// What a person meets: a line of help, a described input each, and shapes whose errors can be told in one line.

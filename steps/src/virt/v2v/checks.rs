@@ -1,0 +1,279 @@
+//! What would make a conversion fail after an hour, looked at in its first second. Everything that is in the way is told
+//! in one go. Changes nothing.
+
+use std::time::Duration;
+
+use runback_core::step::{Class, Cx, StepError};
+use runback_core::target::{Command, Target};
+
+use super::inputs::Inputs;
+use super::place::Place;
+use super::source::{self, Known};
+use crate::file::{parents, paths};
+use crate::virt::domain;
+
+/// What libguestfs wants in either of its folders (its manual asks for 1 GB).
+const WORK: u64 = 1 << 30;
+
+const TOOLS: [(&str, &str); 5] = [
+    ("virt-v2v", "virt-v2v"),
+    ("nbdkit", "nbdkit"),
+    ("nbdcopy", "libnbd-bin"),
+    ("qemu-nbd", "qemu-utils"),
+    ("qemu-img", "qemu-utils"),
+];
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) known: Known,
+    /// Each of these stops the conversion.
+    pub(crate) obstacles: Vec<Obstacle>,
+    /// Worth a look before hours are spent.
+    pub(crate) notices: Vec<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Obstacle {
+    pub(crate) message: String,
+    pub(crate) help: String,
+}
+
+impl Found {
+    fn obstacle(&mut self, message: impl Into<String>, help: impl Into<String>) {
+        self.obstacles.push(Obstacle { message: message.into(), help: help.into() });
+    }
+
+    /// All obstacles as one error.
+    pub(crate) fn refusal(&self) -> Option<StepError> {
+        let first = self.obstacles.first()?;
+        if self.obstacles.len() == 1 {
+            return Some(StepError::conflict(first.message.clone()).help(first.help.clone()));
+        }
+        let join = |part: fn(&Obstacle) -> &str| self.obstacles.iter().map(part).collect::<Vec<_>>().join("; ");
+        let message = format!("{} things are in the way: {}", self.obstacles.len(), join(|o| &o.message));
+        Some(StepError::conflict(message).help(join(|o| &o.help)))
+    }
+}
+
+/// Looks at everything. `patience` bounds the look at the source, which reads all of an OVA where it has a manifest.
+pub(crate) async fn check(cx: &Cx<'_>, inputs: &Inputs, place: &Place, patience: Duration) -> Result<Found, StepError> {
+    let mut found = Found { known: place.known.clone(), ..Found::default() };
+    tools(cx, &mut found).await?;
+    names(cx, inputs, place, &mut found).await?;
+    space(cx, inputs, place, &mut found).await?;
+    connections(cx, inputs, &mut found).await?;
+    if found.obstacles.is_empty() {
+        the_source(cx, inputs, patience, &mut found).await?;
+    }
+    Ok(found)
+}
+
+async fn tools(cx: &Cx<'_>, found: &mut Found) -> Result<(), StepError> {
+    let script = "for t; do command -v \"$t\" >/dev/null 2>&1 || echo \"$t\"; done";
+    let words = ["sh", "-c", script, "sh"].into_iter().chain(TOOLS.iter().map(|(tool, _)| *tool));
+    let missing = cx.query(Command::query(words)).await?.stdout_text();
+    let missing: Vec<&str> = missing.lines().collect();
+    if !missing.is_empty() {
+        let mut packages: Vec<_> = TOOLS.iter().filter(|(t, _)| missing.contains(t)).map(|(_, p)| *p).collect();
+        packages.dedup();
+        found.obstacle(
+            format!("missing on {}: {}", cx.target.name(), missing.join(", ")),
+            format!("virt-v2v needs them and does not pull them in: apt-get install {}", packages.join(" ")),
+        );
+    }
+    // The appliance boots the host's own kernel, unless there is a fixed one.
+    if !cx.env.contains_key("LIBGUESTFS_PATH") {
+        let there = match cx.target.stat("/boot").await? {
+            Some(_) => cx.target.list("/boot").await?.iter().any(|n| n.starts_with("vmlinuz")),
+            None => false,
+        };
+        if !there {
+            found.obstacle(
+                format!("there is no kernel in /boot of {}", cx.target.name()),
+                "libguestfs boots it in its appliance: apt-get install linux-image-amd64",
+            );
+        }
+    }
+    Ok(())
+}
+
+async fn names(cx: &Cx<'_>, inputs: &Inputs, place: &Place, found: &mut Found) -> Result<(), StepError> {
+    if let Some(connection) = inputs.connection()
+        && let Some(there) = domain::find(cx, &connection, &place.name).await?
+    {
+        found.obstacle(
+            format!("there is a domain {} already, {}", place.name, there.state.word()),
+            "choose another `name`, or undefine that one first",
+        );
+    }
+    let taken = place.taken(cx).await?;
+    if !taken.is_empty() {
+        found.obstacle(
+            format!("{} holds {} already", place.dir, parents::some(&taken)),
+            "virt-v2v would overwrite it: move it away, or choose another `name`",
+        );
+    }
+    Ok(())
+}
+
+/// The nearest folder above a path that is there.
+async fn existing(target: &dyn Target, path: &str) -> Result<String, StepError> {
+    let mut at = path;
+    while at != "/" && at != "." && target.stat(at).await?.is_none() {
+        at = paths::parent(at);
+    }
+    Ok(at.to_owned())
+}
+
+async fn space(cx: &Cx<'_>, inputs: &Inputs, place: &Place, found: &mut Found) -> Result<(), StepError> {
+    if let Some(needed) = place.known.size() {
+        let free = cx.target.free_space(&existing(cx.target, &place.dir).await?).await?;
+        if free < needed {
+            found.obstacle(
+                format!(
+                    "{} has {} free, and the disks may need {}: {} are missing",
+                    place.dir,
+                    size(free),
+                    size(needed),
+                    size(needed - free)
+                ),
+                "make room there, or choose another place: the sum of the virtual sizes is what the copy can grow to",
+            );
+        }
+    } else {
+        found.notices.push("how much space the disks need cannot be told before the conversion".to_owned());
+    }
+    let unpacked = if place.known.packed { place.known.size().unwrap_or(0) } else { 0 };
+    let cache = cx.env.get("LIBGUESTFS_CACHEDIR").cloned().unwrap_or_else(|| "/var/tmp".to_owned());
+    for (dir, needed, what) in
+        [(&inputs.tmp, WORK.saturating_add(unpacked), "temporary files"), (&cache, WORK, "the appliance")]
+    {
+        let free = cx.target.free_space(&existing(cx.target, dir).await?).await?;
+        if free < needed {
+            found.obstacle(
+                format!("{dir} has {} free, and {what} may need {}", size(free), size(needed)),
+                "make room there; `tmp` says where temporary files go, LIBGUESTFS_CACHEDIR in `env` where the appliance lies",
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Bridges and networks that cards are to be connected to, and networks of the source that nobody has mapped.
+async fn connections(cx: &Cx<'_>, inputs: &Inputs, found: &mut Found) -> Result<(), StepError> {
+    let by_mac = |f: fn(&super::inputs::Connected) -> Option<&String>| inputs.mac.values().filter_map(f);
+    let mut bridges: Vec<&String> = inputs.bridges.values().chain(by_mac(|c| c.bridge.as_ref())).collect();
+    bridges.sort();
+    bridges.dedup();
+    for bridge in bridges {
+        // Not by /sys, which may be that of another network namespace.
+        let exit = match cx.query(Command::query(["ip", "link", "show", "dev", bridge])).await {
+            Ok(exit) => exit,
+            Err(e) if e.class == Class::Permanent => break, // no `ip` there
+            Err(e) => return Err(e),
+        };
+        if !exit.ok() {
+            found.obstacle(
+                format!("there is no bridge {bridge} on {}", cx.target.name()),
+                "make it first (see the playbook kvm-host-setup), or map the network to another",
+            );
+        }
+    }
+    let mut networks: Vec<&String> = inputs.networks.values().chain(by_mac(|c| c.network.as_ref())).collect();
+    networks.sort();
+    networks.dedup();
+    if let Some(connection) = inputs.connection() {
+        for network in networks {
+            if !connection.asked(cx, &["net-info", network], network).await?.ok() {
+                found.obstacle(format!("libvirt has no network {network}"), "make it first: `uses: virt.net`");
+            }
+        }
+    }
+    for network in found.known.networks.clone() {
+        let named = |name: &str| inputs.bridges.contains_key(name) || inputs.networks.contains_key(name);
+        if !named(&network) && !named("*") && inputs.mac.is_empty() {
+            found.notices.push(format!("network `{network}` of the source is mapped to nothing: see `bridges`"));
+        }
+    }
+    if found.known.no_manifest {
+        found
+            .notices
+            .push("the OVA has no manifest: a disk that was damaged on its way would not be noticed".to_owned());
+    }
+    if found.known.windows {
+        let drivers = cx.env.get("VIRTIO_WIN").cloned().unwrap_or_else(|| "/usr/share/virtio-win".to_owned());
+        if cx.target.stat(&drivers).await?.is_none() {
+            found.notices.push(format!(
+                "this is a Windows guest, and {drivers} is not there: without virtio-win it gets slow devices"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What virt-v2v itself says of the source, before it does anything.
+async fn the_source(cx: &Cx<'_>, inputs: &Inputs, patience: Duration, found: &mut Found) -> Result<(), StepError> {
+    // A login would have to be written into a file first; the conversion begins with it anyway.
+    if inputs.password.is_some() {
+        return Ok(());
+    }
+    let words = ["virt-v2v", "--print-source"].into_iter().map(str::to_owned);
+    let command = Command::query(words.chain(inputs.input.words(cx, None))).env("LC_ALL", "C").timeout(patience);
+    match cx.query(command.clone()).await {
+        Ok(exit) if exit.ok() => Ok(()),
+        Ok(exit) => {
+            let stderr = exit.stderr_text();
+            let said = stderr.lines().find_map(|l| l.strip_prefix("virt-v2v: error: "));
+            let said = said.map_or_else(|| exit.describe(), str::to_owned);
+            found.obstacle(format!("the source: {said}"), format!("see `{}`", command.display()));
+            Ok(())
+        }
+        Err(e) if e.class == Class::Timeout => {
+            found.notices.push("the source was not looked at to its end: it is large".to_owned());
+            Ok(())
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// Where everything is looked up first, so that the checks and the conversion speak of the same place.
+pub(crate) async fn known(cx: &Cx<'_>, inputs: &Inputs) -> Result<Known, StepError> {
+    source::look(cx, &inputs.input).await
+}
+
+/// "456 MiB", "1.5 GiB".
+pub(crate) fn size(bytes: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "for people, one digit after the point")]
+    let in_units = |shift: u32| bytes as f64 / (1_u64 << shift) as f64;
+    match bytes {
+        0..1024 => format!("{bytes} bytes"),
+        1024..1_048_576 => format!("{:.0} KiB", in_units(10)),
+        1_048_576..1_073_741_824 => format!("{:.0} MiB", in_units(20)),
+        _ => format!("{:.1} GiB", in_units(30)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_for_people() {
+        for (bytes, text) in [(5, "5 bytes"), (2048, "2 KiB"), (456 << 20, "456 MiB"), (3 << 29, "1.5 GiB")] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn all_obstacles_are_one_error() {
+        let mut found = Found::default();
+        assert!(found.refusal().is_none());
+        found.obstacle("one", "do this");
+        assert_eq!(found.refusal().map(|e| e.message), Some("one".to_owned()));
+        found.obstacle("two", "do that");
+        let error = found.refusal().expect("two");
+        assert_eq!(error.message, "2 things are in the way: one; two");
+        assert_eq!(error.help.as_deref(), Some("do this; do that"));
+    }
+}
