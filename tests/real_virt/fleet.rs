@@ -17,7 +17,7 @@ fn one_of_three_fails_and_is_taken_back_alone() {
     // What stands in for ssh to ESXi: it notes what it is asked, and plays a machine that can be switched.
     lab.program(
         "ssh",
-        "#!/bin/sh\nid=$5\necho \"$4 $id\" >>$LAB/esxi\ncase $4 in\n*getstate) cat $LAB/power-$id 2>/dev/null || echo 'Powered on';;\n\
+        "#!/bin/sh\nid=$6\necho \"$5 $id\" >>$LAB/esxi\ncase $5 in\n*getstate) cat $LAB/power-$id 2>/dev/null || echo 'Powered on';;\n\
          *shutdown) echo 'Powered off' >$LAB/power-$id;;\n*power.on) echo 'Powered on' >$LAB/power-$id;;\nesac\n",
     );
     let guests = TcpListener::bind("127.0.0.1:0").unwrap();

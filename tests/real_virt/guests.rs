@@ -19,16 +19,13 @@ impl Lab {
 }
 
 fn machine(name: &str, disks: &[&str], more: &str) -> String {
-    let disks: String = disks
-        .iter()
-        .zip(["vda", "vdb"])
-        .map(|(path, dev)| {
-            format!(
-                "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{path}'/>\
-                 <target dev='{dev}' bus='virtio'/></disk>"
-            )
-        })
-        .collect();
+    let disk = |(path, dev): (&&str, &str)| {
+        format!(
+            "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{path}'/>\
+             <target dev='{dev}' bus='virtio'/></disk>"
+        )
+    };
+    let disks = disks.iter().zip(["vda", "vdb"]).map(disk).collect::<Vec<_>>().concat();
     format!(
         "<domain type='qemu'><name>{name}</name><memory unit='MiB'>64</memory><os><type>hvm</type></os>\
          <features><acpi/></features><devices>{disks}{more}</devices></domain>"
@@ -119,6 +116,24 @@ fn what_the_host_lacks_is_dropped_or_named() {
     let ran = lab.run("kvm", &one("virt.define", &json!({"xml": machine("web", &[], ""), "type": "kvm"}))).failed();
     assert!(ran.error("it").contains("KVM does not work on this host"), "{}", ran.error("it"));
     assert_eq!(lab.state("web"), "gone");
+}
+
+/// A display's password outlives a change and its undo, and is in no byte that runback writes.
+#[test]
+fn a_change_in_place_keeps_the_password() {
+    let Some(lab) = Lab::real() else { return };
+    lab.define(&machine("web", &[], "<graphics type='vnc' autoport='yes' passwd='s3cr3t'/>"));
+    let password = || lab.virsh(&["dumpxml", "web", "--inactive", "--security-info"]).contains("passwd='s3cr3t'");
+    let steps = one("virt.define", &json!({"name": "web", "memory_mib": 96, "vcpus": 2}));
+    lab.plan("plan", &steps);
+    lab.run("resize", &steps).ok();
+    assert_eq!((lab.info("web", "Max memory"), lab.info("web", "CPU(s)")), ("98304 KiB".into(), "2".into()));
+    assert!(password());
+    lab.rollback("resize").ok();
+    assert_eq!((lab.info("web", "Max memory"), lab.info("web", "CPU(s)")), ("65536 KiB".into(), "1".into()));
+    assert!(password());
+    let found = Command::new("grep").args(["-rl", "s3cr3t"]).arg(lab.path("state")).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "");
 }
 
 #[test]
@@ -224,4 +239,28 @@ fn a_machine_is_installed_and_taken_back() {
     let ran = lab.run("broken", &one("virt.install", &with)).failed();
     assert!(ran.error("it").contains("no answer"), "{}", ran.error("it"));
     assert_eq!(names(&lab.path("images")), before);
+}
+
+#[test]
+fn the_playbook_for_maintenance_resizes_and_takes_back() {
+    let Some(lab) = Lab::real() else { return };
+    let disk = lab.image("images/web.qcow2");
+    lab.define(&machine("web", &[&disk], ""));
+    lab.virsh(&["start", "web"]);
+    let playbook = concat!(env!("CARGO_MANIFEST_DIR"), "/playbooks/vm-lifecycle.yaml");
+    let uri = format!("uri={}", lab.uri);
+    let words = |run: &'static str, more: &[&'static str]| {
+        let own = ["run", playbook, "--run-id", run, "--output", "lines", "-i", "vm=web", "-i", "memory_mib=96"];
+        let mut all: Vec<String> = own.map(str::to_owned).to_vec();
+        let rest = ["-i", "vcpus=2", "-i", "stop_within=1s", "-i", uri.as_str()];
+        all.extend(rest.iter().chain(more).map(|w| (*w).to_owned()));
+        all
+    };
+    let run = |name: &'static str, more: &[&'static str]| {
+        let all = words(name, more);
+        lab.ended(name, &all.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    run("resize", &[]).ok();
+    assert_eq!((lab.state("web"), lab.info("web", "Max memory")), ("running".into(), "98304 KiB".into()));
+    assert_eq!(lab.virsh(&["snapshot-list", "web", "--name"]).trim(), "");
 }

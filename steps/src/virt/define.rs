@@ -1,7 +1,7 @@
 //! `virt.define`: defines a domain from its XML, with changes on the way.
 //!
-//! **Does.** Takes `xml` (the document itself, or its path on the target), changes what is asked for and leaves the rest
-//! as it is, and defines the domain. A document without a UUID gets one that belongs to the domain's name, so that
+//! **Does.** Takes `xml` (the document itself, or its path on the target; without it, what libvirt has of the domain
+//! `name`), changes what is asked for and leaves the rest as it is, and defines the domain. A document without a UUID gets one that belongs to the domain's name, so that
 //! defining it again is defining the same domain. What libvirt has already is not defined anew.
 //!
 //! **Changes.** `interfaces`: the n-th for the n-th network card, one alone for all cards; what a card shall keep is left
@@ -13,7 +13,9 @@
 //! **Undo** defines the domain as it was, or undefines it if there was none. It stops where somebody has changed the
 //! definition since (`--force`), and where the domain runs: its definition would go, and the domain stay.
 //!
-//! **Does not** start it, and touches no disk.
+//! **Passwords** of displays are kept, and never written into the journal.
+//!
+//! **Does not** start it, and touches no disk. A domain that runs has the change from its next start on.
 
 use runback_core::step::{
     Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
@@ -53,9 +55,10 @@ pub(crate) enum Bus {
 libvirt_inputs! {
     /// The definition, what to change in it, and which libvirtd.
     {
-        /// The document, or its path on the target.
-        xml: String,
-        /// Another name for the domain.
+        /// The document, or its path on the target. Default: the definition that libvirt has of the domain `name`.
+        #[serde(default)]
+        xml: Option<String>,
+        /// Another name for the domain; without `xml`, which domain.
         #[serde(default)]
         name: Option<String>,
         /// The domain's UUID. Default: the document's own, else one that belongs to the name.
@@ -116,12 +119,19 @@ pub(crate) struct VirtDefine;
 
 /// The document that is to be defined, and its name.
 async fn wanted(cx: &Cx<'_>, inputs: &Inputs) -> Result<(String, String, String), StepError> {
-    let (place, text) = if inputs.xml.trim_start().starts_with('<') {
-        ("xml".to_owned(), inputs.xml.trim_start().to_owned())
-    } else {
-        let path = cx.path(&inputs.xml);
-        let bytes = cx.target.read(&path, MAX_XML).await?;
-        (path, String::from_utf8_lossy(&bytes).trim_start_matches('\u{feff}').to_owned())
+    let (place, text) = match (&inputs.xml, &inputs.name) {
+        (Some(xml), _) if xml.trim_start().starts_with('<') => ("xml".to_owned(), xml.trim_start().to_owned()),
+        (Some(path), _) => {
+            let path = cx.path(path);
+            let bytes = cx.target.read(&path, MAX_XML).await?;
+            (path, String::from_utf8_lossy(&bytes).trim_start_matches('\u{feff}').to_owned())
+        }
+        (None, Some(name)) => {
+            let connection = inputs.connection();
+            domain::must(cx, &connection, name).await?;
+            (name.clone(), domain::secret_definition(cx, &connection, name).await?)
+        }
+        (None, None) => return Err(StepError::permanent("no definition was given").help("give `xml`, or `name`")),
     };
     let wrong = |e: String| StepError::permanent(format!("{place}: {e}"));
     let seen = xml::look(&text).map_err(wrong)?;
@@ -182,7 +192,8 @@ impl StepType for VirtDefine {
             detach: false,
             examples: &[
                 "- id: define\n  uses: virt.define\n  with:\n    xml: \"{{ steps.convert.outputs.xml }}\"\n    interfaces: [{ bridge: br0, model: virtio }]\n",
-                "- id: define\n  uses: virt.define\n  with: { xml: /srv/web1.xml, name: web2, memory_mib: 4096, vcpus: 2, drop: [sound] }\n",
+                "- id: define\n  uses: virt.define\n  with: { xml: /srv/web1.xml, name: web2, drop: [sound] }\n",
+                "- id: resize\n  uses: virt.define\n  with: { name: web1, memory_mib: 4096, vcpus: 2 }\n",
             ],
         }
     }
@@ -192,8 +203,10 @@ impl StepType for VirtDefine {
         if let Some(name) = &inputs.name {
             found.extend(name_problems("name", name));
         }
-        if inputs.xml.trim().is_empty() {
-            found.push(problem(&["xml"], "must not be empty".to_owned()));
+        match (&inputs.xml, &inputs.name) {
+            (Some(xml), _) if xml.trim().is_empty() => found.push(problem(&["xml"], "must not be empty".to_owned())),
+            (None, None) => found.push(problem(&["xml"], "give `xml`, or the `name` of a domain to change".to_owned())),
+            _ => {}
         }
         for (i, card) in inputs.interfaces.iter().enumerate() {
             if card.bridge.is_some() && card.network.is_some() {
@@ -213,7 +226,7 @@ impl StepType for VirtDefine {
         let connection = inputs.connection();
         let (name, uuid, new) = wanted(cx, inputs).await?;
         let Some(there) = domain::find(cx, &connection, &name).await? else {
-            let details = new.lines().map(str::to_owned).collect();
+            let details = if xml::has_passwords(&new) { Vec::new() } else { new.lines().map(str::to_owned).collect() };
             return Ok(Preview { changes: Some(true), summary: format!("define {name}"), details });
         };
         if there.uuid != uuid {
@@ -221,8 +234,9 @@ impl StepType for VirtDefine {
             return Ok(Preview { changes: Some(false), summary, details: Vec::new() });
         }
         let old = domain::definition(cx, &connection, &name).await?;
-        // libvirt completes what it is given, so only acting shows whether something is really new.
-        let details = diff::unified(&name, &old, &new);
+        // libvirt completes what it is given, so only acting shows whether something is really new. What has a password
+        // in it is not shown.
+        let details = if xml::has_passwords(&new) { Vec::new() } else { diff::unified(&name, &old, &new) };
         Ok(Preview { changes: None, summary: format!("define {name} again, over what is there"), details })
     }
 
@@ -284,7 +298,16 @@ impl StepType for VirtDefine {
 }
 
 async fn back(cx: &Cx<'_>, connection: &Connection, before: &Before) -> Result<Undone, StepError> {
-    domain::define(cx, connection, &before.info.name, &before.xml).await?;
+    let name = &before.info.name;
+    // The capture has no passwords in it: those that are there now stay.
+    let xml = match domain::find(cx, connection, name).await? {
+        Some(_) => {
+            let now = domain::secret_definition(cx, connection, name).await?;
+            xml::with_passwords(&before.xml, &now).map_err(|e| StepError::permanent(format!("{name}: {e}")))?
+        }
+        None => before.xml.clone(),
+    };
+    domain::define(cx, connection, name, &xml).await?;
     Ok(Undone { changed: true, note: Some(format!("{} is defined as before", before.info.name)) })
 }
 

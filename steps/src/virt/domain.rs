@@ -221,9 +221,13 @@ pub(crate) fn drift(name: &str, how: &str) -> StepError {
         .help("somebody else has changed it; look at it, then roll back with --force or repair it by hand")
 }
 
-/// Its definition as it is kept, not as it runs.
+/// Its definition as it is kept, not as it runs. Without passwords: it may go into the journal.
 pub(crate) async fn definition(cx: &Cx<'_>, connection: &Connection, name: &str) -> Result<String, StepError> {
-    // Without --security-info, a VNC password would be lost by defining it again.
+    connection.read(cx, &["dumpxml", name, "--inactive"], name).await
+}
+
+/// The same with the passwords of its displays, which defining it again would lose. Never to be written anywhere.
+pub(crate) async fn secret_definition(cx: &Cx<'_>, connection: &Connection, name: &str) -> Result<String, StepError> {
     connection.read(cx, &["dumpxml", name, "--inactive", "--security-info"], name).await
 }
 

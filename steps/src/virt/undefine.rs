@@ -8,7 +8,7 @@
 //! **`storage: remove`** removes the images of its disks too. libvirt alone passes over files that no pool knows, so all
 //! pools are refreshed first, and what it left is removed as a file. CD-ROM images stay.
 //!
-//! **Undo** defines the domain again as it was, with its autostart. The managed save image, the snapshots and the NVRAM
+//! **Undo** defines the domain again as it was, with its autostart. The password of a display, the managed save image, the snapshots and the NVRAM
 //! content do not come back; a domain that has any of them is only undefined with `lose: true`. With `storage: remove`
 //! there is no undo.
 

@@ -136,6 +136,28 @@ pub(crate) fn look(document: &str) -> Result<Seen, String> {
     Ok(seen)
 }
 
+/// Passwords of its displays, one for each.
+fn passwords<'a>(root: Node<'a, 'a>) -> Vec<Option<&'a str>> {
+    devices(root).filter(|d| d.has_tag_name("graphics")).map(|d| d.attribute("passwd")).collect()
+}
+
+pub(crate) fn has_passwords(document: &str) -> bool {
+    read(document).is_ok_and(|d| passwords(d.root_element()).iter().any(Option::is_some))
+}
+
+/// The document with the display passwords of another one, display by display.
+pub(crate) fn with_passwords(document: &str, from: &str) -> Result<String, String> {
+    let (to, from) = (read(document)?, read(from)?);
+    let mut splices = Splices::new();
+    let displays = devices(to.root_element()).filter(|d| d.has_tag_name("graphics"));
+    for (display, password) in displays.zip(passwords(from.root_element())) {
+        if let Some(password) = password {
+            set(display, "passwd", password, &mut splices);
+        }
+    }
+    Ok(apply(document, splices))
+}
+
 /// The document with these changes. Applied twice, it is as applied once.
 pub(crate) fn edit(original: &str, edits: &Edits) -> Result<String, String> {
     let document = read(original)?;

@@ -168,3 +168,13 @@ fn cards_are_mapped_by_name_whatever_their_type() {
     assert_eq!(look(&edit(&mac, &edits).unwrap()).unwrap().networks, ["dmz"]);
     assert_eq!(edit(V2V, &edits).unwrap(), V2V, "another name stays");
 }
+
+/// A captured definition has no passwords in it; going back to it must not lose them.
+#[test]
+fn passwords_are_carried_over() {
+    let secret = V2V.replace("<graphics type='vnc'", "<graphics type='vnc' passwd='s3cret&amp;'");
+    assert!(has_passwords(&secret) && !has_passwords(V2V));
+    let back = with_passwords(V2V, &secret).unwrap();
+    assert_eq!(back.matches("passwd='s3cret&amp;'").count(), 1, "{back}");
+    assert_eq!(with_passwords(V2V, V2V).unwrap(), V2V);
+}

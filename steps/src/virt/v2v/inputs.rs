@@ -230,3 +230,53 @@ impl Inputs {
         found
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Lab;
+    use serde_json::{Value, json};
+
+    fn inputs(more: &Value) -> Inputs {
+        let mut all = json!({"input": {"ova": "/w.ova"}, "output": {"dir": "/images"}});
+        for (key, value) in more.as_object().into_iter().flatten() {
+            all[key] = value.clone();
+        }
+        serde_json::from_value(all).expect("inputs")
+    }
+
+    #[tokio::test]
+    async fn each_kind_of_source_has_its_words() {
+        let lab = Lab::new();
+        let words =
+            |input: &Value, password| inputs(&json!({"input": input})).input.words(&lab.cx(), password).join(" ");
+        assert_eq!(words(&json!({"ova": "/w.ova"}), None), "-i ova /w.ova");
+        assert_eq!(words(&json!({"disk": "/w.vmdk"}), None), "-i disk /w.vmdk");
+        assert_eq!(words(&json!({"vmx": "/w.vmx"}), None), "-i vmx /w.vmx");
+        let far = json!({"vmx": "ssh://root@esxi1/vmfs/w.vmx"});
+        assert_eq!(words(&far, Some("/t/password")), "-i vmx -it ssh ssh://root@esxi1/vmfs/w.vmx -ip /t/password");
+        let vddk = json!({"libdir": "/opt/vddk", "thumbprint": "AA:BB", "options": {"transports": "nbdssl"}});
+        let vcenter = json!({"libvirt": {"uri": "vpx://root@vc/dc/esxi1", "guest": "w", "vddk": vddk}});
+        assert_eq!(
+            words(&vcenter, None),
+            "-i libvirt -ic vpx://root@vc/dc/esxi1 -it vddk -io vddk-libdir=/opt/vddk -io vddk-thumbprint=AA:BB \
+             -io vddk-transports=nbdssl w"
+        );
+    }
+
+    #[test]
+    fn bad_inputs_are_named() {
+        let paths =
+            |more: Value| -> Vec<String> { inputs(&more).problems().into_iter().map(|p| p.path.join(".")).collect() };
+        assert!(paths(json!({})).is_empty());
+        assert_eq!(paths(json!({"input": {}})), ["input"]);
+        assert_eq!(paths(json!({"input": {"ova": "/a", "disk": "/b"}})), ["input"]);
+        assert_eq!(paths(json!({"input": {"ova": "--help"}})), ["input.ova"]);
+        assert_eq!(paths(json!({"output": {}})), ["output"]);
+        assert_eq!(paths(json!({"output": {"dir": "~/x"}})), ["output.dir"]);
+        assert_eq!(paths(json!({"output": {"pool": "p"}, "uri": ""})), ["uri"]);
+        assert_eq!(paths(json!({"bridges": {"a": "br0"}, "networks": {"a": "lan"}})), ["networks.a"]);
+        assert_eq!(paths(json!({"mac": {"00:11": {}}})), ["mac.00:11"]);
+        assert_eq!(paths(json!({"tmp": "tmp", "name": "-x"})), ["name", "tmp"]);
+    }
+}

@@ -256,3 +256,7 @@ impl StepType for VirtV2v {
         Ok(Undone { changed, note })
     }
 }
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

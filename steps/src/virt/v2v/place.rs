@@ -73,6 +73,10 @@ impl Place {
             (None, Some(pool), Some(connection)) => pool_path(cx, &connection, pool).await?,
             _ => return Err(StepError::permanent("no place was given for the result")),
         };
+        if !dir.starts_with('/') {
+            return Err(StepError::permanent(format!("{dir} is not an absolute path"))
+                .help("libvirt knows disks by their absolute paths: write `dir` from `/` on"));
+        }
         Ok(Self { name, dir, known })
     }
 
@@ -119,8 +123,13 @@ async fn pool_path(cx: &Cx<'_>, connection: &Connection, pool: &str) -> Result<S
 /// Ends whatever an earlier attempt left running, and removes what it left lying.
 pub(crate) async fn clear(cx: &Cx<'_>, capture: &Capture) -> Result<(), StepError> {
     let sweep = Command::query(["sh", "-c", SWEEP, "sh", MARK, &capture.staging]);
-    let exit = cx.query(sweep).await?;
-    if !exit.ok() {
+    // An attempt that was told to stop can run nothing more; but then the target has ended all that it started.
+    let swept = match cx.query(sweep).await {
+        Ok(exit) => exit.ok(),
+        Err(e) if e.class == Class::Cancelled => true,
+        Err(e) => return Err(e),
+    };
+    if !swept {
         return Err(StepError::permanent(format!("processes of the conversion into {} do not end", capture.staging))
             .help(format!("look for {MARK}={} in /proc/*/environ", capture.staging)));
     }
