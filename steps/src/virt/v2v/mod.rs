@@ -218,7 +218,6 @@ impl StepType for VirtV2v {
             Ok(outputs) => outputs,
             Err(failed) => return Err(thrown_away(cx, capture, failed).await),
         };
-        cx.target.remove_tree(&capture.tmp).await?;
         let total = outputs.disks.iter().fold(0_u64, |sum, d| sum.saturating_add(d.virtual_size));
         let line = format!(
             "{} is converted: {} disk(s), {}, in {} s\n",

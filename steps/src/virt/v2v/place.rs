@@ -195,6 +195,8 @@ pub(crate) async fn finish(cx: &Cx<'_>, inputs: &Inputs, capture: &Capture) -> R
     cx.target.write(&renaming.xml, definition.as_bytes(), &FileAttributes::default()).await?;
     refresh(cx, inputs).await?;
     let outputs = made(cx, &renaming).await?;
+    // The staging folder goes last: that it is gone says that nothing unfinished is left.
+    cx.target.remove_tree(&capture.tmp).await?;
     cx.target.remove_tree(&capture.staging).await?;
     Ok(outputs)
 }
