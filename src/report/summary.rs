@@ -80,7 +80,8 @@ fn head(state: &RunState, status: &str) -> String {
         other => other,
     };
     let end = state.finished_at.unwrap_or(state.last_at);
-    let took = state.started_at.map(|at| format!(" in {}", words::duration(end.saturating_sub(at))));
+    // What lay there for a day took no day.
+    let took = state.started_at.map(|_| format!(" in {}", words::duration(end.saturating_sub(state.going_since))));
     let over = matches!(state.phase, Phase::Held(_) | Phase::Finished(_));
     let mut by_word: BTreeMap<&str, usize> = BTreeMap::new();
     for (status, n) in state.counts() {

@@ -111,7 +111,7 @@ impl Tty {
             _ if state.cancel.is_some() => "stopping",
             _ => "running",
         };
-        let elapsed = state.started_at.map_or(0, |at| self.now.saturating_sub(at));
+        let elapsed = state.started_at.map_or(0, |_| self.now.saturating_sub(state.going_since));
         format!(
             "{BOLD}{}{RESET} {DIM}{}{RESET}  {word}  {}/{} steps  {}",
             state.plan.name,

@@ -7,7 +7,7 @@ use super::{access, described, interrupted, type_text, undo};
 
 pub(super) fn section(step_type: &dyn AnyStepType) -> String {
     let d = step_type.descriptor();
-    let mut text = format!("| access | undo | after an interruption |\n| --- | --- | --- |\n");
+    let mut text = "| access | undo | after an interruption |\n| --- | --- | --- |\n".to_owned();
     let detach = if d.detach { "; its command outlives runback unless `detach: false`" } else { "" };
     text.push_str(&format!("| {} | {} | {}{detach} |\n", access(d.access), undo(d.undo), interrupted(d.on_interrupt)));
     text.push_str(&fields("Inputs", &step_type.input_schema()));

@@ -221,6 +221,9 @@ impl RunState {
                 if of == ROOT {
                     self.wish = None;
                     self.finished_at = None;
+                    if matches!(self.phase, Phase::Finished(_) | Phase::Held(_)) {
+                        self.going_since = at;
+                    }
                     if matches!(self.phase, Phase::Finished(_)) {
                         self.finally_done = true;
                     }

@@ -86,7 +86,7 @@ pub struct RunState {
     pub last_at: u64,
     pub created_at: u64,
     pub started_at: Option<u64>,
-    /// When it was started or last taken up: the run's `timeout` counts from here.
+    /// When it was started or last taken up, or back: the run's `timeout` counts from here.
     pub going_since: u64,
     pub finished_at: Option<u64>,
     pub outputs: Option<Arc<Json>>,

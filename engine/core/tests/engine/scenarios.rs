@@ -1,6 +1,7 @@
 //! Runs told step by step: one for each way in which the engine has been wrong.
 
 use runback_core::Json;
+use runback_core::check::{NoLoad, check};
 use runback_core::decide::{Effect, decide};
 use runback_core::event::{CancelReason, EventBody, HoldReason, Outcome, Resolution, RollbackReason};
 use runback_core::state::{InRunLocks, Phase, UndoStatus};
@@ -8,6 +9,7 @@ use runback_core::step::{Answer, Question};
 use serde_json::json;
 
 use super::bench::{Bench, fingerprint, resolved};
+use super::catalog::catalog;
 use super::journal;
 
 fn cancel() -> EventBody {
@@ -647,4 +649,17 @@ fn many_steps_that_want_one_lock_cost_their_number() {
         turns += 1;
     }
     assert_eq!((turns, finished(&bench)), (2_000, Some(Outcome::Succeeded)));
+}
+
+/// Who knows what it would have used.
+#[test]
+fn nothing_is_unused_while_a_template_cannot_be_read() {
+    for (text, codes) in [("{{ inputs.who", vec!["RB0301"]), ("you", vec!["RB0601"])] {
+        let yaml = format!(
+            "runback: 1\nname: t\ninputs: {{ who: {{ type: string, default: x }} }}\nsteps: [{{ uses: t.read, when: \"true\", env: {{ X: \"{text}\" }} }}]"
+        );
+        let checked = check("t.yaml", &yaml, &mut NoLoad, &catalog());
+        let found: Vec<_> = checked.diagnostics.iter().map(|d| d.code.name()).collect();
+        assert_eq!(found, codes, "{text}");
+    }
 }

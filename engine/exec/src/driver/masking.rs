@@ -2,6 +2,7 @@
 //! masked for good.
 
 use runback_core::event::EventBody;
+use runback_core::progress::Progress;
 use runback_core::step::{Answer, StepError};
 
 use crate::mask::Masker;
@@ -45,6 +46,13 @@ pub(super) fn mask(masker: &Masker, body: &mut EventBody) {
         | EventBody::UndoStarted { .. }
         | EventBody::RunHeld { .. }
         | EventBody::RunResumed { .. } => {}
+    }
+}
+
+/// Ephemeral, and on a screen all the same.
+pub(super) fn progress(masker: &Masker, progress: &mut Progress) {
+    match progress {
+        Progress::Phase { text } | Progress::Percent { text, .. } => mask_text(masker, text),
     }
 }
 

@@ -380,11 +380,7 @@ impl Driver {
             .filter(|n| self.state.step(*n).action().is_some() && self.state.step(*n).policy.detach)
             .collect();
         for node in ended {
-            let n = self.state.node(node);
-            if let Ok(target) = self.target_of(node) {
-                let dir = target.detached_dir(&self.run, &n.path, n.attempts);
-                self.to_forget.push((node, Detached { dir, pid: 0, identity: String::new() }));
-            }
+            self.forget_commands_of(node, self.state.node(node).attempts);
         }
     }
 
@@ -439,8 +435,26 @@ impl Driver {
             let why = "the run is not held: the way forward is over, and what is left of it is soon done";
             self.warnings.push(why.to_owned());
         }
+        if let EventBody::StepResolved { step, .. } = &event.body
+            && let Some(node) = self.state.find(step)
+        {
+            self.forget_commands_of(node, 1);
+        }
         self.batch.push(event);
         Ok(())
+    }
+
+    /// It is settled what its attempts did, counted from one, those included whose command was never recorded.
+    fn forget_commands_of(&mut self, node: NodeId, from: u32) {
+        if !self.state.step(node).policy.detach {
+            return;
+        }
+        let Ok(target) = self.target_of(node) else { return };
+        let n = self.state.node(node);
+        for attempt in from..=n.attempts {
+            let dir = target.detached_dir(&self.run, &n.path, attempt);
+            self.to_forget.push((node, Detached { dir, pid: 0, identity: String::new() }));
+        }
     }
 
     /// The step and the number of its attempt that runs: of its undo, if that is what runs.

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::attempt::{Message, StopReason};
-use super::{Control, DriveOptions, Driver, DriverError, Ended, Gate, Start};
+use super::{Control, DriveOptions, Driver, DriverError, Ended, Gate, Start, masking};
 use crate::reporter::{AfterFailure, Notice, Operator, Reporter};
 
 /// Between looks at the store for requests and locks, and between ticks of the reporter.
@@ -307,7 +307,8 @@ impl Driver {
                 self.acks.push(done);
             }
             Message::Ask { node, question, answer } => self.ask(node, question, answer)?,
-            Message::Progress { node, progress } => {
+            Message::Progress { node, mut progress } => {
+                masking::progress(&self.around.masker, &mut progress);
                 io.notice(&self.state, &Notice::Progress { node, progress: &progress });
             }
             Message::Warning { message } => self.warnings.push(message),
@@ -378,7 +379,7 @@ impl Driver {
 
     fn warn(&mut self, io: &mut dyn Reporter) {
         for message in std::mem::take(&mut self.warnings) {
-            io.notice(&self.state, &Notice::Warning { message: &message });
+            io.notice(&self.state, &Notice::Warning { message: &self.around.masker.mask_str(&message) });
         }
     }
 

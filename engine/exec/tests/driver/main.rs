@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod canary;
 mod clock;
 mod crash;
+mod detached;
 mod script;
 mod sim;
 mod store;

@@ -10,7 +10,7 @@ use runback_core::step::{
     Access, Acted, AnyStepType, Catalog, Class, Cx, Descriptor, InputProblem, OnInterrupt, OutputNames, Preview, Probe,
     Question, StepError, UndoKind, Undone,
 };
-use runback_core::target::Stream;
+use runback_core::target::{Command, Stream};
 use runback_core::template::ValueTemplate;
 use serde_json::json;
 
@@ -18,7 +18,7 @@ use serde_json::json;
 pub(crate) type Ledger = Arc<Mutex<Vec<String>>>;
 
 /// `do`, `undo` and `capture` under `with` are lists of words: `sleep MS`, `deaf MS` (hears no stop), `say TEXT`,
-/// `phase TEXT`, `note TEXT`, `ask PROMPT`, `flaky N` (the first N attempts fail for now), `fail`, `panic`.
+/// `phase TEXT`, `note TEXT`, `ask PROMPT`, `sh SCRIPT`, `flaky N` (the first N attempts fail for now), `fail`, `panic`.
 #[derive(Debug, Clone)]
 struct Acting {
     name: &'static str,
@@ -96,10 +96,16 @@ async fn follow(cx: &Cx<'_>, words: Option<&Json>) -> Result<(), StepError> {
                     return Err(StepError::permanent("it was refused"));
                 }
             }
+            "sh" => {
+                let exit = cx.run(Command::new(["sh", "-c", rest])).await?;
+                if !exit.ok() {
+                    return Err(StepError::permanent(exit.describe()));
+                }
+            }
             "flaky" if u64::from(cx.attempt) <= number() => return Err(StepError::transient("not now")),
             "flaky" => {}
             "fail" => return Err(StepError::permanent("it fails")),
-            "panic" => panic!("it was told to"),
+            "panic" => panic!("it was told to: {rest}"),
             other => panic!("no such word: {other}"),
         }
     }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -171,12 +172,9 @@ fn judge(journal: &[Event], ledger: &[String]) {
     }
 }
 
-async fn simulate(seed: u64) {
-    let mut dice = Dice(seed);
+async fn simulate(seed: u64, texts: &[String; 2]) {
     let ledger = Ledger::default();
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let texts = ["a", "b"].map(|run| playbook(&mut dice, run));
-    println!("seed {seed}\n{}\n{}", texts[0], texts[1]);
     let plans = texts.each_ref().map(|text| plan(text, &ledger));
     let lives = plans.iter().zip(["a", "b"]).map(|(plan, run)| {
         let (store, plan) = (Arc::clone(&store), Arc::clone(plan));
@@ -213,6 +211,9 @@ fn random_runs_end_as_they_must() {
     let one = std::env::var("RUNBACK_SEED").ok().and_then(|s| s.parse().ok());
     for seed in one.map_or(0..120_u64, |seed: u64| seed..seed + 1) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-        runtime.block_on(simulate(seed));
+        let mut dice = Dice(seed);
+        let texts = ["a", "b"].map(|run| playbook(&mut dice, run));
+        let simulated = catch_unwind(AssertUnwindSafe(|| runtime.block_on(simulate(seed, &texts))));
+        assert!(simulated.is_ok(), "RUNBACK_SEED={seed}\n{}\n{}", texts[0], texts[1]);
     }
 }

@@ -46,6 +46,15 @@ pub(crate) fn around(at: u64) -> Surroundings {
 pub(crate) const START: u64 = 1_000_000;
 
 pub(crate) async fn create(store: Arc<dyn Store>, plan: &Arc<Plan>, run: &str) -> Result<Driver, DriverError> {
+    create_in(store, plan, run, around(START)).await
+}
+
+pub(crate) async fn create_in(
+    store: Arc<dyn Store>,
+    plan: &Arc<Plan>,
+    run: &str,
+    around: Surroundings,
+) -> Result<Driver, DriverError> {
     let engine = Arc::new(Engine { store, log_limit: 1 << 20 });
     let created = Created {
         format: FORMAT,
@@ -60,7 +69,7 @@ pub(crate) async fn create(store: Arc<dyn Store>, plan: &Arc<Plan>, run: &str) -
         from: "test".to_owned(),
         options: RunOptions::default(),
     };
-    Driver::create(engine, Arc::clone(plan), created, around(START)).await
+    Driver::create(engine, Arc::clone(plan), created, around).await
 }
 
 pub(crate) async fn open(
@@ -80,8 +89,18 @@ pub(crate) async fn open_at(
     intent: Intent,
     at: u64,
 ) -> Result<Driver, DriverError> {
+    open_in(store, plan, run, intent, around(at)).await
+}
+
+pub(crate) async fn open_in(
+    store: Arc<dyn Store>,
+    plan: &Arc<Plan>,
+    run: &str,
+    intent: Intent,
+    around: Surroundings,
+) -> Result<Driver, DriverError> {
     let engine = Arc::new(Engine { store, log_limit: 1 << 20 });
-    Driver::open(engine, run, Arc::clone(plan), around(at), intent).await
+    Driver::open(engine, run, Arc::clone(plan), around, intent).await
 }
 
 /// What the reporter of a run has seen: events by their names, notices in words.
