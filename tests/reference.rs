@@ -23,10 +23,12 @@ fn sources(dir: &Path, found: &mut Vec<(PathBuf, String)>) {
     }
 }
 
-/// What stands at the top of the file of a step type, without its name.
+/// What stands at the top of the file of a step type.
 fn prose(sources: &[(PathBuf, String)], name: &str) -> String {
-    let says = format!("name: \"{name}\",");
-    let text = &sources.iter().find(|(_, text)| text.contains(&says)).unwrap_or_else(|| panic!("{name} has no file")).1;
+    let says = format!("//! `{name}`: ");
+    let begins = |text: &str| text.starts_with(&says);
+    let found = sources.iter().find(|(_, text)| begins(text));
+    let text = &found.unwrap_or_else(|| panic!("no file in steps/src begins with {says}")).1;
     let lines = text.lines().take_while(|l| l.starts_with("//!")).map(|l| l.trim_start_matches("//!").trim());
     lines.collect::<Vec<_>>().join("\n")
 }

@@ -21,7 +21,8 @@ async fn no_notice_and_no_event_has_the_secret() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
     let masker = Masker::new([("token".to_owned(), SecretString::from(CANARY))]);
     let around = Surroundings { masker, ..around(START) };
-    let run = Driving::start(create_in(Arc::clone(&store), &plan, "r1", around).await.unwrap(), DriveOptions::default());
+    let run =
+        Driving::start(create_in(Arc::clone(&store), &plan, "r1", around).await.unwrap(), DriveOptions::default());
     let seen = run.seen.clone();
     seen.wait_for("approval_requested").await;
     for step in ["a", CANARY] {
