@@ -133,7 +133,10 @@ impl View<'_> {
             let point = behind.iter().find(|(_, all)| all.contains(&idx));
             let why = match (point, action.undo_kind()) {
                 (Some((point, _)), _) if *point == idx => "it is the point of no return".to_owned(),
-                (Some((point, _)), _) => format!("it is before {}", self.plan.path(*point)),
+                (Some((point, _)), _) => {
+                    let unless = if self.plan.step(*point).when.is_some() { ", unless that is skipped" } else { "" };
+                    format!("it is before {}{unless}", self.plan.path(*point))
+                }
                 (None, UndoKind::Full) => continue,
                 (None, UndoKind::None)
                     if matches!(action.rollback, PlanRollback::None) && action.undo == UndoKind::None =>
@@ -282,7 +285,10 @@ impl View<'_> {
             } else {
                 format!("point of no return: after {} what it needs is not undone", self.plan.step(*point).id)
             };
-            out.push_str(&format!("{RED}──── {text} ────{RESET}\n"));
+            // One that may be skipped is one only then.
+            let when = self.plan.step(*point).when.as_ref();
+            let when = when.map_or(String::new(), |when| format!(", when {}", when.text().trim()));
+            out.push_str(&format!("{RED}──── {text}{when} ────{RESET}\n"));
         }
     }
 

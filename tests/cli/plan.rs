@@ -58,6 +58,20 @@ fn a_plan_shows_order_undo_and_the_point_of_no_return() {
     insta::assert_snapshot!(desk.told(&["plan", "migrate.yaml", "--no-preview"]));
 }
 
+/// A step that may be skipped is a point of no return only if it is not.
+#[test]
+fn a_point_of_no_return_with_a_condition_says_so() {
+    let desk = Desk::new();
+    let text = "runback: 1\nname: maybe\ninputs: { commit: { type: boolean, default: false } }\nsteps:\n\
+        \x20 - { id: a, uses: dir.create, with: { path: made } }\n\
+        \x20 - { id: committed, uses: set, when: inputs.commit, with: { x: 1 }, irreversible: true }\n\
+        \x20 - { id: b, uses: dir.create, with: { path: made/too } }\n";
+    desk.write("maybe.yaml", text);
+    let plan = desk.told(&["plan", "maybe.yaml", "--no-preview"]);
+    assert!(plan.contains("after this nothing above is undone, when inputs.commit ────"), "{plan}");
+    assert!(plan.contains("it is before committed, unless that is skipped"), "{plan}");
+}
+
 #[test]
 fn a_plan_looks_at_the_world_and_leaves_it() {
     let desk = Desk::new();

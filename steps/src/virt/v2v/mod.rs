@@ -43,8 +43,8 @@ use place::{Capture, MARK, Place};
 use progress::{Learned, Reader};
 use source::Known;
 
-/// How long a plan may look at the source; a conversion takes its time.
-const LOOK: Duration = Duration::from_secs(30);
+/// How long a plan may look at the source (it gives up on a step after 20 s); a conversion takes its time.
+const LOOK: Duration = Duration::from_secs(10);
 const LOOK_LONGER: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
