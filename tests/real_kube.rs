@@ -1,5 +1,6 @@
 //! Kubernetes step types through the binary, against a real API server: started on loopback by tests/real/kube/up, each test
-//! in a namespace of its own, stopped again however this process ends. Where there is no API server it says why and skips.
+//! in a namespace of its own, stopped again however this process ends. Where there is no API server it says why and skips these;
+//! what is replayed from recordings of another version runs always. The output says which of the two it was.
 //!
 //! `cargo test --test real_kube -- scale` runs what has `scale` in its name.
 
@@ -11,14 +12,22 @@ mod changes;
 mod cluster;
 #[path = "real_kube/faults.rs"]
 mod faults;
+#[path = "real_kube/inside.rs"]
+mod inside;
+#[path = "real_kube/many.rs"]
+mod many;
 #[path = "real_kube/play.rs"]
 mod play;
 #[path = "real_kube/playbooks.rs"]
 mod playbooks;
 #[path = "real_kube/reads.rs"]
 mod reads;
+#[path = "real_kube/recorded.rs"]
+mod recorded;
 #[path = "real_kube/rolling.rs"]
 mod rolling;
+#[path = "real_kube/serve.rs"]
+mod serve;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -46,28 +55,43 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    let (shared, alone) = chosen(&arguments);
-    let count = shared.len() + alone.len();
-    if count == 0 {
-        return told(0, 0, 0);
+    let keep = chosen(&arguments);
+    let all = reads::TESTS.iter().chain(changes::TESTS).chain(inside::TESTS).chain(rolling::TESTS);
+    let shared: Vec<Test> = all.chain(playbooks::TESTS).filter(|t| keep(t.0)).copied().collect();
+    // These measure, or stop the API server: they come last, one by one.
+    let alone: Vec<Test> = many::TESTS.iter().chain(faults::TESTS).filter(|t| keep(t.0)).copied().collect();
+    let recorded: Vec<_> = recorded::TESTS.iter().filter(|t| keep(t.0)).copied().collect();
+    let count = recorded.len();
+    if count > 0 {
+        println!("real_kube: {count} tests against the recorded answers of a kube-apiserver 1.36.2");
+    }
+    let mut failed = run(&recorded, THREADS, &|_, test| test());
+    let real = shared.len() + alone.len();
+    if real == 0 {
+        return told(count - failed, failed, 0);
     }
     let cluster = match Cluster::start() {
         Started::Here(cluster) => cluster,
         Started::Skipped(why) => {
-            println!("real_kube: {count} tests SKIPPED, nothing was tested: {why}");
-            return told(0, 0, count);
+            println!("real_kube: {real} tests SKIPPED, for want of a real kube-apiserver: {why}");
+            return told(count - failed, failed, real);
         }
     };
-    println!("real_kube: against the real kube-apiserver {}", cluster.version());
-    let failed = run(&cluster, &shared, THREADS) + run(&cluster, &alone, 1);
+    println!("real_kube: {real} tests against the real kube-apiserver {}", cluster.version());
+    let within = |name: &str, test: fn(&Cluster, &str)| {
+        let namespace = name.replace('_', "-");
+        cluster.make_namespace(&namespace);
+        test(&cluster, &namespace);
+    };
+    failed += run(&shared, THREADS, &within) + run(&alone, 1, &within);
     cluster.stop();
-    told(count - failed, failed, 0)
+    told(count + real - failed, failed, 0)
 }
 
-/// By the words of the command line, as libtest takes them; the second list stops the API server, and comes last and alone.
-fn chosen(arguments: &[String]) -> (Vec<Test>, Vec<Test>) {
+/// By the words of the command line, as libtest takes them.
+fn chosen(arguments: &[String]) -> impl Fn(&str) -> bool {
     let (mut wanted, mut unwanted) = (Vec::new(), Vec::new());
-    let mut words = arguments.iter();
+    let mut words = arguments.iter().cloned();
     while let Some(word) = words.next() {
         match word.as_str() {
             "--skip" => unwanted.extend(words.next()),
@@ -76,11 +100,8 @@ fn chosen(arguments: &[String]) -> (Vec<Test>, Vec<Test>) {
             _ => wanted.push(word),
         }
     }
-    let is =
-        |name: &str, words: &[&String]| words.iter().any(|w| name.contains(w.as_str()) || ALL.contains(w.as_str()));
-    let keep = |t: &&Test| (wanted.is_empty() || is(t.0, &wanted)) && !is(t.0, &unwanted);
-    let all = reads::TESTS.iter().chain(changes::TESTS).chain(rolling::TESTS).chain(playbooks::TESTS);
-    (all.filter(keep).copied().collect(), faults::TESTS.iter().filter(keep).copied().collect())
+    let is = |name: &str, words: &[String]| words.iter().any(|w| name.contains(w.as_str()) || ALL.contains(w.as_str()));
+    move |name| (wanted.is_empty() || is(name, &wanted)) && !is(name, &unwanted)
 }
 
 /// In libtest's words, which ./test counts.
@@ -90,7 +111,7 @@ fn told(passed: usize, failed: usize, ignored: usize) -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn run(cluster: &Cluster, tests: &[Test], threads: usize) -> usize {
+fn run<T: Copy + Sync>(tests: &[(&str, T)], threads: usize, act: &(dyn Fn(&str, T) + Sync)) -> usize {
     let next = AtomicUsize::new(0);
     let failed = AtomicUsize::new(0);
     let printing = Mutex::new(());
@@ -99,11 +120,7 @@ fn run(cluster: &Cluster, tests: &[Test], threads: usize) -> usize {
             scope.spawn(|| {
                 while let Some((name, test)) = tests.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let began = Instant::now();
-                    let namespace = name.replace('_', "-");
-                    let ended = catch_unwind(AssertUnwindSafe(|| {
-                        cluster.make_namespace(&namespace);
-                        test(cluster, &namespace);
-                    }));
+                    let ended = catch_unwind(AssertUnwindSafe(|| act(name, *test)));
                     let word = if ended.is_ok() { "ok" } else { "FAILED" };
                     failed.fetch_add(usize::from(ended.is_err()), Ordering::Relaxed);
                     let _printing = printing.lock();

@@ -1,7 +1,7 @@
 //! The cluster of the suite: started and stopped by tests/real/kube, talked to by curl so that nothing of the product vouches
 //! for itself, with a kubelet that says of every pod that it runs. Knows no step type.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -13,6 +13,9 @@ use serde_json::{Value as Json, json};
 
 /// What a controller may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Namespaces whose pods are placed on nodes and run there, as far as tests/real/kube/kubelet does that.
+const NODED: &[&str] = &["inside-", "playbook-prometheus", "playbook-nginx", "playbook-model"];
 
 pub(crate) enum Started {
     Here(Cluster),
@@ -32,6 +35,8 @@ pub(crate) struct Cluster {
     /// Stops the cluster when this process is gone, however it went.
     guard: Child,
     kubelet: Option<JoinHandle<()>>,
+    /// Plays the nodes of the namespaces of [`NODED`]. Ends when its standard input does.
+    nodes: Child,
     stopping: Arc<AtomicBool>,
 }
 
@@ -66,7 +71,14 @@ impl Cluster {
             let (api, stopping) = (api.clone(), stopping.clone());
             std::thread::spawn(move || play_kubelet(&api, &stopping))
         };
-        Started::Here(Self { api, dir, guard, kubelet: Some(kubelet), stopping })
+        let mut nodes = Command::new(script("kubelet"));
+        let nodes = nodes.arg(dir.path()).args(NODED).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut nodes = nodes.spawn().expect("python3");
+        let mut said = String::new();
+        let stdout = nodes.stdout.take().expect("piped");
+        BufReader::new(stdout).read_line(&mut said).expect("it says that it is ready");
+        assert_eq!(said, "ready\n", "tests/real/kube/kubelet does not start");
+        Started::Here(Self { api, dir, guard, kubelet: Some(kubelet), nodes, stopping })
     }
 
     pub(crate) fn stop(mut self) {
@@ -74,7 +86,15 @@ impl Cluster {
         if let Some(kubelet) = self.kubelet.take() {
             let _ = kubelet.join();
         }
+        end(self.nodes);
         end(self.guard);
+    }
+
+    /// Port `port` of pods of a namespace that is played leads to `there`, a port of this machine.
+    pub(crate) fn lead(&self, namespace: &str, port: u16, there: u16) {
+        let dir = self.dir.path().join("ports").join(namespace);
+        std::fs::create_dir_all(&dir).expect("the folder is ours");
+        std::fs::write(dir.join(port.to_string()), there.to_string()).expect("the folder is ours");
     }
 
     pub(crate) fn version(&self) -> String {
@@ -131,13 +151,34 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// A request whose answer goes on. Ends with this.
+pub(crate) struct Watching(pub(crate) Child);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 impl Api {
-    /// The status and the answer; 0 where there was none.
-    pub(crate) fn send(&self, method: &str, path: &str, kind: &str, body: Option<&Json>) -> (u16, Json) {
+    fn curl(&self) -> Command {
         let tls = |name: &str| self.tls.join(name).display().to_string();
         let mut curl = Command::new("curl");
-        curl.args(["-s", "-m", "60", "-w", "\n%{http_code}", "-X", method]);
-        curl.args(["--cacert", &tls("ca.crt"), "--cert", &tls("admin.crt"), "--key", &tls("admin.key")]);
+        curl.args(["-s", "--cacert", &tls("ca.crt"), "--cert", &tls("admin.crt"), "--key", &tls("admin.key")]);
+        curl
+    }
+
+    pub(crate) fn watch(&self, path: &str) -> Watching {
+        let mut curl = self.curl();
+        curl.args(["-N", &format!("{}{path}", self.url)]).stdin(Stdio::null()).stdout(Stdio::piped());
+        Watching(curl.stderr(Stdio::null()).spawn().expect("curl"))
+    }
+
+    /// The status and the answer; 0 where there was none.
+    pub(crate) fn send(&self, method: &str, path: &str, kind: &str, body: Option<&Json>) -> (u16, Json) {
+        let mut curl = self.curl();
+        curl.args(["-m", "60", "-w", "\n%{http_code}", "-X", method]);
         if body.is_some() {
             curl.args(["-H", &format!("content-type: application/{kind}"), "--data-binary", "@-"]);
         }
@@ -192,7 +233,9 @@ fn play_kubelet(api: &Api, stopping: &AtomicBool) {
         let pods = api.find("/api/v1/pods").unwrap_or_default();
         for pod in pods["items"].as_array().into_iter().flatten() {
             let seen = pod["status"]["containerStatuses"].is_array();
+            let namespace = pod["metadata"]["namespace"].as_str().unwrap_or_default();
             if seen
+                || NODED.iter().any(|n| namespace.starts_with(n))
                 || pod["metadata"]["deletionTimestamp"].is_string()
                 || pod["metadata"]["labels"]["hands-off"].is_string()
             {

@@ -11,6 +11,7 @@ pub(crate) struct Play {
     dir: tempfile::TempDir,
     kubeconfig: String,
     file: PathBuf,
+    env: Vec<(String, String)>,
 }
 
 /// How the binary ended.
@@ -35,6 +36,12 @@ impl Ended {
         assert!(flat.contains(what), "`{what}` is not in:\n{}", self.text);
         self
     }
+
+    #[track_caller]
+    pub(crate) fn lacks(self, what: &str) -> Self {
+        assert!(!self.text.contains(what), "`{what}` is in:\n{}", self.text);
+        self
+    }
 }
 
 impl Play {
@@ -45,10 +52,14 @@ impl Play {
     }
 
     pub(crate) fn of_text(cluster: &Cluster, text: &str) -> Self {
+        Self::at(cluster.kubeconfig(), text)
+    }
+
+    pub(crate) fn at(kubeconfig: String, text: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let file = dir.path().join("test.yaml");
         std::fs::write(&file, text).expect("the folder is ours");
-        Self { dir, kubeconfig: cluster.kubeconfig(), file }
+        Self { dir, kubeconfig, file, env: Vec::new() }
     }
 
     /// One that ships, where it lies.
@@ -62,14 +73,24 @@ impl Play {
         self
     }
 
+    pub(crate) fn with_env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     pub(crate) fn put(&self, name: &str, text: &str) {
         let path = self.dir.path().join(name);
         std::fs::create_dir_all(path.parent().expect("it is in the folder")).expect("the folder is ours");
         std::fs::write(path, text).expect("the folder is ours");
     }
 
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
     fn command(&self, verb: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_runback"));
+        command.envs(self.env.iter().cloned());
         command.arg(verb).args(arguments).env("KUBECONFIG", &self.kubeconfig).env("NO_COLOR", "1");
         command.env("RUNBACK_STATE_DIR", self.dir.path().join("state")).stdin(Stdio::null());
         command
@@ -101,6 +122,23 @@ impl Play {
 
     pub(crate) fn resume(&self) -> Ended {
         self.does("resume", &["r1"])
+    }
+
+    /// None of these words is in any file that the runs of this playbook wrote.
+    pub(crate) fn lacks(&self, words: &[&str]) {
+        let mut todo = vec![self.dir.path().join("state")];
+        let mut files = 0;
+        while let Some(at) = todo.pop() {
+            if at.is_dir() {
+                todo.extend(std::fs::read_dir(&at).expect("it is ours").map(|e| e.expect("it is ours").path()));
+                continue;
+            }
+            files += 1;
+            let bytes = std::fs::read(&at).expect("it is ours");
+            let found = words.iter().find(|w| bytes.windows(w.len()).any(|part| part == w.as_bytes()));
+            assert_eq!(found, None, "in {}", at.display());
+        }
+        assert!(files > 0, "there is nothing to look at");
     }
 
     /// Runs it without waiting for its end.

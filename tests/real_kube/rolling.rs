@@ -1,17 +1,22 @@
 //! `k8s.rolling_update`: within its bounds seen from outside, killed in the middle and gone on, backwards, and against others.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
 use crate::cluster::{Cluster, until};
 use crate::play::{Play, path, workload};
+use crate::serve::serve;
 
 pub(crate) const TESTS: &[crate::Test] = &[
     ("rolling_update_keeps_its_bounds_both_ways", bounds),
     ("rolling_update_killed_in_the_middle_goes_on", killed),
     ("rolling_update_drift_moves_nothing", drift),
+    ("rolling_update_checks_between_moves", checked),
     ("rolling_update_that_gets_stuck_goes_back", stuck),
 ];
 
@@ -41,47 +46,55 @@ fn wanted(cluster: &Cluster, ns: &str) -> (Json, Json) {
     (of("v1"), of("v2"))
 }
 
-/// Tells the watcher that the work is over, also when it panicked.
-struct Over<'a>(&'a AtomicBool);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+/// What a watch of the pods told, change by change: the fewest that were ready and stayed, and the most that stayed.
+fn counted(start: &Json, changes: &[Json]) -> (usize, usize) {
+    let ready = |p: &Json| {
+        let mut conditions = p["status"]["conditions"].as_array().into_iter().flatten();
+        conditions.any(|c| c["type"] == "Ready" && c["status"] == "True")
+    };
+    let mut pods: BTreeMap<String, (bool, bool)> = BTreeMap::new();
+    let take = |kind: &str, pod: &Json, pods: &mut BTreeMap<String, (bool, bool)>| {
+        let name = pod["metadata"]["uid"].as_str().expect("it has one").to_owned();
+        if kind == "DELETED" {
+            pods.remove(&name);
+        } else {
+            pods.insert(name, (!pod["metadata"]["deletionTimestamp"].is_string(), ready(pod)));
+        }
+    };
+    let count = |pods: &BTreeMap<String, (bool, bool)>| {
+        let stay: Vec<_> = pods.values().filter(|p| p.0).collect();
+        (stay.iter().filter(|p| p.1).count(), stay.len())
+    };
+    for pod in start["items"].as_array().expect("a list") {
+        take("ADDED", pod, &mut pods);
     }
+    let (mut fewest, mut most) = count(&pods);
+    for change in changes {
+        take(change["type"].as_str().expect("a watch says it"), &change["object"], &mut pods);
+        let (ready, stay) = count(&pods);
+        (fewest, most) = (fewest.min(ready), most.max(stay));
+    }
+    (fewest, most)
 }
 
-/// Counts the pods of the namespace again and again: those that stay, and those of them that are ready.
+/// Watches the pods of the namespace from outside while something works: no moment between two looks is missed.
 fn watched(cluster: &Cluster, ns: &str, work: impl FnOnce()) -> (usize, usize) {
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let watcher = scope.spawn(|| {
-            let (mut fewest, mut most) = (usize::MAX, 0);
-            while !done.load(Ordering::Relaxed) {
-                let pods = cluster.api.get(&path(ns, "pods", ""));
-                let stay: Vec<&Json> = pods["items"]
-                    .as_array()
-                    .expect("a list")
-                    .iter()
-                    .filter(|p| !p["metadata"]["deletionTimestamp"].is_string())
-                    .collect();
-                let ready = |p: &&&Json| {
-                    p["status"]["conditions"]
-                        .as_array()
-                        .into_iter()
-                        .flatten()
-                        .any(|c| c["type"] == "Ready" && c["status"] == "True")
-                };
-                fewest = fewest.min(stay.iter().filter(ready).count());
-                most = most.max(stay.len());
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            (fewest, most)
-        });
-        let over = Over(&done);
-        work();
-        drop(over);
-        watcher.join().expect("it does not panic")
-    })
+    let at = path(ns, "pods", "");
+    let start = cluster.api.get(&at);
+    let version = start["metadata"]["resourceVersion"].as_str().expect("a list has one");
+    let mut watch = cluster.api.watch(&format!("{at}?watch=true&resourceVersion={version}"));
+    let stdout = watch.0.stdout.take().expect("piped");
+    let reader = std::thread::spawn(move || {
+        let lines = BufReader::new(stdout).lines().map_while(Result::ok);
+        lines.map(|l| serde_json::from_str(&l).expect("a watch gives JSON")).collect::<Vec<Json>>()
+    });
+    work();
+    // What was done last is told after it.
+    std::thread::sleep(Duration::from_millis(500));
+    drop(watch);
+    let changes = reader.join().expect("it does not panic");
+    assert!(!changes.is_empty(), "the watch saw nothing");
+    counted(&start, &changes)
 }
 
 fn bounds(cluster: &Cluster, ns: &str) {
@@ -98,26 +111,54 @@ fn bounds(cluster: &Cluster, ns: &str) {
 /// Killed at each move, by `kill -9`: what is left is what the next process goes on from.
 fn killed(cluster: &Cluster, ns: &str) {
     controllers(cluster, ns, "app:2");
-    let play = roll(cluster, ns, &json!({ "interval": "300ms" }));
+    let play = roll(cluster, ns, &json!({ "interval": "1s" }));
+    // Eight moves: (4,0) (4,1) (3,1) … (0,4).
+    let moved = || {
+        let (from, to) = wanted(cluster, ns);
+        to.as_i64().unwrap_or(0) + 4 - from.as_i64().unwrap_or(4)
+    };
+    let mut at = BTreeSet::new();
     let seen = watched(cluster, ns, || {
-        let mut kills = 0;
         for (verb, moves) in std::iter::once("run").chain(std::iter::repeat("resume")).zip(1..8) {
             let mut child = play.start(verb);
-            // Eight moves: (4,0) (4,1) (3,1) … (0,4).
-            let moved = || {
-                let (from, to) = wanted(cluster, ns);
-                to.as_i64().unwrap_or(0) + 4 - from.as_i64().unwrap_or(4)
-            };
             until("the next move", || moved() >= moves || child.try_wait().expect("it is ours").is_some());
-            kills += i32::from(child.try_wait().expect("it is ours").is_none());
+            assert!(child.try_wait().expect("it is ours").is_none(), "it ended by itself after {} moves", moved());
             let _ = child.kill();
             let _ = child.wait();
+            at.insert(moved());
         }
-        assert!(kills >= 6, "only {kills} of 7 processes were killed in the middle");
         drop(play.resume().is(0));
     });
+    assert_eq!(at.into_iter().collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7], "killed after each of these moves");
     assert_eq!((seen, wanted(cluster, ns)), ((4, 5), (json!(0), json!(4))));
     play.rollback(&[]).is(0);
+    assert_eq!(wanted(cluster, ns), (json!(4), json!(0)));
+}
+
+fn checked(cluster: &Cluster, ns: &str) {
+    controllers(cluster, ns, "app:2");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let good = serve(move |_, _| {
+        // Away at every second look: the check is repeated until it holds.
+        let busy = count.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
+        (if busy { 503 } else { 200 }, String::new(), String::new())
+    });
+    let check = |port: u16| json!({ "check": { "url": format!("http://127.0.0.1:{port}/") }, "timeout": "60s" });
+    let play = roll(cluster, ns, &check(good));
+    play.run(&[]).is(0);
+    assert_eq!(
+        (wanted(cluster, ns), asked.load(Ordering::Relaxed)),
+        ((json!(0), json!(4)), 16),
+        "two looks at each move"
+    );
+    play.rollback(&[]).is(0);
+    let bad = serve(|_, _| (503, String::new(), String::new()));
+    let mut more = check(bad);
+    more["timeout"] = json!("3s");
+    let play = roll(cluster, ns, &more);
+    play.run(&[]).is(3).says("503");
+    play.does("logs", &["r1"]).is(0).says("v2: 0 → 1 pods").lacks("v1: 4 → 3 pods");
     assert_eq!(wanted(cluster, ns), (json!(4), json!(0)));
 }
 

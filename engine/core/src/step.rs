@@ -169,6 +169,9 @@ pub struct Undone {
     pub note: Option<String>,
 }
 
+/// What lives in this process beside the steps, such as a tunnel. Dropping it ends it.
+pub type Held = Box<dyn std::any::Any + Send + Sync>;
+
 /// What a step would change, against the live world.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Preview {
@@ -435,6 +438,23 @@ pub trait StepType: Send + Sync + 'static {
     ) -> Result<Undone, StepError> {
         Ok(Undone { changed: false, note: None })
     }
+
+    /// Whether [`StepType::hold`] holds anything.
+    fn holds(&self) -> bool {
+        false
+    }
+
+    /// What must live on, from the action's success to the end of the block that the step stands in (at the top: of the way
+    /// forward). Called in the process that acted, before anything that needs the step may start; and again, with the
+    /// outputs that were recorded, in one that takes the run up inside that block.
+    async fn hold(
+        &self,
+        _cx: &Cx<'_>,
+        _inputs: &Self::Inputs,
+        _outputs: &Self::Outputs,
+    ) -> Result<Option<Held>, StepError> {
+        Ok(None)
+    }
 }
 
 fn schema_properties(schema: &schemars::Schema) -> OutputNames {
@@ -463,6 +483,12 @@ pub trait AnyStepType: Send + Sync {
         capture: &Json,
         outputs: Option<&Json>,
     ) -> Result<Undone, StepError>;
+    fn holds(&self) -> bool {
+        false
+    }
+    async fn hold(&self, _cx: &Cx<'_>, _inputs: &Json, _outputs: &Json) -> Result<Option<Held>, StepError> {
+        Ok(None)
+    }
 }
 
 impl std::fmt::Debug for dyn AnyStepType {
@@ -543,6 +569,14 @@ impl<T: StepType> AnyStepType for T {
         let inputs = decode("inputs", inputs)?;
         let outputs = outputs.map(|o| decode("outputs", o)).transpose()?;
         StepType::undo(self, cx, &inputs, &decode("capture", capture)?, outputs.as_ref()).await
+    }
+
+    fn holds(&self) -> bool {
+        StepType::holds(self)
+    }
+
+    async fn hold(&self, cx: &Cx<'_>, inputs: &Json, outputs: &Json) -> Result<Option<Held>, StepError> {
+        StepType::hold(self, cx, &decode("inputs", inputs)?, &decode("outputs", outputs)?).await
     }
 }
 

@@ -79,7 +79,7 @@ struct Key {
 }
 
 pub(crate) struct Cluster {
-    client: Client,
+    pub(super) client: Client,
     /// The context's namespace.
     namespace: String,
     url: String,

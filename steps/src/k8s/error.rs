@@ -53,6 +53,11 @@ impl ApiError {
         Self::new(request, Why::Silent(url.to_owned(), limit))
     }
 
+    /// An answer that broke off.
+    pub(crate) fn lost(request: &str, url: &str, why: &str) -> Self {
+        Self::new(request, Why::Connection(format!("{url}: {request}: {why}")))
+    }
+
     pub(crate) fn garbled(request: &str, why: &str) -> Self {
         Self::new(request, Why::Other(format!("{request}: {why}")))
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use runback_core::Json;
 use runback_core::progress::Progress;
 use runback_core::state::NodeId;
-use runback_core::step::{Acted, Answer, AnyStepType, Class, Cx, Host, Probe, Question, StepError, Undone};
+use runback_core::step::{Acted, Answer, AnyStepType, Class, Cx, Held, Host, Probe, Question, StepError, Undone};
 use runback_core::target::{Detached, Stream, Target, Watch};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
@@ -97,6 +97,11 @@ pub(super) enum Message {
     Warning {
         message: String,
     },
+    /// Comes before the `Acted` of the same attempt.
+    Held {
+        node: NodeId,
+        held: Result<Held, StepError>,
+    },
     Acted {
         node: NodeId,
         result: Result<Acted<Json>, StepError>,
@@ -161,11 +166,34 @@ impl Attempt {
                 }
                 capture
             };
-            self.bounded(&lent, self.step_type.act(&cx, &self.inputs, &capture)).await
+            let acted = self.bounded(&lent, self.step_type.act(&cx, &self.inputs, &capture)).await?;
+            if let Some(held) = self.held(&lent, &cx, &acted.outputs).await? {
+                let _ = self.tell.send(Message::Held { node, held: Ok(held) });
+            }
+            Ok(acted)
         })
         .await;
         self.finish_log();
         let _ = self.tell.send(Message::Acted { node, result });
+    }
+
+    /// Holds again what an earlier process held.
+    pub(super) async fn hold(mut self, outputs: Json) {
+        let node = self.node;
+        let lent = self.lend();
+        let held = guarded(async {
+            let nothing = || StepError::permanent("it holds nothing any more");
+            self.held(&lent, &self.cx(&lent), &outputs).await?.ok_or_else(nothing)
+        })
+        .await;
+        let _ = self.tell.send(Message::Held { node, held });
+    }
+
+    async fn held(&self, lent: &Lent, cx: &Cx<'_>, outputs: &Json) -> Result<Option<Held>, StepError> {
+        if !self.step_type.holds() {
+            return Ok(None);
+        }
+        self.bounded(lent, self.step_type.hold(cx, &self.inputs, outputs)).await
     }
 
     pub(super) async fn undo(mut self, capture: Json, outputs: Option<Json>) {

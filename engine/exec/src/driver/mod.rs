@@ -3,6 +3,7 @@
 
 mod answer;
 mod attempt;
+mod holding;
 mod locking;
 mod masking;
 mod perform;
@@ -17,7 +18,7 @@ use runback_core::Json;
 use runback_core::event::{CancelReason, Created, Event, EventBody, StepPath};
 use runback_core::plan::Plan;
 use runback_core::state::{IllegalTransition, NodeId, Phase, RunState, RunStatus, UndoStatus, Wish};
-use runback_core::step::{Answer, Question};
+use runback_core::step::{Answer, Held, Question};
 use runback_core::target::Detached;
 use serde_json::Map;
 use tokio::sync::{mpsc, oneshot};
@@ -169,6 +170,10 @@ pub struct Driver {
     acks: Vec<oneshot::Sender<()>>,
     starts: Vec<Start>,
     running: HashMap<NodeId, Running>,
+    /// What succeeded steps hold while the block around them goes on.
+    held: HashMap<NodeId, Held>,
+    /// What an earlier process held, and this one has not taken up yet.
+    holding: HashSet<NodeId>,
     asking: BTreeMap<NodeId, Asking>,
     probing: HashSet<NodeId>,
     tell: mpsc::UnboundedSender<Message>,
@@ -310,6 +315,8 @@ impl Driver {
             acks: Vec::new(),
             starts: Vec::new(),
             running: HashMap::new(),
+            held: HashMap::new(),
+            holding: HashSet::new(),
             asking: BTreeMap::new(),
             probing: HashSet::new(),
             tell,

@@ -19,17 +19,18 @@ use super::{Driver, DriverError, Running, Start};
 use crate::output::{AttemptLog, LogName};
 
 /// Inputs, env and target of an action, rendered.
-struct Rendered {
+pub(super) struct Rendered {
     inputs: Json,
     env: BTreeMap<String, String>,
     target: Arc<dyn Target>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum What {
+pub(super) enum What {
     Act,
     Undo,
     Probe,
+    Hold,
 }
 
 impl Driver {
@@ -128,7 +129,7 @@ impl Driver {
         Lent { secrets: Some(&self.around.secrets), secret_inputs: Some(&self.around.secret_inputs), target: None }
     }
 
-    fn render(&self, node: NodeId, action: &PlanAction) -> Result<Rendered, StepError> {
+    pub(super) fn render(&self, node: NodeId, action: &PlanAction) -> Result<Rendered, StepError> {
         let broken = |what: &str, e: runback_core::template::RenderError| {
             StepError::permanent(format!("{what} could not be worked out: {e}"))
         };
@@ -175,7 +176,7 @@ impl Driver {
         clippy::too_many_arguments,
         reason = "each is one fact about the attempt; a struct would be built here only"
     )]
-    fn spawn<F>(
+    pub(super) fn spawn<F>(
         &mut self,
         node: NodeId,
         action: &PlanAction,
@@ -227,7 +228,7 @@ impl Driver {
     }
 
     fn log(&self, step: &str, attempt: u32, what: What) -> Option<Arc<AttemptLog>> {
-        if what == What::Probe {
+        if matches!(what, What::Probe | What::Hold) {
             return None;
         }
         let dir = self.engine.store.logs_dir(&self.run)?;

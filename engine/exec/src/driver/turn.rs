@@ -46,6 +46,8 @@ impl Driver {
             self.leave();
             let _ = self.drain(Instant::now() + LEAVE_WITHIN, io).await;
         }
+        // What still ran may have needed it.
+        self.held.clear();
         if !self.lease.is_broken() {
             let released = self.engine.store.release_locks(&self.lease).await;
             if driven.is_ok() {
@@ -72,6 +74,7 @@ impl Driver {
         loop {
             let wake = if self.begin(io, options).await? { self.settle(io, operator).await? } else { None };
             self.commit(io).await?;
+            self.let_go();
             self.perform();
             if let Some(ended) = self.ended(options, prompt.is_some()) {
                 drop(prompt);
@@ -131,10 +134,13 @@ impl Driver {
                     return Ok(false);
                 }
                 self.record(EventBody::RunStarted {})?;
+            } else {
+                self.hold_again();
             }
             self.gate = Gate::Open;
         }
-        Ok(true)
+        // The steps of a block rely on what is held around them.
+        Ok(self.holding.is_empty())
     }
 
     /// Decides until no further fact follows. Returns when to look again at the latest.
@@ -312,6 +318,7 @@ impl Driver {
                 io.notice(&self.state, &Notice::Progress { node, progress: &progress });
             }
             Message::Warning { message } => self.warnings.push(message),
+            Message::Held { node, held } => self.holds(node, held),
             Message::Acted { node, result } => {
                 self.last_line(node, io);
                 self.acted(node, result)?;

@@ -6,6 +6,7 @@ mod canary;
 mod clock;
 mod crash;
 mod detached;
+mod holding;
 mod script;
 mod sim;
 mod store;

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use runback_core::Json;
 use runback_core::progress::Progress;
 use runback_core::step::{
-    Access, Acted, AnyStepType, Catalog, Class, Cx, Descriptor, InputProblem, OnInterrupt, OutputNames, Preview, Probe,
-    Question, StepError, UndoKind, Undone,
+    Access, Acted, AnyStepType, Catalog, Class, Cx, Descriptor, Held, InputProblem, OnInterrupt, OutputNames, Preview,
+    Probe, Question, StepError, UndoKind, Undone,
 };
 use runback_core::target::{Command, Stream};
 use runback_core::template::ValueTemplate;
@@ -28,6 +28,15 @@ struct Acting {
     ledger: Ledger,
 }
 
+/// What `t.hold` holds: says when it ends.
+struct Open(Ledger, String);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.lock().unwrap().push(format!("drop {}", self.1));
+    }
+}
+
 pub(crate) fn catalog(ledger: &Ledger) -> Catalog {
     let mut catalog = Catalog::default();
     for (name, on_interrupt, access, fails) in [
@@ -36,6 +45,7 @@ pub(crate) fn catalog(ledger: &Ledger) -> Catalog {
         ("t.ask", OnInterrupt::Ask, Access::Changes, false),
         ("t.read", OnInterrupt::Rerun, Access::Reads, false),
         ("t.fail", OnInterrupt::Rerun, Access::Changes, true),
+        ("t.hold", OnInterrupt::Rerun, Access::Reads, false),
     ] {
         catalog.add(Acting { name, on_interrupt, access, fails, ledger: Arc::clone(ledger) });
     }
@@ -166,5 +176,13 @@ impl AnyStepType for Acting {
         follow(cx, inputs.get("undo")).await?;
         self.write("undone", cx.step);
         Ok(Undone { changed: true, note: None })
+    }
+    fn holds(&self) -> bool {
+        self.name == "t.hold"
+    }
+    async fn hold(&self, cx: &Cx<'_>, _: &Json, outputs: &Json) -> Result<Option<Held>, StepError> {
+        assert_eq!(*outputs, json!({ "n": 1 }), "the outputs that were recorded");
+        self.write("hold", cx.step);
+        Ok(Some(Box::new(Open(Arc::clone(&self.ledger), cx.step.to_owned()))))
     }
 }

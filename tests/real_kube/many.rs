@@ -1,0 +1,107 @@
+//! Many workloads in one playbook, beside a bare client that sends the same requests with the same concurrency. It measures, so
+//! it runs alone.
+
+#![expect(clippy::print_stdout, reason = "it says what it measured")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use serde_json::json;
+
+use crate::cluster::{Cluster, until};
+use crate::play::{Play, path, workload};
+
+pub(crate) const TESTS: &[crate::Test] = &[("many_workloads_are_scaled_as_fast_as_by_a_bare_client", scale)];
+
+const COUNT: usize = 200;
+const PARALLEL: usize = 16;
+const ROUNDS: usize = 3;
+
+/// Four requests for each: what it was, what it is, the change, and who owns it.
+async fn bare(kubeconfig: &str, ns: &str, set: &str, replicas: u32) {
+    let file = kube::config::Kubeconfig::read_from(kubeconfig).expect("up writes it");
+    let mut config = kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default())
+        .await
+        .expect("it is whole");
+    config.default_retry = false;
+    let client = kube::Client::try_from(config).expect("it is whole");
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", "ReplicaSet"));
+    let sets: Api<DynamicObject> = Api::namespaced_with(client, ns, &kind);
+    let free = Arc::new(tokio::sync::Semaphore::new(PARALLEL));
+    let mut all = tokio::task::JoinSet::new();
+    for i in 0..COUNT {
+        let free = free.clone();
+        let (sets, name) = (sets.clone(), format!("{set}{i}"));
+        all.spawn(async move {
+            let _turn = free.acquire().await;
+            sets.get_scale(&name).await.expect("it is there");
+            let scale = sets.get_scale(&name).await.expect("it is there");
+            let version = scale.metadata.resource_version;
+            let patch = json!({ "metadata": { "resourceVersion": version }, "spec": { "replicas": replicas } });
+            sets.patch_scale(&name, &PatchParams::default(), &Patch::Merge(patch)).await.expect("it is scaled");
+            sets.get(&name).await.expect("it is there");
+        });
+    }
+    while let Some(done) = all.join_next().await {
+        done.expect("it does not panic");
+    }
+}
+
+fn settled(cluster: &Cluster, ns: &str, pods: usize) {
+    until("the controllers", || {
+        cluster.api.get(&path(ns, "pods", ""))["items"].as_array().expect("a list").len() == pods
+    });
+    std::thread::sleep(Duration::from_millis(500));
+}
+
+fn scale(cluster: &Cluster, ns: &str) {
+    for set in ["bare", "ours"] {
+        for i in 0..COUNT {
+            let mut object = workload("apps/v1", "ReplicaSet", &format!("{set}{i}"), 0, "app:1");
+            object["spec"]["template"]["metadata"]["labels"]["hands-off"] = json!("yes");
+            cluster.api.must("POST", &path(ns, "replicasets", ""), &object);
+        }
+    }
+    let playbook = |to: u32| {
+        let with = json!({ "resource": "rs/ours{{ each.index }}", "namespace": ns, "replicas": to, "wait": false });
+        let items: Vec<usize> = (0..COUNT).collect();
+        let each = json!({ "items": items, "max_parallel": PARALLEL });
+        let steps = json!([{ "id": "scale", "for_each": each, "uses": "k8s.scale", "with": with }]);
+        let whole = json!({ "runback": 1, "name": "many", "max_parallel": PARALLEL, "steps": steps });
+        Play::of_text(cluster, &whole.to_string())
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let (mut theirs, mut ours) = (Duration::MAX, Duration::MAX);
+    let mut pods = 0;
+    for _ in 0..ROUNDS {
+        for to in [1, 0] {
+            pods = if to == 1 { pods + COUNT } else { pods - COUNT };
+            let began = Instant::now();
+            runtime.block_on(bare(&cluster.kubeconfig(), ns, "bare", to));
+            let took = began.elapsed();
+            settled(cluster, ns, pods);
+            if to == 1 {
+                theirs = theirs.min(took);
+            }
+        }
+        for to in [1, 0] {
+            pods = if to == 1 { pods + COUNT } else { pods - COUNT };
+            let play = playbook(to);
+            let began = Instant::now();
+            play.run(&["--output", "lines"]).is(0);
+            let took = began.elapsed();
+            settled(cluster, ns, pods);
+            if to == 1 {
+                ours = ours.min(took);
+            }
+        }
+    }
+    let ratio = ours.as_secs_f64() / theirs.as_secs_f64();
+    println!(
+        "{COUNT} workloads, {PARALLEL} at once: bare client {:.2} s, runback {:.2} s, ratio {ratio:.2} (best of {ROUNDS})",
+        theirs.as_secs_f64(),
+        ours.as_secs_f64()
+    );
+    assert!(ratio <= 1.2, "runback takes {ratio:.2} times as long");
+}

@@ -1,0 +1,290 @@
+//! What an API server 1.36.2 answered, replayed by a small server: the shapes of answers and refusals that the suite's own
+//! cluster (1.20 on Debian) does not give. A scene is a few recordings; a request gets the first that fits and is not used up,
+//! the last one again and again. It keeps no objects: what needs a cluster that works is tested against a real one.
+
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value as Json, json};
+
+use crate::play::Play;
+use crate::serve::{Answer, serve};
+
+pub(crate) const TESTS: &[(&str, fn())] = &[
+    ("recorded_reads", reads),
+    ("recorded_scale", scale),
+    ("recorded_refusals", refusals),
+    ("recorded_conflict_is_tried_again", stale),
+    ("recorded_pods", pods),
+    ("recorded_eviction_against_a_budget", eviction),
+];
+
+const NS: &str = "rec80521";
+
+fn recordings() -> Vec<Json> {
+    let text = include_str!("../real/kube/recorded-1.36.2.jsonl");
+    text.lines().map(|l| serde_json::from_str(l).expect("each line is JSON")).collect()
+}
+
+/// A recording by its name, or (after `#`) a part of its body.
+fn body(name: &str) -> (u16, Json) {
+    let (name, part) = name.split_once('#').unwrap_or((name, ""));
+    let all = recordings();
+    let found = all.iter().find(|r| r["name"] == name).unwrap_or_else(|| panic!("nothing is recorded as `{name}`"));
+    let status = found["response"]["status"].as_u64().expect("a number") as u16;
+    (status, found["response"]["body"].pointer(part).cloned().unwrap_or_default())
+}
+
+/// `METHOD path` (empty = as it was recorded), and what is answered: a recording, or an object as text.
+struct Scene(Vec<(String, u16, Json, bool)>);
+
+impl Scene {
+    fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    fn then(self, name: &str) -> Self {
+        let all = recordings();
+        let found = all.iter().find(|r| r["name"] == name).unwrap_or_else(|| panic!("nothing is recorded as `{name}`"));
+        let path = found["request"]["path"].as_str().expect("a text").split('?').next().unwrap_or_default().to_owned();
+        let request = format!("{} {path}", found["request"]["method"].as_str().expect("a text"));
+        self.at(&request, name)
+    }
+
+    fn at(self, request: &str, name: &str) -> Self {
+        let (status, body) = body(name);
+        self.own(request, status, body)
+    }
+
+    fn own(mut self, request: &str, status: u16, body: Json) -> Self {
+        self.0.push((request.to_owned(), status, body, false));
+        self
+    }
+}
+
+/// What the recordings have no answer for: which kinds there are.
+fn discovery(path: &str) -> Option<Json> {
+    let kind = |name: &str, kind: &str, short: &str, namespaced: bool| json!({ "name": name, "kind": kind, "namespaced": namespaced, "singularName": kind.to_lowercase(), "shortNames": [short] });
+    let sub = |name: &str, kind: &str, group: &str, version: &str| json!({ "name": name, "kind": kind, "group": group, "version": version, "namespaced": true, "singularName": "" });
+    let list = |resources: Json| Some(json!({ "kind": "APIResourceList", "resources": resources }));
+    match path {
+        "/apis" => Some(json!({ "kind": "APIGroupList", "groups": [
+            { "name": "apps", "versions": [{ "version": "v1" }], "preferredVersion": { "version": "v1" } }] })),
+        "/api/v1" => list(json!([
+            kind("pods", "Pod", "po", true),
+            kind("configmaps", "ConfigMap", "cm", true),
+            kind("nodes", "Node", "no", false),
+            sub("pods/eviction", "Eviction", "policy", "v1"),
+        ])),
+        "/apis/apps/v1" => list(json!([
+            kind("deployments", "Deployment", "deploy", true),
+            sub("deployments/scale", "Scale", "autoscaling", "v1"),
+            kind("replicasets", "ReplicaSet", "rs", true),
+            sub("replicasets/scale", "Scale", "autoscaling", "v1"),
+        ])),
+        _ => None,
+    }
+}
+
+/// A playbook that talks to the scene, and what it asked.
+struct Stage {
+    play: Play,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Stage {
+    fn new(scene: Scene, steps: &Json) -> Self {
+        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (seen, scene) = (asked.clone(), Mutex::new(scene.0));
+        let port = serve(move |method, path| answer(&scene, &seen, method, path));
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{ "name": "c", "cluster": { "server": format!("http://127.0.0.1:{port}") } }],
+            "users": [{ "name": "u", "user": {} }],
+            "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "u", "namespace": NS } }],
+        });
+        let playbook = json!({ "runback": 1, "name": "test", "steps": steps });
+        let play = Play::at(String::new(), &playbook.to_string());
+        play.put("kubeconfig", &config.to_string());
+        let at = play.path("kubeconfig");
+        Self { play: play.with_kubeconfig(at), asked }
+    }
+
+    fn count(&self, request: &str) -> usize {
+        self.asked.lock().expect("nobody panics with it").iter().filter(|r| r.starts_with(request)).count()
+    }
+}
+
+fn answer(
+    scene: &Mutex<Vec<(String, u16, Json, bool)>>,
+    asked: &Mutex<Vec<String>>,
+    method: &str,
+    path: &str,
+) -> Answer {
+    let json = "Content-Type: application/json\r\n".to_owned();
+    let plain = path.split('?').next().unwrap_or_default();
+    let request = format!("{method} {plain}");
+    asked.lock().expect("nobody panics with it").push(format!("{method} {path}"));
+    if let Some(known) = discovery(plain) {
+        return (200, json, known.to_string());
+    }
+    let mut all = scene.lock().expect("nobody panics with it");
+    let fits: Vec<usize> = (0..all.len()).filter(|i| all[*i].0 == request).collect();
+    let Some(at) = fits.iter().find(|i| !all[**i].3).or(fits.last()).copied() else {
+        let absent = json!({ "kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound", "message": format!("{request} is in no recording") });
+        return (404, json, absent.to_string());
+    };
+    all[at].3 = true;
+    let body = if all[at].2.is_null() { String::new() } else { all[at].2.to_string() };
+    (all[at].1, json, body)
+}
+
+fn reads() {
+    let scene = Scene::new()
+        .then("get deployment after the controllers saw it")
+        .then("list its pods, first page")
+        .then("list its pods, second page")
+        .then("list at a compacted resourceVersion");
+    let stage = Stage::new(
+        scene,
+        &json!([
+            { "id": "web", "uses": "k8s.get", "with": { "resource": "deploy/web", "fields": { "kind": "kind", "n": "spec.replicas" } } },
+            { "id": "pods", "uses": "k8s.get", "with": { "resource": "po", "selector": "app=web", "fields": { "names": "$.items[*].metadata.name" } } },
+            { "uses": "assert", "with": { "that": ["steps.web.outputs.fields.kind == 'Deployment'", "size(steps.pods.outputs.fields.names) == 2"] } },
+            { "uses": "k8s.get", "with": { "resource": "cm" } },
+        ]),
+    );
+    stage.play.run(&[]).is(3).says("k8s-get-4 failed").says("The resourceVersion for the provided list is too old");
+    assert_eq!(stage.count(&format!("GET /api/v1/namespaces/{NS}/pods?")), 2, "both pages, each once");
+}
+
+fn scale() {
+    let scene = Scene::new()
+        .then("get scale of a deployment")
+        .then("merge patch scale")
+        .then("get deployment after the controllers saw it");
+    let to = body("merge patch scale#/spec/replicas").1;
+    let from = body("get scale of a deployment#/spec/replicas").1;
+    let step = json!([{ "uses": "k8s.scale", "with": { "resource": "deploy/web", "replicas": to, "wait": false } }]);
+    let stage = Stage::new(scene, &step);
+    stage.play.plan(&[]).is(0).says(&format!("scale deployment.apps/web in {NS} from {from} to {to} replicas"));
+    assert_eq!(stage.count("PATCH"), 0);
+    stage.play.run(&[]).is(0);
+    assert_eq!(
+        stage.count(&format!("PATCH /apis/apps/v1/namespaces/{NS}/deployments/web/scale?fieldManager=runback")),
+        1
+    );
+}
+
+fn refusals() {
+    let ssa = |more: Json| {
+        let mut object =
+            json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "ssa" }, "spec": {} });
+        object["spec"] = more;
+        json!({ "uses": "k8s.apply", "with": { "manifest": object } })
+    };
+    let patch = |kind: &str, patch: Json| json!({ "uses": "k8s.patch", "with": { "resource": "deploy/ssa", "type": kind, "patch": patch } });
+    let scale = |resource: &str| json!({ "uses": "k8s.scale", "with": { "resource": resource, "replicas": 7 } });
+    let with_ssa = || Scene::new().then("get ssa");
+    let absent = format!("GET /apis/apps/v1/namespaces/{NS}/replicasets/absent/scale");
+    let cases = [
+        (
+            scale("deploy/web"),
+            Scene::new().then("get scale of a deployment").then("forbidden: patch scale"),
+            "rule { apiGroups: [\"apps\"], resources: [\"deployments/scale\"], verbs: [\"patch\"] }",
+        ),
+        (
+            scale("rs/absent"),
+            Scene::new().at(&absent, "scale what is absent"),
+            "replicaset.apps/absent in rec80521 is not there",
+        ),
+        (
+            json!({ "uses": "k8s.get", "with": { "resource": "pods" } }),
+            Scene::new().at(&format!("GET /api/v1/namespaces/{NS}/pods"), "unauthorized"),
+            "does not know these credentials",
+        ),
+        (
+            json!({ "uses": "k8s.get", "with": { "resource": "deploy/absent" } }),
+            Scene::new().then("get what is absent"),
+            "deployment.apps/absent in rec80521 is not there",
+        ),
+        (
+            ssa(json!({ "replicas": 3 })),
+            with_ssa().then("apply by another, conflict"),
+            "other managers own fields that differ: .spec.replicas (conflict with \"a\"",
+        ),
+        (ssa(json!({ "replicsa": 3 })), with_ssa().then("apply with an unknown field"), "a field's name is misspelt"),
+        (
+            ssa(json!({})),
+            Scene::new().at(
+                &format!("PATCH /apis/apps/v1/namespaces/{NS}/deployments/ssa"),
+                "create in a namespace that is going",
+            ),
+            "because it is being terminated",
+        ),
+        (
+            patch("merge", json!({ "spec": { "selector": { "matchLabels": { "app": "x" } } } })),
+            with_ssa().then("merge patch of an immutable field"),
+            "`selector` does not match template `labels`",
+        ),
+        (
+            patch("json", json!([{ "op": "test", "path": "/spec/replicas", "value": 9 }])),
+            with_ssa().then("json patch whose test fails"),
+            "the server rejected our request",
+        ),
+    ];
+    for (step, scene, says) in cases {
+        Stage::new(scene, &json!([step])).play.run(&[]).is(3).says(says);
+    }
+}
+
+fn stale() {
+    let request = format!("PATCH /apis/apps/v1/namespaces/{NS}/deployments/ssa");
+    let scene = Scene::new()
+        .then("get ssa")
+        .at(&request, "get ssa")
+        .then("merge patch with an old resourceVersion")
+        .at(&request, "get ssa");
+    let with = json!({ "resource": "deploy/ssa", "images": { "*": "app:99" }, "wait": false });
+    let stage = Stage::new(scene, &json!([{ "uses": "k8s.set_image", "with": with }]));
+    stage.play.run(&[]).is(0);
+    assert_eq!(stage.count(&request), 3, "a rehearsal, one that came too late, and one more");
+}
+
+fn pods() {
+    let pod = format!("GET /api/v1/namespaces/{NS}/pods/sts-0");
+    let scene = Scene::new()
+        .at(&pod, "pods of the stateful set#/items/0")
+        .then("exec on a pod with no node")
+        .then("logs of a pod with no node");
+    let with = |more: Json| {
+        let mut with = json!({ "resource": "pod/sts-0", "container": "main" });
+        for (key, value) in more.as_object().into_iter().flatten() {
+            with[key] = value.clone();
+        }
+        with
+    };
+    let steps = json!([
+        // Nothing yet, and no error: 1.20 had another answer.
+        { "id": "log", "uses": "k8s.logs", "with": with(json!({})) },
+        { "uses": "assert", "with": { "that": ["steps.log.outputs.lines == 0"] } },
+        { "uses": "k8s.exec", "with": with(json!({ "command": ["true"] })) },
+    ]);
+    Stage::new(scene, &steps).play.run(&[]).is(3).says("pod sts-0 does not have a host assigned");
+    let scene = Scene::new().at(&format!("GET /api/v1/namespaces/{NS}/pods/absent"), "logs of an absent pod");
+    let steps = json!([{ "uses": "k8s.logs", "with": { "resource": "pod/absent" } }]);
+    Stage::new(scene, &steps).play.run(&[]).is(3).says("pod/absent in rec80521 is not there");
+}
+
+fn eviction() {
+    let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "n1", "uid": "u", "resourceVersion": "1" }, "spec": {} });
+    let scene = Scene::new()
+        .own("GET /api/v1/nodes/n1", 200, node.clone())
+        .own("PATCH /api/v1/nodes/n1", 200, node)
+        .at("GET /api/v1/pods", "pods of the stateful set")
+        .then("evict against the budget");
+    let steps =
+        json!([{ "uses": "k8s.drain", "with": { "node": "n1", "timeout": "1s", "delete_emptydir_data": true } }]);
+    let stage = Stage::new(scene, &steps);
+    stage.play.run(&[]).is(3).says("held by a budget").says("violate the pod's disruption budget");
+    assert!(stage.count(&format!("POST /api/v1/namespaces/{NS}/pods/sts-0/eviction")) > 1, "it is tried again");
+}
