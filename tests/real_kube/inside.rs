@@ -18,6 +18,7 @@ pub(crate) const TESTS: &[crate::Test] = &[
     ("expose_and_back", expose),
     ("configmap_and_secret_of_files", config),
     ("cordon_and_back", cordon),
+    ("plan_of_what_reaches_inside_changes_nothing", plan),
 ];
 
 fn make(cluster: &Cluster, ns: &str, plural: &str, object: &Json) {
@@ -306,4 +307,49 @@ fn cordon(cluster: &Cluster, _ns: &str) {
     assert!(cluster.api.get(at)["spec"]["unschedulable"].is_null());
     let absent = json!([{ "uses": "k8s.cordon", "with": { "node": "absent" } }]);
     Play::new(cluster, &absent).run(&[]).is(3).says("node/absent is not there");
+}
+
+/// Every object of the namespace with its version.
+fn versions(cluster: &Cluster, ns: &str) -> Vec<String> {
+    let plurals =
+        ["deployments", "replicasets", "services", "configmaps", "secrets", "jobs", "pods", "serviceaccounts"];
+    let mut all = Vec::new();
+    for plural in plurals {
+        let list = cluster.api.get(&path(ns, plural, ""));
+        let items = list["items"].as_array().expect("a list").iter();
+        all.extend(items.map(|o| format!("{plural} {} {}", o["metadata"]["name"], o["metadata"]["resourceVersion"])));
+    }
+    all
+}
+
+fn plan(cluster: &Cluster, ns: &str) {
+    make(cluster, ns, "deployments", &deployment("web", 1, "app:1"));
+    until("the pod", || cluster.api.get(&path(ns, "deployments", "web"))["status"]["availableReplicas"] == 1);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let before = versions(cluster, ns);
+    let step = |uses: &str, mut with: Json| {
+        with["namespace"] = json!(ns);
+        json!({ "uses": uses, "with": with })
+    };
+    let steps = json!([
+        step("k8s.configmap", json!({ "name": "c", "values": { "a": "1" } })),
+        step("k8s.secret", json!({ "name": "s", "values": { "a": "1" } })),
+        step("k8s.expose", json!({ "resource": "deploy/web", "port": 80 })),
+        step("k8s.run", json!({ "name": "job", "image": "task:1" })),
+        step("k8s.exec", json!({ "resource": "deploy/web", "command": ["true"] })),
+        step("k8s.port_forward", json!({ "resource": "deploy/web", "port": 80 })),
+        step("k8s.set_image", json!({ "resource": "deploy/web", "images": { "main": "app:2" } })),
+        step("k8s.rollout", json!({ "resource": "deploy/web", "action": "restart" })),
+    ]);
+    let play = Play::new(cluster, &steps);
+    play.plan(&[])
+        .is(0)
+        .says("+kind: ConfigMap")
+        .says("+kind: Secret")
+        .says("expose deploy/web as service/web")
+        .says(&format!("run task:1 as job.batch/job in {ns}"))
+        .says("run true in main of the pod web-")
+        .says("forward a local port to 80 of the pod web-")
+        .says("+ image: app:2");
+    assert_eq!(versions(cluster, ns), before);
 }
