@@ -135,11 +135,11 @@ impl Kube<'_> {
         keep: usize,
     ) -> Result<Ran, StepError> {
         let (namespace, name) = (text(pod, "/metadata/namespace"), text(pod, "/metadata/name"));
-        let path = format!(
-            "/api/v1/namespaces/{namespace}/pods/{name}/exec?stdout=true&stderr=true&container={}{}",
-            escape(container),
-            command.iter().map(|word| format!("&command={}", escape(word))).collect::<String>()
-        );
+        let mut path = format!("/api/v1/namespaces/{namespace}/pods/{name}/exec?stdout=true&stderr=true");
+        path.push_str(&format!("&container={}", escape(container)));
+        for word in command {
+            path.push_str(&format!("&command={}", escape(word)));
+        }
         let params = AttachParams::default().container(container).max_stdout_buf_size(64 << 10);
         let api = self.pod_api(namespace);
         let mut process = self.upgraded(&path, api.exec(name, command.to_vec(), &params)).await?;
