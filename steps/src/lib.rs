@@ -5,17 +5,22 @@ mod assert;
 mod bounded;
 mod ceph;
 mod command_outputs;
+mod compose;
 mod dir;
 mod dns;
+mod docker;
 mod exec;
 mod file;
 mod http;
 mod json_path;
 #[cfg(feature = "k8s")]
 mod k8s;
+mod mount;
 mod notify;
+mod package;
 mod period;
 mod rbd;
+mod service;
 mod set;
 mod shell;
 mod tcp;
@@ -33,11 +38,26 @@ pub fn catalog() -> Catalog {
     let mut all = Catalog::default();
     all.add(approval::Approval);
     all.add(assert::Assert);
+    all.add(compose::check::ComposeCheck);
+    all.add(compose::down::ComposeDown);
+    all.add(compose::pull::ComposePull);
+    all.add(compose::restart::ComposeRestart);
+    all.add(compose::up::ComposeUp);
     all.add(dir::create::Create);
     all.add(ceph::blocklist::CephBlocklist);
     all.add(dns::DnsCheck);
+    all.add(docker::build::DockerBuild);
+    all.add(docker::image_check::DockerImageCheck);
+    all.add(docker::login::DockerLogin);
+    all.add(docker::pull::DockerPull);
+    all.add(docker::push::DockerPush);
+    all.add(docker::run::DockerRun);
+    all.add(docker::stop::DockerStop);
+    all.add(docker::tag::DockerTag);
     all.add(exec::Exec);
     all.add(file::copy::FileCopy);
+    all.add(file::edit::FileEdit);
+    all.add(file::fetch::FileFetch);
     all.add(file::line::Line);
     all.add(file::link::Link);
     all.add(file::mode::SetMode);
@@ -50,6 +70,8 @@ pub fn catalog() -> Catalog {
     all.add(notify::email::Email);
     all.add(notify::slack::Slack);
     all.add(notify::webhook::Webhook);
+    all.add(mount::MountPresent);
+    all.add(package::PackagePresent);
     all.add(rbd::info::RbdInfo);
     all.add(rbd::lock_check::RbdLockCheck);
     all.add(rbd::lock_rm::RbdLockRm);
@@ -58,6 +80,9 @@ pub fn catalog() -> Catalog {
     all.add(rbd::snap_protect::RbdSnapProtect);
     all.add(rbd::snap_remove::RbdSnapRemove);
     all.add(rbd::snap_rollback::RbdSnapRollback);
+    for service in service::ALL {
+        all.add(service);
+    }
     all.add(set::Set);
     all.add(shell::Shell);
     all.add(tcp::TcpCheck);

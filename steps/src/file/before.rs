@@ -69,7 +69,18 @@ impl Content {
 
 /// Reads a regular file for the journal; a large one is only hashed, and will lie at `aside`.
 pub(crate) async fn read(cx: &Cx<'_>, path: &str, stat: &FileStat, aside: String) -> Result<FileBefore, StepError> {
-    let (sha256, size, content) = if stat.size > KEEP_INLINE {
+    read_up_to(cx, path, stat, aside, KEEP_INLINE).await
+}
+
+/// Like [`read`], with another bound than [`KEEP_INLINE`].
+pub(crate) async fn read_up_to(
+    cx: &Cx<'_>,
+    path: &str,
+    stat: &FileStat,
+    aside: String,
+    inline: u64,
+) -> Result<FileBefore, StepError> {
+    let (sha256, size, content) = if stat.size > inline {
         (cx.target.sha256(path).await?, stat.size, Content::Aside(aside))
     } else {
         let bytes = cx.target.read(path, KEEP_INLINE).await?;

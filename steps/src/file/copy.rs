@@ -1,21 +1,27 @@
 //! `file.copy`: a copy of one file.
 //!
-//! **Does.** Takes `src`, a file on the machine that runback runs on (beside the playbook), or `from_target`, one on the
-//! step's target, and puts a copy at `path` as `file.write` does: in one step, checked by `validate` first, and not at
-//! all where it is already so. A new copy has the mode of its source and belongs to the user that runback acts as,
-//! unless `mode`, `owner` and `group` say otherwise; a file that is replaced keeps its own.
+//! **Does.** Takes `src`, a file on the machine that runback runs on (beside the playbook), `from_target`, one on the
+//! step's target, or `from`, one on another target of the playbook, and puts a copy at `path` as `file.write` does: in one
+//! step, checked by `validate` first, and not at all where it is already so. A new copy has the mode of its source and
+//! belongs to the user that runback acts as, unless `mode`, `owner` and `group` say otherwise; a file that is replaced
+//! keeps its own.
+//!
+//! What comes from another target goes through runback's memory, never through a file between the two. At no time can
+//! anybody read the new copy who may not read it in the end. Where a source may not be read by everybody, what its copy
+//! replaces is not kept in the journal but beside it, as `.NAME.runback-RUN-STEP.bak`; remove that once you no longer want
+//! to go back.
 //!
 //! **Outputs.** `path`, `sha256`, `size`, `mode`, `uid`, `gid`, `previous_sha256`, `backup`.
 //!
 //! **Undo** is that of `file.write`: the earlier file comes back, if the copy is still as the step left it.
 //!
-//! **Does not** copy directories (`file.unpack` brings a whole tree), and does not send more than 256 MiB from the
-//! playbook's folder to a remote target.
+//! **Does not** copy directories (`file.unpack` brings a whole tree), and does not send more than 256 MiB to a remote
+//! target.
 
 use runback_core::step::{
     Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
-use runback_core::target::FileKind;
+use runback_core::target::{FileKind, FileStat};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -27,15 +33,29 @@ const IN_MEMORY: u64 = 16 << 20;
 /// What is sent to a remote target at most, in bytes.
 const MAX_SENT: u64 = 256 << 20;
 
+/// A file on a target of the playbook.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub(crate) struct Place {
+    /// The target's name.
+    pub(crate) target: String,
+    /// The file, as that target knows it.
+    pub(crate) path: String,
+}
+
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Inputs {
     /// The file to copy, on the machine that runback runs on; a relative path counts from the playbook's folder.
     #[serde(default)]
     pub(crate) src: Option<String>,
-    /// The file to copy, on the step's target. Either this or `src`.
+    /// The file to copy, on the step's target.
     #[serde(default)]
     pub(crate) from_target: Option<String>,
+    /// The file to copy, on another target. One of these three.
+    #[serde(default)]
+    pub(crate) from: Option<Place>,
     /// The copy. On `local`, a relative path counts from the playbook's folder.
     pub(crate) path: String,
     /// Permission bits as octal digits in quotes, such as "0644".
@@ -61,10 +81,15 @@ pub(crate) struct Inputs {
 pub(crate) struct FileCopy;
 
 async fn wanted<'a>(cx: &Cx<'_>, inputs: &'a Inputs) -> Result<Wanted<'a>, StepError> {
-    let (source, mode) = match (&inputs.src, &inputs.from_target) {
-        (Some(src), None) => from_local(cx, src).await?,
-        (None, Some(src)) => from_target(cx, &cx.path(src)).await?,
-        _ => return Err(StepError::permanent("give either `src` or `from_target`")),
+    let (source, mode) = match (&inputs.src, &inputs.from_target, &inputs.from) {
+        (Some(src), None, None) => from_local(cx, src).await?,
+        (None, Some(src), None) => from_target(cx, &cx.path(src)).await?,
+        (None, None, Some(place)) => {
+            let other = cx.host.target(&place.target).await?;
+            let there = Cx { target: other.as_ref(), ..*cx };
+            read_all(&there, &there.path(&place.path)).await?
+        }
+        _ => return Err(StepError::permanent("give one of `src`, `from_target` and `from`")),
     };
     Ok(Wanted {
         path: cx.path(&inputs.path),
@@ -72,6 +97,7 @@ async fn wanted<'a>(cx: &Cx<'_>, inputs: &'a Inputs) -> Result<Wanted<'a>, StepE
         ownership: Ownership { mode: inputs.mode, owner: inputs.owner.as_deref(), group: inputs.group.as_deref() },
         new_mode: Some(mode),
         create_dirs: inputs.create_dirs,
+        private: mode & 0o004 == 0,
         validate: inputs.validate.as_deref().unwrap_or_default(),
     })
 }
@@ -87,13 +113,31 @@ async fn from_local(cx: &Cx<'_>, src: &str) -> Result<(Source, u32), StepError> 
     Ok((Source::Bytes(bytes), mode))
 }
 
-async fn from_target(cx: &Cx<'_>, path: &str) -> Result<(Source, u32), StepError> {
+/// The file that is to be copied.
+async fn regular(cx: &Cx<'_>, path: &str) -> Result<FileStat, StepError> {
     let stat = cx.target.stat(path).await?;
-    let stat = stat.ok_or_else(|| StepError::permanent(format!("{path}: nothing is there to copy")))?;
+    let stat = stat.ok_or_else(|| {
+        StepError::permanent(format!("{path}: nothing is there to copy (target {})", cx.target.name()))
+    })?;
     if stat.kind != FileKind::File {
         return Err(StepError::permanent(format!("{path} is {}", before::kind(&stat)))
             .help("only regular files can be copied; name the file itself"));
     }
+    Ok(stat)
+}
+
+/// Its bytes and mode, from a target that the copy will not be on.
+pub(super) async fn read_all(cx: &Cx<'_>, path: &str) -> Result<(Source, u32), StepError> {
+    let stat = regular(cx, path).await?;
+    if stat.size > MAX_SENT {
+        return Err(StepError::permanent(format!("{path} has {} bytes, over the limit of 256 MiB", stat.size))
+            .help("let one machine fetch it from the other with `exec`"));
+    }
+    Ok((Source::Bytes(cx.target.read(path, MAX_SENT).await?), stat.mode))
+}
+
+async fn from_target(cx: &Cx<'_>, path: &str) -> Result<(Source, u32), StepError> {
+    let stat = regular(cx, path).await?;
     let source = if stat.size <= IN_MEMORY {
         Source::Bytes(cx.target.read(path, IN_MEMORY).await?)
     } else {
@@ -112,7 +156,7 @@ impl StepType for FileCopy {
     fn descriptor(&self) -> Descriptor {
         Descriptor {
             name: "file.copy",
-            doc: "A copy of one file, from beside the playbook or on the target.",
+            doc: "A copy of one file, from beside the playbook, on the target or from another one.",
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
@@ -120,6 +164,7 @@ impl StepType for FileCopy {
             examples: &[
                 "- id: unit\n  uses: file.copy\n  with: { src: files/app.service, path: /etc/systemd/system/app.service, mode: \"0644\" }\n",
                 "- id: keep\n  uses: file.copy\n  with: { from_target: /etc/fstab, path: /root/fstab.before }\n",
+                "- id: key\n  uses: file.copy\n  with: { from: { target: node1, path: /opt/app/private_key.pem }, path: /opt/app/private_key.pem }\n",
             ],
         }
     }
@@ -129,12 +174,17 @@ impl StepType for FileCopy {
         for (key, src) in [("src", &inputs.src), ("from_target", &inputs.from_target)] {
             all.extend(src.as_deref().and_then(|src| paths::file_problems(key, src)));
         }
-        if inputs.src.is_some() == inputs.from_target.is_some() {
+        if let Some(place) = &inputs.from {
+            all.extend(paths::file_problems("from", &place.path));
+        }
+        let sources = [inputs.src.is_some(), inputs.from_target.is_some(), inputs.from.is_some()];
+        if sources.iter().filter(|given| **given).count() != 1 {
             all.push(InputProblem {
                 path: Vec::new(),
                 message: "a copy has one source".to_owned(),
                 help: Some(
-                    "give `src` for a file beside the playbook, or `from_target` for one on the target".to_owned(),
+                    "give `src` for a file beside the playbook, `from_target` for one on the target, or `from`"
+                        .to_owned(),
                 ),
             });
         }
@@ -206,6 +256,34 @@ mod tests {
         assert_eq!(std::fs::read(lab.path("copy")).unwrap(), std::fs::read(lab.path("large")).unwrap());
         lab.undo(&FileCopy, &with, &ran).await.unwrap();
         assert_eq!(lab.snapshot(), before);
+    }
+
+    #[tokio::test]
+    async fn comes_from_another_target_and_leaves_no_key_in_the_journal() {
+        let (lab, other) = (Lab::new(), Lab::new());
+        other.put("key.pem", "NEW-KEY");
+        other.set_mode("key.pem", 0o600);
+        lab.put("old.pem", "OLD-KEY");
+        lab.set_mode("old.pem", 0o640);
+        let before = lab.snapshot();
+        let from = json!({"target": "node1", "path": other.path("key.pem")});
+        lab.knows("node1", &other);
+        let fresh = json!({"from": from, "path": "ssl/key.pem", "create_dirs": true});
+        let ran = lab.run(&FileCopy, &fresh).await.unwrap();
+        assert_eq!((lab.text("ssl/key.pem").as_str(), lab.mode("ssl/key.pem")), ("NEW-KEY", 0o600));
+        lab.undo(&FileCopy, &fresh, &ran).await.unwrap();
+        assert_eq!(lab.snapshot(), before);
+
+        let over = json!({"from": from, "path": "old.pem"});
+        let ran = lab.run(&FileCopy, &over).await.unwrap();
+        assert_eq!((lab.text("old.pem").as_str(), lab.mode("old.pem")), ("NEW-KEY", 0o640));
+        let written = format!("{} {}", ran.capture, ran.outputs);
+        assert!(!written.contains("OLD-KEY") && !written.contains("NEW-KEY"), "{written}");
+        assert_eq!(lab.mode(".old.pem.runback-r1-step.bak"), 0o640);
+        lab.undo(&FileCopy, &over, &ran).await.unwrap();
+        assert_eq!(lab.snapshot(), before);
+        let unknown = json!({"from": {"target": "node9", "path": "/x"}, "path": "y"});
+        assert!(lab.capture(&FileCopy, &unknown).await.unwrap_err().message.contains("node9"));
     }
 
     #[tokio::test]

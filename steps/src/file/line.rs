@@ -20,13 +20,11 @@ use regex::Regex;
 use runback_core::step::{
     Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
-use runback_core::target::FileKind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::before::KEEP_INLINE;
 use super::put::{self, Source, Wanted};
-use super::{Mode, Ownership, before, paths};
+use super::{Mode, Ownership, paths, text};
 
 /// Whether the line shall be there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -171,17 +169,8 @@ fn insert(old: &str, lines: &[&str], wanted: &str, end: &str, inputs: &Inputs) -
 
 async fn wanted<'a>(cx: &Cx<'_>, inputs: &'a Inputs) -> Result<(Wanted<'a>, Vec<usize>), StepError> {
     let path = cx.path(&inputs.path);
-    let old = match cx.target.stat(&path).await? {
-        Some(stat) if stat.kind == FileKind::File && stat.size > KEEP_INLINE => {
-            return Err(StepError::permanent(format!("{path} is larger than 4 MiB")));
-        }
-        Some(stat) if stat.kind == FileKind::File => {
-            let bytes = cx.target.read(&path, KEEP_INLINE).await?;
-            String::from_utf8(bytes).map_err(|_| StepError::permanent(format!("{path} is not UTF-8 text")))?
-        }
-        Some(stat) => {
-            return Err(StepError::permanent(format!("{path} is {}", before::kind(&stat))).help("name the file itself"));
-        }
+    let old = match text::read(cx, &path).await? {
+        Some(old) => old,
         None if inputs.create && inputs.state == State::Present => String::new(),
         None if inputs.state == State::Absent => {
             return Err(StepError::permanent(format!(
@@ -201,6 +190,7 @@ async fn wanted<'a>(cx: &Cx<'_>, inputs: &'a Inputs) -> Result<(Wanted<'a>, Vec<
         ownership: Ownership::default(),
         new_mode: Some(0o644),
         create_dirs: false,
+        private: false,
         validate: inputs.validate.as_deref().unwrap_or_default(),
     };
     Ok((wanted, lines))

@@ -53,6 +53,8 @@ pub(crate) struct Wanted<'a> {
     /// Mode of a file that was not there, where the inputs say none.
     pub(crate) new_mode: Option<u32>,
     pub(crate) create_dirs: bool,
+    /// What it replaces is kept beside it, not in the journal: it is somebody's key.
+    pub(crate) private: bool,
     /// argv with `{path}` for the new file before it takes the place of the old one. Empty = none.
     pub(crate) validate: &'a [String],
 }
@@ -87,7 +89,7 @@ pub(crate) struct Outputs {
     pub(crate) gid: u32,
     /// Of the content that was there before; null where nothing was.
     pub previous_sha256: Option<String>,
-    /// Where the file that was there before is kept, if it was larger than 4 MiB. Undo moves it back; remove it once
+    /// Where the file that was there before is kept, if it was larger than 4 MiB or private. Undo moves it back; remove it once
     /// you no longer want to go back.
     pub(crate) backup: Option<String>,
 }
@@ -115,7 +117,8 @@ pub(crate) async fn capture(cx: &Cx<'_>, wanted: &Wanted<'_>) -> Result<Capture,
     };
     match cx.target.stat(&path).await? {
         Some(stat) if stat.kind == FileKind::File => {
-            let file = before::read(cx, &path, &stat, paths::beside(cx, &path, "bak")).await?;
+            let inline = if wanted.private { 0 } else { before::KEEP_INLINE };
+            let file = before::read_up_to(cx, &path, &stat, paths::beside(cx, &path, "bak"), inline).await?;
             capture.attributes = attributes::or(&capture.attributes, &file.attributes());
             capture.before = Some(file);
         }

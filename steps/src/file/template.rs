@@ -70,6 +70,7 @@ fn wanted<'a>(cx: &Cx<'_>, inputs: &'a Inputs) -> Result<Wanted<'a>, StepError> 
         ownership: Ownership { mode: inputs.mode, owner: inputs.owner.as_deref(), group: inputs.group.as_deref() },
         new_mode: Some(0o644),
         create_dirs: inputs.create_dirs,
+        private: false,
         validate: inputs.validate.as_deref().unwrap_or_default(),
     })
 }

@@ -76,6 +76,12 @@ impl Lab {
         }
     }
 
+    /// Another lab's machine is a target of this one's playbook.
+    pub(crate) fn knows(&self, name: &str, other: &Lab) {
+        let target = TestTarget::new(other.target.base.clone());
+        self.host.targets.lock().unwrap().insert(name.to_owned(), std::sync::Arc::new(target));
+    }
+
     /// The absolute path of a name in the lab.
     pub(crate) fn path(&self, name: &str) -> String {
         self.target.base.join(name).to_string_lossy().into_owned()

@@ -1,0 +1,252 @@
+//! The compose and docker step types against a real Docker daemon, and docker-compose 1.29. Each test has a daemon of its
+//! own. Where it cannot be had, each test says that it is skipped, and in CI it fails.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+#[path = "real/docker/lab.rs"]
+mod lab;
+
+use std::process::Stdio;
+
+use lab::{Daemon, Runback, daemon, until};
+use serde_json::{Value, json};
+
+/// Two services; `web` is healthy where /ok is in its image, and has all that a container can lose: an environment, a
+/// volume with a name, one without, an alias, a port and a folder of the machine's.
+const COMPOSE: &str = "\
+version: '2.4'
+services:
+  web:
+    image: test/web:1
+    environment: { GREETING: \"hello  world\" }
+    env_file: [web.env]
+    volumes:
+      - ./data:/data
+      - named:/named
+      - /anonymous
+    networks: { default: { aliases: [front] } }
+    healthcheck: { test: [CMD, test, -f, /ok], interval: 1s, retries: 2 }
+    stop_grace_period: 1s
+    depends_on: [log]
+  log:
+    image: test/web:1
+    stop_grace_period: 1s
+volumes: { named: {} }
+";
+
+fn images(daemon: &Daemon) {
+    daemon.image("test/web:1", "RUN [\"touch\", \"/ok\"]\nCMD [\"sleep\", \"1000\"]");
+    daemon.image("test/web:2", "CMD [\"sleep\", \"1001\"]");
+}
+
+/// The project's folder.
+fn project(runback: &Runback) {
+    runback.put("app/docker-compose.yml", COMPOSE);
+    runback.put("app/web.env", "PASSWORD=s3cret canary\n");
+}
+
+fn up() -> Value {
+    json!([
+        {"id": "up", "uses": "compose.up", "with": {"dir": "app", "wait_timeout": "20s"}},
+        {"id": "well", "uses": "compose.check", "with": {"dir": "app", "window": "1s", "timeout": "20s"}},
+    ])
+}
+
+#[test]
+fn a_project_comes_up_is_well_and_goes_again() {
+    let Some(daemon) = daemon() else { return };
+    images(&daemon);
+    let runback = Runback::new(&daemon);
+    project(&runback);
+    runback.put("app/data/keep", "x");
+    let before = runback.listing("app");
+    let ran = runback.run("first", &up());
+    assert_eq!(ran.code, Some(0), "{}", ran.printed);
+    assert_eq!(daemon.containers(), ["app_log_1", "app_web_1"]);
+    assert_eq!(ran.step("up")["outputs"]["containers"][1]["service"], "web");
+    assert_eq!(daemon.inspect("app_web_1")["State"]["Health"]["Status"], "healthy");
+    assert_eq!(runback.listing("app"), before, "nothing to keep, nothing kept");
+
+    let again = runback.run("second", &up());
+    assert_eq!(again.step("up")["changed"], false, "{}", again.show);
+    let taken_back = runback.rollback("second");
+    assert_eq!(daemon.containers().len(), 2, "a step that changed nothing takes nothing back: {}", taken_back.printed);
+
+    let gone = runback.rollback("first");
+    assert_eq!(gone.show["status"], "rolled-back", "{}", gone.printed);
+    assert!(daemon.containers().is_empty() && daemon.networks().is_empty());
+    assert!(gone.printed.contains("app_named"), "the volume that stays is named: {}", gone.printed);
+    assert_eq!(runback.listing("app"), before);
+}
+
+#[test]
+fn a_failed_health_check_brings_the_previous_containers_back() {
+    let Some(daemon) = daemon() else { return };
+    images(&daemon);
+    let runback = Runback::new(&daemon);
+    project(&runback);
+    assert_eq!(runback.run("first", &up()).code, Some(0));
+    daemon.docker(&["exec", "app_web_1", "sh", "-c", "echo 1 >/named/a; echo 2 >/anonymous/b"]);
+    let (files, old, network) =
+        (runback.listing("app"), daemon.inspect("app_web_1"), daemon.docker(&["network", "inspect", "app_default"]));
+
+    let mut steps = json!([
+        {"id": "edit", "uses": "file.edit", "with": {"path": "app/docker-compose.yml", "edits": [
+            {"set": "services.web.image", "value": "test/web:2"},
+            {"set": "services.web.environment.GREETING", "value": "another"},
+        ]}},
+    ]);
+    steps.as_array_mut().unwrap().extend(up().as_array().unwrap().clone());
+    let ran = runback.run("second", &steps);
+    assert_eq!(ran.code, Some(3), "{}", ran.printed);
+    assert!(ran.error("up").contains("web is"), "{}", ran.error("up"));
+    assert_eq!(runback.listing("app"), files, "no file of ours is left");
+
+    let new = daemon.inspect("app_web_1");
+    assert_eq!((&new["Image"], &new["State"]["Running"]), (&old["Image"], &json!(true)));
+    for part in ["Env", "Cmd", "Labels", "Healthcheck", "Image"] {
+        assert_eq!(new["Config"][part], old["Config"][part], "{part}");
+    }
+    let aliases = |c: &Value| {
+        c["NetworkSettings"]["Networks"]["app_default"]["Aliases"].as_array().unwrap().contains(&json!("front"))
+    };
+    assert!(aliases(&new), "{new}");
+    assert_eq!(daemon.docker(&["exec", "app_web_1", "cat", "/named/a", "/anonymous/b"]), "1\n2");
+    assert_eq!(
+        daemon.docker(&["network", "inspect", "app_default"]).contains("app_web_1"),
+        network.contains("app_web_1")
+    );
+    // Compose itself takes it for what its file asks for.
+    let id = new["Id"].clone();
+    let compose = daemon.compose(&runback.path("app"), &["up", "-d"]);
+    assert!(compose.status.success(), "{}", lab::text(&compose.stderr));
+    assert_eq!(daemon.inspect("app_web_1")["Id"], id);
+    assert!(!contains_secret(&runback), "the environment of a container is in no byte that runback keeps");
+}
+
+/// The canary of the container's environment, in the state directory.
+fn contains_secret(runback: &Runback) -> bool {
+    let grep = std::process::Command::new("grep").args(["-r", "s3cret canary"]).arg(runback.path("state")).output();
+    grep.unwrap().status.success()
+}
+
+#[test]
+fn killed_in_the_middle_of_up_it_goes_on_or_back() {
+    let Some(daemon) = daemon() else { return };
+    images(&daemon);
+    for (run, on) in [("on", true), ("back", false)] {
+        let runback = Runback::new(&daemon);
+        project(&runback);
+        runback.hold_compose_up();
+        let file = runback.playbook(run, &up());
+        let mut child = runback
+            .command(&["run", &file, "--run-id", run, "--output", "lines"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        until("compose has done its work", || runback.path("held").exists());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        until("compose ended with runback", || {
+            let held =
+                std::process::Command::new("pgrep").args(["-f", &runback.path("bin").display().to_string()]).output();
+            held.unwrap().stdout.is_empty()
+        });
+        assert_eq!(daemon.containers().len(), 2);
+        runback.put("go", "");
+        let ran = if on { runback.ended(run, &["resume", run, "--output", "lines"]) } else { runback.rollback(run) };
+        if on {
+            assert_eq!(ran.code, Some(0), "{}", ran.printed);
+            assert_eq!(daemon.containers(), ["app_log_1", "app_web_1"]);
+            assert_eq!(runback.rollback(run).show["status"], "rolled-back");
+        }
+        assert!(daemon.containers().is_empty() && daemon.networks().is_empty(), "{}", ran.printed);
+        daemon.docker(&["volume", "rm", "--force", "app_named"]);
+    }
+}
+
+#[test]
+fn what_is_in_the_way_is_named() {
+    let Some(mut daemon) = daemon() else { return };
+    images(&daemon);
+    let runback = Runback::new(&daemon);
+    let once =
+        |dir: &str| json!([{"id": "up", "uses": "compose.up", "with": {"dir": dir}, "retry": {"max_attempts": 1}}]);
+
+    runback.put("bad/docker-compose.yml", "version: '2'\nservices:\n  a:\n    image: x\n   b: 1\n");
+    let bad = runback.run("bad", &once("bad"));
+    assert_eq!(bad.code, Some(3), "{}", bad.printed);
+    assert!(
+        bad.error("up").contains("line 5, column 4") && bad.error("up").contains("correct the compose file"),
+        "{}",
+        bad.error("up")
+    );
+
+    runback.put("key/docker-compose.yml", "version: '2'\nservices:\n  a:\n    image: x\n    prots: [1]\n");
+    let key = runback.run("key", &once("key"));
+    assert!(key.error("up").contains("Unsupported config option for services.a: 'prots'"), "{}", key.error("up"));
+
+    runback.put("none/docker-compose.yml", "version: '2'\nservices:\n  a:\n    image: 127.0.0.1:1/none:1\n");
+    let none = runback.run("none", &once("none"));
+    assert!(
+        none.error("up").contains("127.0.0.1:1") && none.error("up").contains("registry could not be reached"),
+        "{}",
+        none.error("up")
+    );
+    assert!(daemon.networks().is_empty(), "the network that compose had made is gone");
+
+    let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    runback.put(
+        "port/docker-compose.yml",
+        &format!("version: '2'\nservices:\n  a:\n    image: test/web:1\n    ports: ['{port}:80']\n"),
+    );
+    let busy = runback.run("port", &once("port"));
+    assert!(
+        busy.error("up").contains(&port.to_string()) && busy.error("up").contains("something else has that port"),
+        "{}",
+        busy.error("up")
+    );
+    assert_eq!(busy.step("up")["error"]["class"], "conflict");
+    assert!(daemon.containers().is_empty() && daemon.networks().is_empty());
+
+    runback.put("loop/docker-compose.yml", "version: '2'\nservices:\n  a:\n    image: test/web:1\n    restart: always\n    command: [sh, -c, 'sleep 0.4; exit 3']\n");
+    let steps = json!([
+        {"id": "up", "uses": "compose.up", "with": {"dir": "loop", "wait": false}},
+        {"id": "well", "uses": "compose.check", "with": {"dir": "loop", "window": "2s", "timeout": "6s"}, "retry": {"max_attempts": 1}},
+    ]);
+    let looped = runback.run("loop", &steps);
+    assert_eq!(looped.code, Some(3), "{}", looped.printed);
+    assert!(looped.error("well").contains("not well after 6s: a "), "{}", looped.error("well"));
+    assert!(daemon.containers().is_empty());
+
+    daemon.stop();
+    runback.put("off/docker-compose.yml", "version: '2'\nservices:\n  a:\n    image: test/web:1\n");
+    let off = runback.run("off", &once("off"));
+    assert!(off.error("up").contains("the daemon does not answer"), "{}", off.error("up"));
+    assert_eq!(off.step("up")["error"]["class"], "transient");
+}
+
+#[test]
+fn a_project_that_was_taken_down_comes_back_as_it_was() {
+    let Some(daemon) = daemon() else { return };
+    images(&daemon);
+    let runback = Runback::new(&daemon);
+    project(&runback);
+    assert_eq!(runback.run("up", &up()).code, Some(0));
+    let before = daemon.inspect("app_web_1");
+    let down = json!([
+        {"id": "down", "uses": "compose.down", "with": {"dir": "app"}},
+        {"id": "no", "uses": "assert", "with": {"that": ["steps.down.outputs.removed.size() == 3"]}},
+    ]);
+    let ran = runback.run("down", &down);
+    assert_eq!(ran.code, Some(3), "{}", ran.printed);
+    assert_eq!(ran.step("down")["outputs"]["removed"], json!(["app_log_1", "app_web_1"]));
+    let after = daemon.inspect("app_web_1");
+    assert_eq!((&after["Config"]["Env"], &after["State"]["Running"]), (&before["Config"]["Env"], &json!(true)));
+    assert_eq!(daemon.networks(), ["app_default"]);
+    let restart = json!([{"id": "again", "uses": "compose.restart", "with": {"dir": "app", "wait_timeout": "20s"}}]);
+    assert_eq!(runback.run("restart", &restart).code, Some(0));
+    assert_ne!(daemon.inspect("app_web_1")["State"]["StartedAt"], after["State"]["StartedAt"]);
+}
