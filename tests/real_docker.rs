@@ -5,6 +5,8 @@
 
 #[path = "real/docker/lab.rs"]
 mod lab;
+#[path = "real/docker/nodes.rs"]
+mod nodes;
 
 use std::process::Stdio;
 
@@ -249,4 +251,68 @@ fn a_project_that_was_taken_down_comes_back_as_it_was() {
     let restart = json!([{"id": "again", "uses": "compose.restart", "with": {"dir": "app", "wait_timeout": "20s"}}]);
     assert_eq!(runback.run("restart", &restart).code, Some(0));
     assert_ne!(daemon.inspect("app_web_1")["State"]["StartedAt"], after["State"]["StartedAt"]);
+}
+
+/// The playbook that ships, on three hosts; its targets and inputs are those of the test.
+fn harbor(runback: &mut Runback, nodes: &nodes::Nodes) -> [String; 2] {
+    let shipped = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/playbooks/harbor-ha.yaml")).unwrap();
+    let (before, rest) = shipped.split_once("\ntargets:\n").unwrap();
+    let (_, after) = rest.split_once("\n\n").unwrap();
+    let inventory: Vec<String> = nodes
+        .all
+        .iter()
+        .map(|node| {
+            format!(
+                "{} ansible_host={} ansible_user=root ansible_ssh_private_key_file={} \
+                 ansible_ssh_common_args='-o UserKnownHostsFile={} -o IdentitiesOnly=yes'\n",
+                node.name, node.address, nodes.key.display(), nodes.known_hosts.display()
+            )
+        })
+        .collect();
+    runback.put("hosts.ini", &format!("[nodes]\n{}", inventory.concat()));
+    let file = runback.put("harbor-ha.yaml", &format!("{before}\ntargets: {{ inventory: hosts.ini }}\n\n{after}"));
+    let addresses: serde_json::Map<_, _> =
+        nodes.all.iter().map(|n| (n.name.clone(), json!(format!("{}:8070", n.address)))).collect();
+    let inputs = json!({
+        "balancer": nodes.balancer, "addresses": addresses, "share": "/shared", "share_type": "none", "share_options": "bind",
+        "db_host": "10.9.9.9", "redis": "10.9.9.8:6379", "reload_docker": ["sh", "-c", "kill -HUP $(cat /run/docker.pid)"],
+    });
+    let inputs = runback.put("inputs.json", &inputs.to_string());
+    runback.set_env("HARBOR_DB_PASSWORD", "db-canary-1");
+    runback.set_env("HARBOR_ADMIN_PASSWORD", "admin-canary-2");
+    [file, inputs].map(|p| p.display().to_string())
+}
+
+#[test]
+fn harbor_comes_up_on_three_hosts_and_with_one_broken_goes_back_to_the_byte() {
+    let Some(daemon) = daemon() else { return };
+    daemon.image("test/standin:1", "");
+    let nodes = nodes::Nodes::start(&daemon, "test/standin:1");
+    let mut runback = Runback::new(&daemon);
+    let [file, inputs] = harbor(&mut runback, &nodes);
+    let before = nodes.state();
+
+    // One node broken on purpose: something else has the port there.
+    nodes.all[2].told("nohup busybox nc -l -p 8070 >/dev/null 2>&1 & echo $! >/run/squatter; sleep 0.3");
+    let broken = runback.ended("broken", &["run", &file, "--run-id", "broken", "--inputs", &inputs, "--output", "lines"]);
+    assert_eq!(broken.code, Some(3), "{}", broken.printed);
+    assert_eq!(broken.show["status"], "rolled-back", "{}", broken.printed);
+    assert!(broken.printed.contains("8070"), "{}", broken.printed);
+    assert_eq!(nodes.state(), before, "every file is as before, to the byte");
+    nodes.all[2].told("kill $(cat /run/squatter)");
+
+    let ran = runback.ended("whole", &["run", &file, "--run-id", "whole", "--inputs", &inputs, "--output", "lines"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.printed);
+    for node in &nodes.all {
+        assert_eq!(node.told("docker ps --quiet | wc -l"), "6", "the database is not among them");
+        let compose = node.told("cat /opt/harbor/docker-compose.yml");
+        assert!(!compose.contains("mysql") && compose.contains("# Signs and checks tokens") && compose.contains("/mnt/harbor/registry:/storage:z"), "{compose}");
+        assert_eq!(node.told("sha256sum </opt/harbor/common/config/ui/private_key.pem"), nodes.all[0].told("sha256sum </opt/harbor/common/config/ui/private_key.pem"));
+        assert_eq!(node.told("stat -c %a /opt/harbor/common/config/ui/private_key.pem"), "600");
+    }
+    let secret = std::process::Command::new("grep").args(["-rlE", "db-canary-1|admin-canary-2"]).arg(runback.path("state")).output();
+    assert_eq!(lab::text(&secret.unwrap().stdout), "", "no secret in any byte that runback wrote");
+    let back = runback.rollback("whole");
+    assert_eq!(back.show["status"], "rolled-back", "{}", back.printed);
+    assert_eq!(nodes.state(), before);
 }

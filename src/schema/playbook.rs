@@ -72,7 +72,12 @@ fn playbook_keys() -> Json {
         "description": { "type": "string" },
         "inputs": map_of("input", "Values given at the start: `-i name=value`."),
         "secrets": map_of("secret", "Values that are masked in everything that runback writes."),
-        "targets": map_of("target", "Machines where steps act, and groups of them."),
+        "targets": {
+            "type": "object",
+            "description": "Machines where steps act, and groups of them.",
+            "properties": { "inventory": strings("Files with more of them: like this map, or an inventory of Ansible's.") },
+            "additionalProperties": reference("target"),
+        },
         "defaults": {
             "type": "object", "additionalProperties": false, "description": "What steps have unless they say otherwise.",
             "properties": with_policy(json!({ "target": { "type": "string" }, "env": reference("env") })),

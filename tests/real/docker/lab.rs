@@ -202,6 +202,11 @@ impl Runback {
         path
     }
 
+    /// For all that comes after.
+    pub(crate) fn set_env(&mut self, name: &str, value: &str) {
+        self.env.push((name.to_owned(), value.to_owned()));
+    }
+
     pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_runback"));
         let path = format!("{}:{}", self.path("bin").display(), std::env::var("PATH").unwrap());

@@ -2,8 +2,8 @@
 
 use crate::diagnostic::{Code, Diagnostic};
 use crate::plan::{PlanKind, PlanRollback, StepIdx};
-use crate::playbook::model::{InputDecl, InputType, TargetKind};
-use crate::span::Span;
+use crate::playbook::model::{InputDecl, InputType, TargetDecl, TargetKind};
+use crate::span::{SourceId, Span};
 use crate::step::{Access, UndoKind};
 use crate::template::Reference;
 
@@ -54,7 +54,9 @@ fn unused_targets(placed: &mut Placed<'_>) {
         });
         in_group || placed.used_targets.contains(name)
     };
-    let unused = decls.iter().filter(|d| !named(&d.name.value)).map(|decl| {
+    // An inventory holds more than one playbook needs.
+    let own = |d: &&TargetDecl| d.name.span.source == SourceId(0);
+    let unused = decls.iter().filter(own).filter(|d| !named(&d.name.value)).map(|decl| {
         let message = format!("nothing uses the target `{}`", decl.name.value);
         Diagnostic::new(Code::UnusedTarget, message, decl.name.span, "declared here").help(format!(
             "steps without `target` act on this machine: add `target: {}` where it is meant, or take it away",

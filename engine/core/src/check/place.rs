@@ -2,6 +2,7 @@
 //! names; it notes what must be resolved.
 
 mod action;
+mod inventory;
 mod used;
 
 use std::collections::{HashMap, VecDeque};
@@ -183,6 +184,7 @@ impl<'a> Placed<'a> {
     }
 
     pub(super) fn playbook(&mut self, playbook: Playbook) {
+        let targets = self.with_inventories(playbook.targets, &playbook.inventories);
         let defaults = Arc::new(playbook.defaults);
         let frame = self.frame(Frame::default());
         let scope = self.scope(
@@ -209,7 +211,7 @@ impl<'a> Placed<'a> {
             on_failure: playbook.on_failure.unwrap_or_default(),
             fail_fast: playbook.fail_fast,
             locks: playbook.locks,
-            targets: playbook.targets,
+            targets,
         });
         let finally = self.frame(Frame { parent: Some(frame), finally: true, ..Frame::default() });
         let empty = Segment { first: StepIdx(0), len: 0, owner: None };

@@ -6,12 +6,12 @@ mod policy;
 pub(crate) mod schedule;
 mod steps;
 mod suspects;
-mod targets;
+pub(crate) mod targets;
 mod values;
 
 use std::collections::HashSet;
 
-use super::model::{Defaults, Playbook};
+use super::model::{Defaults, Playbook, TargetDecl};
 use super::yaml::{Node, NodeValue};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::event::OnFailure;
@@ -84,6 +84,16 @@ pub(super) fn lower_owned(source: SourceId, text: &str, mut node: Node) -> (Opti
     (playbook, diagnostics)
 }
 
+/// What stands under `targets`, from a file of its own.
+pub(super) fn targets(source: SourceId, text: &str, node: &Node) -> (Vec<TargetDecl>, Vec<Diagnostic>) {
+    let mut lower = Lower { source, text, diagnostics: Vec::new() };
+    let (targets, inventories) = lower.targets(node);
+    for inventory in inventories {
+        lower.wrong_value(inventory.span, "an inventory does not name another one", None);
+    }
+    (targets, lower.diagnostics)
+}
+
 /// The items of the list under a key, which leaves an empty list there.
 fn take_list(node: &mut Node, key: &str) -> Vec<Node> {
     let NodeValue::Map(pairs) = &mut node.value else { return Vec::new() };
@@ -110,7 +120,7 @@ impl Lower<'_> {
         };
         let inputs = keys.get("inputs").map(|n| self.inputs(n)).unwrap_or_default();
         let secrets = keys.get("secrets").map(|n| self.secrets(n)).unwrap_or_default();
-        let targets = keys.get("targets").map(|n| self.targets(n)).unwrap_or_default();
+        let (targets, inventories) = keys.get("targets").map(|n| self.targets(n)).unwrap_or_default();
         let defaults = keys.get("defaults").map(|n| self.defaults(n)).unwrap_or_default();
         let mut ids = HashSet::new();
         let usable = match keys.required(self, "steps") {
@@ -132,6 +142,7 @@ impl Lower<'_> {
             inputs,
             secrets,
             targets,
+            inventories,
             defaults,
             locks: keys.get("locks").map(|n| self.templates(n, "locks")).unwrap_or_default(),
             max_parallel: keys.get("max_parallel").and_then(|n| {

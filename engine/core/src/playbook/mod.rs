@@ -2,6 +2,7 @@
 
 pub mod duration;
 pub mod inputs;
+pub(crate) mod inventory;
 pub mod lower;
 pub mod model;
 pub mod values;

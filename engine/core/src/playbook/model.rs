@@ -18,6 +18,8 @@ pub struct Playbook {
     pub inputs: Vec<InputDecl>,
     pub secrets: Vec<SecretDecl>,
     pub targets: Vec<TargetDecl>,
+    /// Files with more of them, as the author named them.
+    pub inventories: Vec<Spanned<String>>,
     pub defaults: Defaults,
     pub locks: Vec<Template>,
     pub max_parallel: Option<Spanned<u32>>,

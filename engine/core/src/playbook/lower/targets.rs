@@ -9,12 +9,13 @@ use crate::span::{Span, Spanned};
 use crate::template::problem::nearest;
 
 impl Lower<'_> {
-    pub(super) fn targets(&mut self, node: &Node) -> Vec<TargetDecl> {
-        let Some(pairs) = self.map(node, "`targets`") else { return Vec::new() };
-        let mut targets = Vec::with_capacity(pairs.len());
+    /// The targets, and the files with more of them.
+    pub(super) fn targets(&mut self, node: &Node) -> (Vec<TargetDecl>, Vec<Spanned<String>>) {
+        let Some(pairs) = self.map(node, "`targets`") else { return Default::default() };
+        let (mut targets, mut inventories) = (Vec::with_capacity(pairs.len()), Vec::new());
         for (key, value) in pairs {
-            if key.as_str() == Some("inventory") && value.as_map().is_none_or(<[_]>::is_empty) {
-                self.inventory(key.span);
+            if key.as_str() == Some("inventory") && value.as_map().is_none() {
+                inventories.extend(self.inventories(value));
                 continue;
             }
             let name = self.name(key, "the name of a target", true);
@@ -27,13 +28,34 @@ impl Lower<'_> {
             }
             targets.push(TargetDecl { name, kind });
         }
-        self.groups(&targets);
-        targets
+        // With an inventory, what groups may hold is known only once it has been read.
+        if inventories.is_empty() {
+            groups(&targets, &mut self.diagnostics);
+        }
+        (targets, inventories)
+    }
+
+    /// One file, or several.
+    fn inventories(&mut self, node: &Node) -> Vec<Spanned<String>> {
+        let files = match node.as_str() {
+            Some(file) => vec![Spanned::new(file.to_owned(), node.span)],
+            None => self.strings(node, "inventory"),
+        };
+        let mut good = Vec::with_capacity(files.len());
+        for file in files {
+            if file.value.contains("{{") || file.value.is_empty() {
+                let help = Some("targets are fixed: name the file, from the playbook's folder".to_owned());
+                self.wrong_value(file.span, "an inventory is a file, written out", help);
+            } else {
+                good.push(file);
+            }
+        }
+        good
     }
 
     fn inventory(&mut self, at: Span) {
-        let message = "targets from an inventory are not in this version of runback yet";
-        let help = "list the machines here: `web1: { ssh: web1.example.com }`";
+        let message = "a target that is an inventory is not in this version of runback";
+        let help = "write `inventory: hosts.ini` under `targets` itself: its machines and groups keep their names";
         self.report(Diagnostic::new(Code::NotYet, message, at, "not yet").help(help));
     }
 
@@ -195,35 +217,32 @@ impl Lower<'_> {
         }
         options
     }
+}
 
-    /// Members of groups must be machines that are declared.
-    fn groups(&mut self, targets: &[TargetDecl]) {
-        let names: Vec<&str> = targets.iter().map(|t| t.name.value.as_str()).chain(["local"]).collect();
-        for target in targets {
-            let TargetKind::Group(members) = &target.kind else { continue };
-            if members.is_empty() {
-                self.wrong_value(target.name.span, format!("the group `{}` is empty", target.name.value), None);
-            }
-            for member in members {
-                self.member(targets, &names, member);
-            }
+/// Members of groups must be machines that are declared.
+pub(crate) fn groups(targets: &[TargetDecl], diagnostics: &mut Vec<Diagnostic>) {
+    let names: Vec<&str> = targets.iter().map(|t| t.name.value.as_str()).chain(["local"]).collect();
+    let wrong = |span: Span, message: String| Diagnostic::new(Code::WrongValue, message, span, "here");
+    for target in targets {
+        let TargetKind::Group(members) = &target.kind else { continue };
+        if members.is_empty() {
+            diagnostics.push(wrong(target.name.span, format!("the group `{}` is empty", target.name.value)));
         }
-    }
-
-    fn member(&mut self, targets: &[TargetDecl], names: &[&str], member: &Spanned<String>) {
-        match targets.iter().find(|t| t.name.value == member.value) {
-            Some(TargetDecl { kind: TargetKind::Group(_), .. }) => {
-                let help = Some("list the machines of both groups".to_owned());
-                self.wrong_value(member.span, format!("`{}` is a group, and groups hold machines", member.value), help);
+        for member in members {
+            match targets.iter().find(|t| t.name.value == member.value) {
+                Some(TargetDecl { kind: TargetKind::Group(_), .. }) => {
+                    let message = format!("`{}` is a group, and groups hold machines", member.value);
+                    diagnostics.push(wrong(member.span, message).help("list the machines of both groups"));
+                }
+                None if member.value != "local" => {
+                    let near = nearest(&member.value, names.iter().copied());
+                    let help = near.map(|near| format!("did you mean `{near}`?"));
+                    let message = format!("there is no target `{}`", member.value);
+                    let diagnostic = Diagnostic::new(Code::UnknownTarget, message, member.span, "not declared");
+                    diagnostics.push(diagnostic.maybe_help(help));
+                }
+                _ => {}
             }
-            None if member.value != "local" => {
-                let near = nearest(&member.value, names.iter().copied());
-                let help = near.map(|near| format!("did you mean `{near}`?"));
-                let message = format!("there is no target `{}`", member.value);
-                let diagnostic = Diagnostic::new(Code::UnknownTarget, message, member.span, "not declared");
-                self.report(diagnostic.maybe_help(help));
-            }
-            _ => {}
         }
     }
 }
