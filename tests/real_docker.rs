@@ -265,7 +265,10 @@ fn harbor(runback: &mut Runback, nodes: &nodes::Nodes) -> [String; 2] {
             format!(
                 "{} ansible_host={} ansible_user=root ansible_ssh_private_key_file={} \
                  ansible_ssh_common_args='-o UserKnownHostsFile={} -o IdentitiesOnly=yes'\n",
-                node.name, node.address, nodes.key.display(), nodes.known_hosts.display()
+                node.name,
+                node.address,
+                nodes.key.display(),
+                nodes.known_hosts.display()
             )
         })
         .collect();
@@ -294,7 +297,8 @@ fn harbor_comes_up_on_three_hosts_and_with_one_broken_goes_back_to_the_byte() {
 
     // One node broken on purpose: something else has the port there.
     nodes.all[2].told("nohup busybox nc -l -p 8070 >/dev/null 2>&1 & echo $! >/run/squatter; sleep 0.3");
-    let broken = runback.ended("broken", &["run", &file, "--run-id", "broken", "--inputs", &inputs, "--output", "lines"]);
+    let broken =
+        runback.ended("broken", &["run", &file, "--run-id", "broken", "--inputs", &inputs, "--output", "lines"]);
     assert_eq!(broken.code, Some(3), "{}", broken.printed);
     assert_eq!(broken.show["status"], "rolled-back", "{}", broken.printed);
     assert!(broken.printed.contains("8070"), "{}", broken.printed);
@@ -306,11 +310,22 @@ fn harbor_comes_up_on_three_hosts_and_with_one_broken_goes_back_to_the_byte() {
     for node in &nodes.all {
         assert_eq!(node.told("docker ps --quiet | wc -l"), "6", "the database is not among them");
         let compose = node.told("cat /opt/harbor/docker-compose.yml");
-        assert!(!compose.contains("mysql") && compose.contains("# Signs and checks tokens") && compose.contains("/mnt/harbor/registry:/storage:z"), "{compose}");
-        assert_eq!(node.told("sha256sum </opt/harbor/common/config/ui/private_key.pem"), nodes.all[0].told("sha256sum </opt/harbor/common/config/ui/private_key.pem"));
+        assert!(
+            !compose.contains("mysql")
+                && compose.contains("# Signs and checks tokens")
+                && compose.contains("/mnt/harbor/registry:/storage:z"),
+            "{compose}"
+        );
+        assert_eq!(
+            node.told("sha256sum </opt/harbor/common/config/ui/private_key.pem"),
+            nodes.all[0].told("sha256sum </opt/harbor/common/config/ui/private_key.pem")
+        );
         assert_eq!(node.told("stat -c %a /opt/harbor/common/config/ui/private_key.pem"), "600");
     }
-    let secret = std::process::Command::new("grep").args(["-rlE", "db-canary-1|admin-canary-2"]).arg(runback.path("state")).output();
+    let secret = std::process::Command::new("grep")
+        .args(["-rlE", "db-canary-1|admin-canary-2"])
+        .arg(runback.path("state"))
+        .output();
     assert_eq!(lab::text(&secret.unwrap().stdout), "", "no secret in any byte that runback wrote");
     let back = runback.rollback("whole");
     assert_eq!(back.show["status"], "rolled-back", "{}", back.printed);

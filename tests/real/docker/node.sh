@@ -1,6 +1,6 @@
 #!/bin/sh
 # The first process of a container that stands for a host: an sshd, and a Docker daemon of its own.
-mkdir -p /run/sshd /tmp /var/tmp
+mkdir -p /run/sshd /var/run /tmp /var/tmp
 chmod 1777 /tmp
 mount -o remount,rw /sys/fs/cgroup
 for c in /sys/fs/cgroup/*; do [ -L "$c" ] || mount -o remount,rw,bind "$c"; done

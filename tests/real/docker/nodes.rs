@@ -86,18 +86,25 @@ impl Node {
         put("etc/nsswitch.conf", "hosts: files\n");
         put("etc/fstab", "# no file system of its own\n");
         put("etc/docker/daemon.json", "{\n  \"log-level\": \"warn\"\n}\n");
-        put("sshd_config", "HostKey /node/host\nAuthorizedKeysFile /node/authorized\nStrictModes no\nUsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\nPidFile none\n");
+        put(
+            "sshd_config",
+            "HostKey /node/host\nAuthorizedKeysFile /node/authorized\nStrictModes no\nUsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\nPidFile none\n",
+        );
         let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
         put("authorized", &public);
-        sh("ssh-keygen -q -t ed25519 -N '' -f host; cp -r \"$SRC\" opt/harbor; cp \"$SRC\"/../node.sh ."
-            .replace("$SRC", &script("harbor").display().to_string())
-            .as_str(), &dir);
+        sh(
+            "ssh-keygen -q -t ed25519 -N '' -f host; cp -r \"$SRC\" opt/harbor; cp \"$SRC\"/../node.sh ."
+                .replace("$SRC", &script("harbor").display().to_string())
+                .as_str(),
+            &dir,
+        );
         let volume = |from: &Path, to: &str| format!("{}:{to}", from.display());
-        let mut words: Vec<String> = "run --detach --cap-add ALL --cap-drop SYS_RESOURCE --security-opt seccomp=unconfined \
+        let mut words: Vec<String> =
+            "run --detach --cap-add ALL --cap-drop SYS_RESOURCE --security-opt seccomp=unconfined \
             --security-opt apparmor=unconfined --network nodes"
-            .split_whitespace()
-            .map(str::to_owned)
-            .collect();
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect();
         // What the bounding set of this machine lacks cannot be given on.
         words.extend(["--device-cgroup-rule", "a *:* rwm", "--name", name, "--hostname", name].map(str::to_owned));
         for part in ["/usr", "/bin", "/sbin", "/lib", "/lib64"].iter().filter(|p| Path::new(p).exists()) {
@@ -110,14 +117,21 @@ impl Node {
         words.extend(["--volume".to_owned(), volume(&dir, "/node"), "--volume".to_owned(), volume(&shared, "/shared")]);
         words.extend(["test/node", "/bin/sh", "/node/node.sh"].map(str::to_owned));
         daemon.docker(&words.iter().map(String::as_str).collect::<Vec<_>>());
-        let address = daemon.inspect(name)["NetworkSettings"]["Networks"][NETWORK]["IPAddress"].as_str().unwrap().to_owned();
+        let address =
+            daemon.inspect(name)["NetworkSettings"]["Networks"][NETWORK]["IPAddress"].as_str().unwrap().to_owned();
         Self { name: name.to_owned(), address, dir, key: key.to_owned() }
     }
 
     fn ssh_words(&self) -> Vec<String> {
         let key = self.key.display().to_string();
         let to = format!("root@{}", self.address);
-        let options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "BatchMode=yes", "ConnectTimeout=5"];
+        let options = [
+            "StrictHostKeyChecking=no",
+            "UserKnownHostsFile=/dev/null",
+            "LogLevel=ERROR",
+            "BatchMode=yes",
+            "ConnectTimeout=5",
+        ];
         let mut words = vec!["ssh".to_owned(), "-i".to_owned(), key];
         words.extend(options.iter().flat_map(|o| ["-o".to_owned(), (*o).to_owned()]));
         words.push(to);
@@ -137,7 +151,8 @@ impl Node {
     }
 
     fn state(&self) -> String {
-        let files: Vec<String> = ["etc", "opt", "root", "mnt"].iter().map(|part| listing(&self.dir.join(part))).collect();
+        let files: Vec<String> =
+            ["etc", "opt", "root", "mnt"].iter().map(|part| listing(&self.dir.join(part))).collect();
         let docker = self.told("docker ps --all --format '{{.Names}}'; docker network ls --quiet --filter type=custom; docker volume ls --quiet");
         let mounts = self.told("grep -c /mnt/harbor /proc/self/mountinfo || true");
         let temporary = self.told("ls -A /tmp /var/tmp");
