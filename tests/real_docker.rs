@@ -5,8 +5,12 @@
 
 #[path = "real/docker/lab.rs"]
 mod lab;
+#[path = "real/docker/link.rs"]
+mod link;
 #[path = "real/docker/nodes.rs"]
 mod nodes;
+#[path = "real/docker/registry.rs"]
+mod registry;
 
 use std::process::Stdio;
 
@@ -330,4 +334,161 @@ fn harbor_comes_up_on_three_hosts_and_with_one_broken_goes_back_to_the_byte() {
     let back = runback.rollback("whole");
     assert_eq!(back.show["status"], "rolled-back", "{}", back.printed);
     assert_eq!(nodes.state(), before);
+}
+
+/// A playbook of one step on a host behind a link.
+fn far_away(runback: &Runback, host: &link::Host, step: &Value) -> String {
+    let target = json!({"ssh": {
+        "host": host.address, "user": "root", "identity": host.path("id"),
+        "options": {"UserKnownHostsFile": host.path("known"), "IdentitiesOnly": "yes"},
+    }});
+    let playbook = json!({"runback": 1, "name": "far", "targets": {"far": target}, "defaults": {"target": "far"}, "steps": [step]});
+    runback.put("far.yaml", &playbook.to_string()).display().to_string()
+}
+
+#[test]
+fn a_link_that_is_down_for_20_s_in_the_middle_of_a_detached_step_loses_nothing() {
+    let Some(host) = link::host() else { return };
+    let runback = Runback::alone();
+    let script =
+        format!("for i in $(seq 30); do echo line $i; sleep 1; done; echo done >>{}", host.path("result").display());
+    let file = far_away(&runback, &host, &json!({"id": "long", "run": script, "detach": true, "on_interrupt": "ask"}));
+    let began = std::time::Instant::now();
+    let child = runback
+        .command(&["run", &file, "--run-id", "far", "--output", "lines"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    until("it runs", || host.processes().len() > 2);
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    host.link("down");
+    std::thread::sleep(std::time::Duration::from_secs(20));
+    host.link("up");
+    let output = child.wait_with_output().unwrap();
+    let printed = lab::text(&output.stdout) + &lab::text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "after {:?}: {printed}", began.elapsed());
+    assert_eq!(std::fs::read_to_string(host.path("result")).unwrap(), "done\n", "it ran once");
+    let logs = lab::text(&runback.command(&["logs", "far", "long"]).output().unwrap().stdout);
+    let lines: Vec<&str> = logs.lines().filter_map(|l| l.split_once("line ").map(|(_, n)| n)).collect();
+    assert_eq!(lines, (1..=30).map(|n| n.to_string()).collect::<Vec<_>>(), "{logs}");
+    assert_eq!(host.left(), "", "the records of the command are gone");
+    until("no process is left there", || host.processes().is_empty());
+}
+
+#[test]
+fn runback_killed_leaves_no_master_no_process_and_no_file_on_either_side() {
+    let Some(host) = link::host() else { return };
+    let runback = Runback::alone();
+    let tmp = runback.path("tmp");
+    std::fs::create_dir(&tmp).unwrap();
+    let file = far_away(&runback, &host, &json!({"id": "long", "run": "sleep 300"}));
+    let mut child = runback
+        .command(&["run", &file, "--run-id", "far", "--output", "lines"])
+        .env("TMPDIR", &tmp)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let sleeps = || {
+        host.processes()
+            .iter()
+            .any(|p| std::fs::read_to_string(format!("/proc/{p}/comm")).is_ok_and(|c| c == "sleep\n"))
+    };
+    until("it runs there", sleeps);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    until("no process is left there", || host.processes().is_empty());
+    let master = || {
+        let of_ours = std::process::Command::new("pgrep").args(["-f", &host.path("id").display().to_string()]).output();
+        of_ours.unwrap().stdout.is_empty()
+    };
+    until("no ssh is left here", master);
+    assert_eq!(host.left(), "");
+    assert_eq!(lab::listing(&tmp).lines().count(), 1, "{}", lab::listing(&tmp));
+}
+
+fn shipped(name: &str) -> String {
+    format!("{}/playbooks/{name}.yaml", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn an_image_is_built_run_asked_and_released_or_nothing_of_it_stays() {
+    let Some(daemon) = daemon() else { return };
+    let Some(registry) = registry::Registry::start(&daemon.path(""), None) else { return };
+    daemon.image("busybox:1.36", "");
+    // What the playbook calls the daemon's own network is not there on a daemon without a bridge.
+    daemon.docker(&["network", "create", "here"]);
+    let runback = Runback::new(&daemon);
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (image, port) = (format!("image={}/digits", registry.address), format!("port={port}"));
+    let release = |run: &str, more: &[&str]| {
+        let file = shipped("image-release");
+        let mut words = vec!["run", &file, "--run-id", run, "--output", "lines"];
+        for pair in [&image, &port, "network=none", "container_network=here"].iter().chain(more) {
+            words.extend(["-i", pair]);
+        }
+        runback.ended(run, &words)
+    };
+    let first = release("first", &[]);
+    assert_eq!(first.code, Some(0), "{}", first.printed);
+    let old = daemon.inspect("digits");
+    daemon.docker(&["image", "rm", &format!("{}/digits:latest", registry.address)]);
+    daemon.docker(&["pull", "--quiet", &format!("{}/digits:latest", registry.address)]);
+
+    let wrong = release("wrong", &["version=1.1", "expected=8"]);
+    assert_eq!(wrong.code, Some(3), "{}", wrong.printed);
+    assert!(wrong.error("right").contains("does not recognise the sample"), "{}", wrong.printed);
+    let back = daemon.inspect("digits");
+    assert_eq!((&back["Id"], &back["State"]["Running"]), (&old["Id"], &json!(true)));
+    assert_eq!(back["HostConfig"]["RestartPolicy"], old["HostConfig"]["RestartPolicy"]);
+    assert_eq!(daemon.containers(), ["digits"]);
+    assert!(!daemon.docker(&["images", "--format", "{{.Tag}}"]).contains("1.1"));
+
+    let second = release("second", &["version=1.1"]);
+    assert_eq!(second.code, Some(0), "{}", second.printed);
+    assert_ne!(daemon.inspect("digits")["Id"], old["Id"]);
+}
+
+#[test]
+fn a_registry_comes_up_on_one_host_and_a_login_is_taken_back_to_the_byte() {
+    let Some(daemon) = daemon() else { return };
+    let Some(()) = registry::image(&daemon, "registry:2") else { return };
+    let mut runback = Runback::new(&daemon);
+    daemon.docker(&["network", "create", "here"]);
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (data, address) = (runback.path("images").display().to_string(), format!("127.0.0.1:{port}"));
+    let inputs = [format!("data={data}"), format!("host_port={address}"), format!("url=http://{address}"), "network=here".to_owned()];
+    let file = shipped("registry-basic");
+    let mut words = vec!["run", &file, "--run-id", "registry", "--output", "lines"];
+    inputs.iter().for_each(|pair| words.extend(["-i", pair.as_str()]));
+    let ran = runback.ended("registry", &words);
+    assert_eq!(ran.code, Some(0), "{}", ran.printed);
+    daemon.image(&format!("{address}/thing:1"), "");
+    daemon.docker(&["push", "--quiet", &format!("{address}/thing:1")]);
+    let back = runback.rollback("registry");
+    assert!(daemon.containers().is_empty(), "{}", back.printed);
+
+    let Some(guarded) = registry::Registry::start(&daemon.path(""), Some("login-canary-3")) else { return };
+    runback.set_env("REGISTRY_PASSWORD", "login-canary-3");
+    let before = "{\n\t\"auths\": {\"other.example.com\": {\"auth\": \"bmFtZTpvbGQtY2FuYXJ5LTQ=\"}}\n}\n";
+    let config = runback.put("config/config.json", before);
+    let step = |password: &str| {
+        json!({"id": "login", "uses": "docker.login", "retry": {"max_attempts": 1}, "with": {
+            "registry": guarded.address, "username": "deploy", "password": password, "config_dir": "config"}})
+    };
+    let playbook = json!({
+        "runback": 1, "name": "login", "secrets": {"registry": {"env": "REGISTRY_PASSWORD"}},
+        "steps": [step("{{ secrets.registry }}"), {"uses": "assert", "with": {"that": ["false"]}}],
+    });
+    let file = runback.put("login.yaml", &playbook.to_string()).display().to_string();
+    let ran = runback.ended("login", &["run", &file, "--run-id", "login", "--output", "lines"]);
+    assert_eq!(ran.code, Some(3), "{}", ran.printed);
+    assert_eq!(ran.step("login")["status"], "undone");
+    assert_eq!(std::fs::read_to_string(&config).unwrap(), before);
+    assert_eq!(std::fs::read_dir(config.parent().unwrap()).unwrap().count(), 1, "nothing is left beside it");
+    let grep = std::process::Command::new("grep").args(["-rlE", "login-canary-3|bmFtZTpvbGQt"]).arg(runback.path("state")).output();
+    assert_eq!(lab::text(&grep.unwrap().stdout), "", "neither password is in any byte that runback wrote");
+    let refused = runback.run("refused", &json!([step("wrong")]));
+    assert!(refused.error("login").contains("correct the credentials"), "{}", refused.error("login"));
 }

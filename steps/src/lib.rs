@@ -67,10 +67,10 @@ pub fn catalog() -> Catalog {
     all.add(file::write::Write);
     all.add(http::check::HttpCheck);
     all.add(http::request::HttpRequest);
+    all.add(mount::MountPresent);
     all.add(notify::email::Email);
     all.add(notify::slack::Slack);
     all.add(notify::webhook::Webhook);
-    all.add(mount::MountPresent);
     all.add(package::PackagePresent);
     all.add(rbd::info::RbdInfo);
     all.add(rbd::lock_check::RbdLockCheck);
@@ -171,6 +171,7 @@ mod tests {
         assert_eq!(looked_at(include_str!("../../docs/guide/moving-vms-off-esxi.md")), 2);
         #[cfg(feature = "k8s")]
         assert_eq!(looked_at(include_str!("../../docs/guide/kubernetes.md")), 3);
+        assert_eq!(looked_at(include_str!("../../docs/guide/containers-on-several-hosts.md")), 9);
     }
 
     /// What a person meets: a line of help, a described input each, and shapes whose errors can be told in one line.

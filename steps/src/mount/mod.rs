@@ -128,20 +128,28 @@ fn with_line(table: &str, inputs: &Inputs, path: &str) -> Result<String, StepErr
     }
 }
 
-async fn mounted(cx: &Cx<'_>, path: &str) -> Result<Option<Mounted>, StepError> {
+async fn mountinfo(cx: &Cx<'_>) -> Result<String, StepError> {
     let command = Command::query(["cat", "/proc/self/mountinfo"]);
     let exit = cx.query(command.clone()).await?;
-    if !exit.ok() {
-        return Err(StepError::from_exit(Class::Permanent, &command, &exit));
+    if exit.ok() { Ok(exit.stdout_text()) } else { Err(StepError::from_exit(Class::Permanent, &command, &exit)) }
+}
+
+/// Device and place in it of a folder, by the mount that it lies in.
+fn lies_at(info: &str, folder: &str) -> Option<(String, String)> {
+    let mut point = folder.trim_end_matches('/');
+    loop {
+        if let Some(of) = find(info, if point.is_empty() { "/" } else { point }) {
+            let root = format!("{}{}", of.root.trim_end_matches('/'), &folder.trim_end_matches('/')[point.len()..]);
+            return Some((of.source, root));
+        }
+        point = &point[..point.rfind('/')?];
     }
-    Ok(find(&exit.stdout_text(), path))
 }
 
 /// It is what the inputs ask for, as far as the kernel tells: it names the device behind a label and behind a bind.
-fn is_wanted(is: &Mounted, inputs: &Inputs) -> bool {
-    let bind = inputs.options.split(',').any(|o| o == "bind" || o == "rbind");
-    if bind {
-        return inputs.source == is.root || inputs.source.ends_with(&is.root) || is.source == inputs.source;
+fn is_wanted(info: &str, is: &Mounted, inputs: &Inputs) -> bool {
+    if inputs.options.split(',').any(|o| o == "bind" || o == "rbind") {
+        return lies_at(info, &inputs.source) == Some((is.source.clone(), is.root.clone()));
     }
     let tag = inputs.source.contains('=') && !inputs.source.starts_with('/');
     let kind = is.fstype == inputs.fstype || is.fstype.starts_with(&inputs.fstype) || inputs.fstype == "auto";
@@ -212,9 +220,10 @@ impl StepType for MountPresent {
     async fn preview(&self, cx: &Cx<'_>, inputs: &Inputs) -> Result<Preview, StepError> {
         let path = cx.path(&inputs.path);
         let table = put::preview(cx, &wanted(cx, inputs).await?).await?;
-        let is = mounted(cx, &path).await?;
+        let info = mountinfo(cx).await?;
+        let is = find(&info, &path);
         let summary = match &is {
-            Some(is) if is_wanted(is, inputs) => format!("{path} is mounted"),
+            Some(is) if is_wanted(&info, is, inputs) => format!("{path} is mounted"),
             Some(is) => format!("cannot mount {}: {} is mounted at {path}", inputs.source, is.source),
             None => format!("mount {} at {path}", inputs.source),
         };
@@ -223,8 +232,9 @@ impl StepType for MountPresent {
 
     async fn capture(&self, cx: &Cx<'_>, inputs: &Inputs) -> Result<Capture, StepError> {
         let path = cx.path(&inputs.path);
-        let is = mounted(cx, &path).await?;
-        if let Some(is) = is.as_ref().filter(|is| !is_wanted(is, inputs)) {
+        let info = mountinfo(cx).await?;
+        let is = find(&info, &path);
+        if let Some(is) = is.as_ref().filter(|is| !is_wanted(&info, is, inputs)) {
             return Err(StepError::conflict(format!("{path}: {} ({}) is mounted there", is.source, is.fstype))
                 .help("unmount it, or give another `path`"));
         }
@@ -240,12 +250,12 @@ impl StepType for MountPresent {
         let path = cx.path(&inputs.path);
         parents::make(cx, &capture.made_dirs).await?;
         let table = put::act(cx, &wanted(cx, inputs).await?, &capture.table).await?;
-        let now = mounted(cx, &path).await?;
+        let now = find(&mountinfo(cx).await?, &path);
         if now.is_none() {
             let words = ["mount", "-t", &inputs.fstype, "-o", &inputs.options, &inputs.source, &path];
             command(cx, &words, "mount it by hand to see more; the kernel's reason may be in `dmesg`").await?;
         }
-        let Some(is) = mounted(cx, &path).await? else {
+        let Some(is) = find(&mountinfo(cx).await?, &path) else {
             return Err(StepError::permanent(format!("{path} is not mounted, though mount succeeded")));
         };
         let changed = now.is_none() || table.changed || !capture.mounted;
@@ -262,10 +272,11 @@ impl StepType for MountPresent {
     ) -> Result<Undone, StepError> {
         let path = cx.path(&inputs.path);
         let mut did = Vec::new();
+        let info = mountinfo(cx).await?;
         if !capture.mounted
-            && let Some(is) = mounted(cx, &path).await?
+            && let Some(is) = find(&info, &path)
         {
-            if !is_wanted(&is, inputs) && !cx.force {
+            if !is_wanted(&info, &is, inputs) && !cx.force {
                 return Err(StepError::conflict(format!("{path}: {} is mounted there now", is.source))
                     .help(format!("look at it; `runback rollback {} --force` unmounts it", cx.run)));
             }
@@ -296,6 +307,16 @@ mod tests {
         let is = find(info, "/mnt/a b").unwrap();
         assert_eq!((is.root.as_str(), is.fstype.as_str(), is.options.as_str()), ("/srv/data", "ext4", "ro"));
         assert_eq!(find(info, "/mnt"), None);
+        // A bind is known by the device and the place in it, whatever the folder is called from here.
+        let info = "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 8:1 /host/shared /shared rw - ext4 /dev/sda1 rw\n\
+                    3 1 8:1 /host/shared/a /mnt/x rw - ext4 /dev/sda1 rw\n";
+        let inputs = |source: &str| -> Inputs {
+            let with = json!({"source": source, "path": "/mnt/x", "fstype": "none", "options": "rw,bind"});
+            serde_json::from_value(with).unwrap()
+        };
+        let is = find(info, "/mnt/x").unwrap();
+        assert!(is_wanted(info, &is, &inputs("/shared/a")) && is_wanted(info, &is, &inputs("/host/shared/a/")));
+        assert!(!is_wanted(info, &is, &inputs("/shared")));
     }
 
     #[test]

@@ -143,6 +143,17 @@ impl Service {
     }
 }
 
+/// What all five have in common.
+const ALIKE: Descriptor = Descriptor {
+    name: "service",
+    doc: "",
+    access: Access::Changes,
+    undo: UndoKind::Full,
+    on_interrupt: OnInterrupt::Rerun,
+    detach: false,
+    examples: &[],
+};
+
 #[async_trait::async_trait]
 impl StepType for Service {
     type Inputs = Inputs;
@@ -150,35 +161,40 @@ impl StepType for Service {
     type Capture = Unit;
 
     fn descriptor(&self) -> Descriptor {
-        let (name, doc, examples): (_, _, &'static [&'static str]) = match self.0 {
-            Verb::Started => (
-                "service.started",
-                "A systemd unit is active.",
-                &["- id: docker\n  uses: service.started\n  with: { unit: docker }\n"],
-            ),
-            Verb::Stopped => (
-                "service.stopped",
-                "A systemd unit is not active.",
-                &["- id: quiet\n  uses: service.stopped\n  with: { unit: nginx }\n"],
-            ),
-            Verb::Restarted => (
-                "service.restarted",
-                "A systemd unit is restarted.",
-                &["- id: restart\n  uses: service.restarted\n  with: { unit: docker, daemon_reload: true }\n"],
-            ),
-            Verb::Reloaded => (
-                "service.reloaded",
-                "A systemd unit reads its configuration anew.",
-                &["- id: reload\n  uses: service.reloaded\n  with: { unit: nginx }\n"],
-            ),
-            Verb::Enabled => (
-                "service.enabled",
-                "A systemd unit starts with the machine, or does not.",
-                &["- id: at-boot\n  uses: service.enabled\n  with: { unit: docker }\n"],
-            ),
-        };
-        let (access, undo, on_interrupt) = (Access::Changes, UndoKind::Full, OnInterrupt::Rerun);
-        Descriptor { name, doc, access, undo, on_interrupt, detach: false, examples }
+        match self.0 {
+            Verb::Started => Descriptor {
+                name: "service.started",
+                doc: "A systemd unit is active.",
+                examples: &["- id: docker\n  uses: service.started\n  with: { unit: docker }\n"],
+                ..ALIKE
+            },
+            Verb::Stopped => Descriptor {
+                name: "service.stopped",
+                doc: "A systemd unit is not active.",
+                examples: &["- id: quiet\n  uses: service.stopped\n  with: { unit: nginx }\n"],
+                ..ALIKE
+            },
+            Verb::Restarted => Descriptor {
+                name: "service.restarted",
+                doc: "A systemd unit is restarted.",
+                examples: &[
+                    "- id: restart\n  uses: service.restarted\n  with: { unit: docker, daemon_reload: true }\n",
+                ],
+                ..ALIKE
+            },
+            Verb::Reloaded => Descriptor {
+                name: "service.reloaded",
+                doc: "A systemd unit reads its configuration anew.",
+                examples: &["- id: reload\n  uses: service.reloaded\n  with: { unit: nginx }\n"],
+                ..ALIKE
+            },
+            Verb::Enabled => Descriptor {
+                name: "service.enabled",
+                doc: "A systemd unit starts with the machine, or does not.",
+                examples: &["- id: at-boot\n  uses: service.enabled\n  with: { unit: docker }\n"],
+                ..ALIKE
+            },
+        }
     }
 
     fn problems(&self, inputs: &Inputs) -> Vec<InputProblem> {

@@ -191,6 +191,11 @@ impl Runback {
         Self { dir, env: vec![("DOCKER_HOST".to_owned(), daemon.host())] }
     }
 
+    /// Without a daemon.
+    pub(crate) fn alone() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), env: Vec::new() }
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
