@@ -6,7 +6,8 @@
 //!
 //! - `RUNBACK_RUN`, `RUNBACK_STEP`, `RUNBACK_ATTEMPT`: the run's id, the step's path, the attempt's number from 1;
 //! - `RUNBACK_OUTPUT`: a file to append `name=value` lines to; each becomes an output of the step. A value of several
-//!   lines is written as `name<<END`, its lines, and `END`. The file is removed when the attempt ends.
+//!   lines is written as `name<<END`, its lines, and `END`. The file is removed when the attempt ends. On another machine
+//!   it is there only if the script names it, or the step declares `outputs`.
 //!
 //! **Outputs.** `exit_code` and `stdout` (its first 64 KiB) are always there. `outputs` adds more: `stdout`,
 //! `{json: path}`, `{regex: pattern}`, or `file` for a name that the script must write to `$RUNBACK_OUTPUT`. Values are
@@ -89,8 +90,10 @@ fn interpreter(shell: &str, script: &str) -> Option<Vec<String>> {
 }
 
 /// Makes the folder of `$RUNBACK_OUTPUT` and becomes the interpreter, in one process on the target.
-const PICK: &str = r#"d=${RUNBACK_OUTPUT%/*}
-[ -d "$d" ] || (umask 077; mkdir -p -- "$d") || exit
+/// The file is made with its folder, as another step may remove that when it is empty.
+const PICK: &str = r#"if [ -n "${RUNBACK_OUTPUT-}" ]; then
+  (umask 077; i=0; until mkdir -p -- "${RUNBACK_OUTPUT%/*}" && true >>"$RUNBACK_OUTPUT"; do i=$((i+1)); [ $i -lt 5 ] || exit; done) || exit
+fi
 if [ "$#" -gt 1 ]; then exec "$@"; fi
 if command -v bash >/dev/null 2>&1; then exec bash -euo pipefail -c "$1"; fi
 exec sh -eu -c "$1""#;
@@ -171,9 +174,12 @@ impl StepType for Shell {
     }
 
     async fn act(&self, cx: &Cx<'_>, inputs: &Inputs, (): &()) -> Result<Acted<CommandOutputs>, StepError> {
-        let file = output_file(cx);
-        let ended = run(cx, inputs, &file).await;
-        let written = take(cx, &file).await;
+        let file = output_file(cx, inputs).await?;
+        let ended = run(cx, inputs, file.as_deref()).await;
+        let written = match &file {
+            Some(file) => take(cx, file).await,
+            None => Ok(String::new()),
+        };
         let exit = ended?;
         if !exit.code.is_some_and(|code| inputs.ok_codes.contains(&code)) {
             return Err(failed(inputs, &exit));
@@ -190,21 +196,37 @@ impl StepType for Shell {
 /// The same for every process that looks after this attempt, so that a re-attached one finds it. Near the records of
 /// detached commands, because that place is private to the user; not in the run's own folder there, which goes when
 /// its last record does.
-fn output_file(cx: &Cx<'_>) -> String {
+///
+/// None = the script does not ask for it; on another machine, it then leaves no trace that it would have to remove.
+async fn output_file(cx: &Cx<'_>, inputs: &Inputs) -> Result<Option<String>, StepError> {
+    let asked = inputs.script.contains("RUNBACK_OUTPUT") || !inputs.outputs.is_empty();
+    if !cx.target.is_local() && !asked {
+        return Ok(None);
+    }
     let records = cx.target.detached_dir(cx.run, cx.step, cx.attempt);
-    match records.rsplit_once('/') {
+    let file = match records.rsplit_once('/') {
         Some((run, name)) => format!("{run}.{name}.output"),
         None => format!("{records}.output"),
+    };
+    let Some(below) = file.strip_prefix("~/") else { return Ok(Some(file)) };
+    // Neither a file operation nor the script's own redirection knows `~`.
+    let exit = cx.query(Command::query(["printenv", "HOME"])).await?;
+    let home = exit.stdout_text().trim_end().to_owned();
+    if !home.starts_with('/') {
+        return Err(StepError::permanent(format!("the user on {} has no $HOME for $RUNBACK_OUTPUT", cx.target.name())));
     }
+    Ok(Some(format!("{}/{below}", home.trim_end_matches('/'))))
 }
 
-async fn run(cx: &Cx<'_>, inputs: &Inputs, file: &str) -> Result<Exit, StepError> {
+async fn run(cx: &Cx<'_>, inputs: &Inputs, file: Option<&str>) -> Result<Exit, StepError> {
     let mut base = Command::default()
         .keep_stdout(command_outputs::keep(&inputs.outputs))
         .env("RUNBACK_RUN", cx.run)
         .env("RUNBACK_STEP", cx.step)
-        .env("RUNBACK_ATTEMPT", cx.attempt.to_string())
-        .env("RUNBACK_OUTPUT", file);
+        .env("RUNBACK_ATTEMPT", cx.attempt.to_string());
+    if let Some(file) = file {
+        base = base.env("RUNBACK_OUTPUT", file);
+    }
     base.log_output = true;
     base.cwd = inputs.cwd.as_deref().map(|dir| cx.path(dir));
     base.stdin = inputs.stdin.as_ref().map(|text| text.clone().into_bytes());
@@ -212,7 +234,9 @@ async fn run(cx: &Cx<'_>, inputs: &Inputs, file: &str) -> Result<Exit, StepError
     let named = inputs.shell.as_deref().and_then(|shell| interpreter(shell, &inputs.script));
 
     if cx.target.is_local() && !cx.detach && cx.reattach.is_none() {
-        make_folder(cx, file).await?;
+        if let Some(file) = file {
+            make_folder(cx, file).await?;
+        }
         let picked = named.is_some();
         let argv = named.or_else(|| interpreter("bash", &inputs.script)).unwrap_or_default();
         let direct = |argv| async move {
@@ -263,6 +287,10 @@ async fn take(cx: &Cx<'_>, file: &str) -> Result<String, StepError> {
         Err(e) => Err(e),
     };
     cx.target.remove_file(file).await?;
+    if let (false, Some((dir, _))) = (cx.target.is_local(), file.rsplit_once('/')) {
+        // Not empty while another step or a detached command has something in it.
+        let _ = cx.target.remove_dir(dir).await;
+    }
     String::from_utf8(read?).map_err(|_| StepError::permanent("$RUNBACK_OUTPUT: what the script wrote is not UTF-8"))
 }
 
@@ -340,7 +368,8 @@ mod tests {
         let inputs: Inputs = serde_json::from_value(with.clone()).unwrap();
         let wrapped = ["sh", "-c", PICK, "sh", &inputs.script];
         let dir = lab.cx().target.detached_dir("r1", "step", 1);
-        let command = Command::new(wrapped).env("RUNBACK_OUTPUT", output_file(&lab.cx()));
+        let command =
+            Command::new(wrapped).env("RUNBACK_OUTPUT", output_file(&lab.cx(), &inputs).await.unwrap().unwrap());
         lab.reattach = Some(lab.cx().target.start_detached(&command, &dir).await.unwrap());
         let ran = lab.run(&Shell, &with).await.unwrap();
         assert_eq!(ran.outputs, json!({"a": "1", "exit_code": 0, "stdout": "hi"}));
@@ -358,6 +387,24 @@ mod tests {
         assert_eq!(error.class, Class::Permanent);
         assert_eq!(error.command.as_deref(), Some("echo a=1 >>$RUNBACK_OUTPUT … (2 lines)"));
         nothing_left(&lab);
+    }
+
+    /// Such a target names its records from the user's home, and `~` is no folder.
+    #[tokio::test]
+    async fn on_another_machine_nothing_is_left_in_the_home() {
+        let mut lab = Lab::new();
+        lab.target.local = false;
+        lab.put("home/x", "");
+        let before = lab.snapshot();
+        lab.env.insert("HOME".to_owned(), lab.path("home"));
+        let with = json!({"script": "cd /; echo a=1 >>$RUNBACK_OUTPUT; echo $RUNBACK_OUTPUT"});
+        let ran = lab.run(&Shell, &with).await.unwrap();
+        assert_eq!(ran.outputs["a"], "1");
+        let file = ran.outputs["stdout"].as_str().unwrap();
+        assert!(file.starts_with(&lab.path("home/.runback/")), "{file}");
+        let quiet = lab.run(&Shell, &json!({"script": "echo ${RUNBACK_OUTPUT-none}"})).await.unwrap();
+        assert_eq!(quiet.outputs["stdout"], "none");
+        assert_eq!(lab.snapshot(), before);
     }
 
     #[tokio::test]

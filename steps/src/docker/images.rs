@@ -41,21 +41,18 @@ pub(crate) async fn undo(
                 .help(format!("`runback rollback {} --force` gives it back what it was before this step", cx.run)));
         }
         let what = format!("image {name}");
-        match id {
-            Some(id) => {
-                engine.ran(cx, engine.work(&["tag", id, name]), &what).await?;
-                did.push(format!("{name} is {} again", id.get(..19).unwrap_or(id)));
-            }
-            None => {
-                let command = engine.work(&["image", "rm", name]);
-                let exit = engine.tried(cx, command.clone()).await?;
-                if !exit.ok() && engine.image_id(cx, name).await?.is_some() {
-                    return Err(super::errors::of_exit(&command, &exit, &what)
-                        .help("a container of it may still be there; remove that, then run the rollback again"));
-                }
-                did.push(format!("removed {name}"));
-            }
+        if let Some(id) = id {
+            engine.ran(cx, engine.work(&["tag", id, name]), &what).await?;
+            did.push(format!("{name} is {} again", id.get(..19).unwrap_or(id)));
+            continue;
         }
+        let command = engine.work(&["image", "rm", name]);
+        let exit = engine.tried(cx, command.clone()).await?;
+        if !exit.ok() && engine.image_id(cx, name).await?.is_some() {
+            return Err(super::errors::of_exit(&command, &exit, &what)
+                .help("a container of it may still be there; remove that, then run the rollback again"));
+        }
+        did.push(format!("removed {name}"));
     }
     Ok(Undone { changed: !did.is_empty(), note: (!did.is_empty()).then(|| did.join("; ")) })
 }

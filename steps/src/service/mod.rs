@@ -5,7 +5,7 @@
 //! not). Each waits for what systemd reports, and fails with the unit's own result. `daemon_reload` makes systemd read unit
 //! files anew first. The state is read with `systemctl show`.
 //!
-//! **Outputs.** `unit`, `active`, `enabled`: ActiveState and UnitFileState as systemd calls them.
+//! **Outputs.** `name`, `active`, `enabled`: ActiveState and UnitFileState as systemd calls them.
 //!
 //! **Undo** brings back what was before: whether the unit was active, or started with the machine. A unit that ran before a
 //! restart or reload is left running: its files are brought back later, as undo goes backwards. What must be restarted
@@ -62,8 +62,8 @@ pub(crate) struct Inputs {
 /// The unit as systemd shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Unit {
-    /// Its name.
-    pub(crate) unit: String,
+    /// Of the unit.
+    pub(crate) name: String,
     /// ActiveState: active, inactive, failed and others.
     pub(crate) active: String,
     /// UnitFileState: enabled, disabled, static and others; empty where there is no file.
@@ -110,7 +110,7 @@ async fn look(cx: &Cx<'_>, unit: &str) -> Result<Unit, StepError> {
     let all: BTreeMap<&str, &str> = text.lines().filter_map(|l| l.split_once('=')).collect();
     let of = |key: &str| all.get(key).copied().unwrap_or_default().to_owned();
     match of("LoadState").as_str() {
-        "loaded" => Ok(Unit { unit: unit.to_owned(), active: of("ActiveState"), enabled: of("UnitFileState") }),
+        "loaded" => Ok(Unit { name: unit.to_owned(), active: of("ActiveState"), enabled: of("UnitFileState") }),
         "not-found" => Err(StepError::permanent(format!("there is no unit {unit}"))
             .help("correct the name, or install its package first with `uses: package.present`")),
         "masked" => {

@@ -235,6 +235,9 @@ impl Target for TestTarget {
 
     fn detached_dir(&self, run: &str, step: &str, attempt: u32) -> String {
         let step = step.replace(['/', '[', ']'], "_");
+        if !self.local {
+            return format!("~/.runback/{run}/{step}-{attempt}");
+        }
         self.base.join(format!(".records/{run}/{step}-{attempt}")).to_string_lossy().into_owned()
     }
 

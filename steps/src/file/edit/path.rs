@@ -28,26 +28,21 @@ pub(super) fn parse(text: &str) -> Result<Vec<Part>, String> {
     let mut chars = text.chars().enumerate().peekable();
     loop {
         let mut name = String::new();
-        let quoted = match chars.peek() {
-            Some((at, quote @ ('"' | '\''))) => {
-                let (at, quote) = (*at, *quote);
-                chars.next();
-                loop {
-                    match chars.next() {
-                        Some((_, c)) if c == quote => break,
-                        Some((_, c)) => name.push(c),
-                        None => return Err(format!("the quote at character {} is not closed", at + 1)),
-                    }
+        let quote = chars.next_if(|(_, c)| matches!(c, '"' | '\''));
+        if let Some((at, quote)) = quote {
+            loop {
+                match chars.next() {
+                    Some((_, c)) if c == quote => break,
+                    Some((_, c)) => name.push(c),
+                    None => return Err(format!("the quote at character {} is not closed", at + 1)),
                 }
-                true
             }
-            _ => {
-                while let Some((_, c)) = chars.next_if(|(_, c)| *c != '.') {
-                    name.push(c);
-                }
-                false
+        } else {
+            while let Some((_, c)) = chars.next_if(|(_, c)| *c != '.') {
+                name.push(c);
             }
-        };
+        }
+        let quoted = quote.is_some();
         let next = chars.next();
         if name.is_empty() && !quoted {
             let at = next.map_or(text.chars().count(), |(at, _)| at);
@@ -121,7 +116,6 @@ fn walk(
         (Part::Any, Some(Json::Array(list))) => {
             list.iter().enumerate().try_for_each(|(i, v)| down(Some(v), Seg::Index(i)))
         }
-        (Part::Any, _) => Ok(()),
         (Part::Name(name), Some(Json::Object(map))) => match map.get(name) {
             Some(value) => down(Some(value), Seg::Key(name.clone())),
             None if create => down(None, Seg::Key(name.clone())),
@@ -138,7 +132,7 @@ fn walk(
         }
         (Part::Name(name), None | Some(Json::Null)) if create => down(None, Seg::Key(name.clone())),
         (Part::Name(_), Some(scalar)) if create => Err(format!("`{}` is {}, not a map", show(here), kind(scalar))),
-        (Part::Name(_), _) => Ok(()),
+        _ => Ok(()),
     }
 }
 

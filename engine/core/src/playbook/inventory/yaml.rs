@@ -16,6 +16,10 @@ pub(super) fn read(text: &str, node: &Node) -> (Inventory, Vec<Diagnostic>) {
     (reader.inventory, reader.diagnostics)
 }
 
+fn name(key: &Node) -> Spanned<String> {
+    Spanned::new(key.key_text(), key.span)
+}
+
 struct Reader<'t> {
     text: &'t str,
     inventory: Inventory,
@@ -23,10 +27,6 @@ struct Reader<'t> {
 }
 
 impl Reader<'_> {
-    fn name(&mut self, key: &Node) -> Spanned<String> {
-        Spanned::new(key.key_text(), key.span)
-    }
-
     fn map<'n>(&mut self, node: &'n Node, what: &str) -> &'n [(Node, Node)] {
         match &node.value {
             NodeValue::Map(pairs) => pairs,
@@ -40,21 +40,21 @@ impl Reader<'_> {
     }
 
     fn group(&mut self, key: &Node, value: &Node) {
-        let name = self.name(key);
-        self.inventory.group(&name);
-        for (part, inside) in self.map(value, &format!("the group `{}`", name.value)) {
+        let group_name = name(key);
+        self.inventory.group(&group_name);
+        for (part, inside) in self.map(value, &format!("the group `{}`", group_name.value)) {
             match part.as_str() {
-                Some("hosts") => self.hosts(&name, inside),
+                Some("hosts") => self.hosts(&group_name, inside),
                 Some("children") => {
                     for (child, value) in self.map(inside, "`children`") {
-                        let child_name = self.name(child);
-                        self.inventory.group(&name).children.push(child_name);
+                        let child_name = name(child);
+                        self.inventory.group(&group_name).children.push(child_name);
                         self.group(child, value);
                     }
                 }
                 Some("vars") => {
                     let vars = self.vars(inside);
-                    self.inventory.group(&name).vars.extend(vars);
+                    self.inventory.group(&group_name).vars.extend(vars);
                 }
                 _ => {
                     let written = part.key_text();
@@ -94,7 +94,7 @@ impl Reader<'_> {
                 NodeValue::List(_) | NodeValue::Map(_) => continue,
                 _ => self.text.get(value.span.start as usize..value.span.end as usize).unwrap_or_default().to_owned(),
             };
-            vars.push(Var { name: self.name(key), value: Spanned::new(text, value.span) });
+            vars.push(Var { name: name(key), value: Spanned::new(text, value.span) });
         }
         vars
     }
