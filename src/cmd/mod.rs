@@ -1,6 +1,8 @@
 //! The verbs: one file each, with its own arguments. What they share of the command line is here.
 
 pub(crate) mod approve;
+#[cfg(feature = "serve")]
+mod audit;
 mod cancel;
 mod check;
 mod completions;
@@ -66,6 +68,8 @@ pub(crate) enum Verb {
     #[cfg(feature = "serve")]
     Token(token::Arguments),
     #[cfg(feature = "serve")]
+    Audit(audit::Arguments),
+    #[cfg(feature = "serve")]
     Schedule(schedule::Arguments),
     Steps(steps::Arguments),
     Schema(schema::Arguments),
@@ -88,6 +92,8 @@ impl Verb {
             Self::Why(a) => a.output.output,
             #[cfg(feature = "serve")]
             Self::Token(a) => a.output(),
+            #[cfg(feature = "serve")]
+            Self::Audit(a) => a.output(),
             #[cfg(feature = "serve")]
             Self::Schedule(a) => a.output(),
             #[cfg(feature = "serve")]
@@ -124,6 +130,8 @@ pub(crate) fn run(cli: Cli) -> Done {
         Verb::Serve(a) => serve::run(&a, dir),
         #[cfg(feature = "serve")]
         Verb::Token(a) => token::run(&a, dir),
+        #[cfg(feature = "serve")]
+        Verb::Audit(a) => audit::run(&a, dir),
         #[cfg(feature = "serve")]
         Verb::Schedule(a) => schedule::run(&a, dir),
         Verb::Steps(a) => steps::run(&a),

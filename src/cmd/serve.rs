@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use runback_core::playbook::duration;
 
 use crate::exit::Exit;
 use crate::failure::{Done, Failure};
@@ -41,6 +42,14 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = positive)]
     max_queue: usize,
 
+    /// Remove runs that are over once they are older: 90d
+    #[arg(long, value_name = "DURATION")]
+    keep_for: Option<String>,
+
+    /// Remove runs that are over beyond so many of the newest
+    #[arg(long, value_name = "N", value_parser = positive)]
+    keep: Option<usize>,
+
     #[arg(long, default_value_t = 2000, value_name = "N", value_parser = positive, help = "Connections at once")]
     max_connections: usize,
 
@@ -61,7 +70,16 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
         return Err(failure.help("name a folder with playbooks in it"));
     }
     let playbooks = arguments.playbooks.as_ref().map(std::path::absolute).transpose()?;
+    let keep_for = match &arguments.keep_for {
+        None => None,
+        Some(text) => Some(
+            duration::parse(text)
+                .map_err(|e| Failure::usage(format!("--keep-for {text}: {}", e.message)).help(e.help))?,
+        ),
+    };
     let settings = Settings {
+        keep_for,
+        keep: arguments.keep,
         address: arguments.listen,
         tls,
         playbooks,

@@ -49,6 +49,7 @@ pub(crate) async fn start(app: &Arc<App>, wanted: Wanted) -> Result<String, Prob
     let run = driver.run().to_owned();
     log::info("run created", json!({ "run": run, "playbook": good.plan.name, "by": by, "from": from }));
     app.runner.submit(Job { driver, machines, after });
+    app.index.nudge();
     Ok(run)
 }
 

@@ -9,8 +9,9 @@ use axum::body::{Body, Bytes};
 use futures_util::stream;
 use runback_core::event::Event;
 use runback_exec::store::{Store, StoreError};
-use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, broadcast, watch};
 
+use super::api::RunHead;
 use super::log;
 
 /// How long after it became durable an event of another process is seen at the latest.
@@ -242,4 +243,29 @@ impl Watcher {
             }
         }
     }
+}
+
+/// The stream of who watches the list of runs.
+pub(crate) fn heads(
+    news: broadcast::Receiver<Arc<RunHead>>,
+    permit: OwnedSemaphorePermit,
+    ending: watch::Receiver<bool>,
+) -> Body {
+    let state = (news, ending, permit, false);
+    Body::from_stream(stream::unfold(state, |(mut news, mut ending, permit, greeted)| async move {
+        let piece = if greeted {
+            tokio::select! {
+                news = tokio::time::timeout(QUIET, news.recv()) => match news {
+                    Err(_) => Bytes::from_static(b": nothing new\n\n"),
+                    Ok(Ok(head)) => format!("data: {}\n\n", serde_json::json!(head)).into(),
+                    Ok(Err(broadcast::error::RecvError::Lagged(_))) => Bytes::from_static(b"event: reload\ndata: {}\n\n"),
+                    Ok(Err(broadcast::error::RecvError::Closed)) => return None,
+                },
+                _ = ending.wait_for(|ending| *ending) => return None,
+            }
+        } else {
+            Bytes::from_static(b"retry: 1000\n\n")
+        };
+        Some((Ok::<_, std::convert::Infallible>(piece), (news, ending, permit, true)))
+    }))
 }

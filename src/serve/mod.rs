@@ -5,6 +5,7 @@ mod actions;
 mod api;
 pub(crate) mod auth;
 mod feed;
+mod index;
 pub(crate) mod library;
 mod listen;
 mod log;
@@ -28,6 +29,7 @@ use runback_exec::driver::Engine;
 use runback_exec::output::LIMIT_DEFAULT;
 use runback_exec::process::Processes;
 use runback_exec::process::guard::GuardCommand;
+use runback_exec::store::retention::{self, Retention};
 use runback_exec::store::{SqliteStore, Store};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -43,6 +45,9 @@ pub(crate) struct Settings {
     pub(crate) tls: Option<TlsFiles>,
     pub(crate) playbooks: Option<PathBuf>,
     pub(crate) state_dir: PathBuf,
+    /// What retention keeps: runs that are over, this long and this many.
+    pub(crate) keep_for: Option<Duration>,
+    pub(crate) keep: Option<usize>,
     pub(crate) max_runs: usize,
     pub(crate) max_queue: usize,
     pub(crate) max_connections: usize,
@@ -65,6 +70,7 @@ pub(crate) struct App {
     pub(crate) library: library::Library,
     pub(crate) runner: runner::Runner,
     pub(crate) feeds: feed::Feeds,
+    pub(crate) index: index::Index,
     pub(crate) gate: auth::Gate,
     pub(crate) metrics: metrics::Metrics,
     pub(crate) streams: Arc<Semaphore>,
@@ -75,6 +81,8 @@ pub(crate) struct App {
 /// So long runs have to be left after SIGTERM, and connections after that.
 const LEAVE_WITHIN: Duration = Duration::from_secs(9);
 const CLOSE_WITHIN: Duration = Duration::from_millis(800);
+/// Between looks for runs that are to go.
+const PRUNE: Duration = Duration::from_secs(3600);
 /// Between looks at the folder of playbooks.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -89,6 +97,7 @@ fn app(settings: Settings) -> Result<Arc<App>, Failure> {
         library: library::Library::new(settings.playbooks.clone(), Arc::clone(&catalog)),
         runner: runner::Runner::new(app.clone(), settings.max_runs, settings.max_queue),
         feeds: feed::Feeds::default(),
+        index: index::Index::new(),
         metrics: metrics::Metrics::new(),
         streams: Arc::new(Semaphore::new(settings.max_streams)),
         ending: watch::Sender::new(false),
@@ -116,6 +125,11 @@ pub(crate) async fn run(settings: Settings) -> Result<(), Failure> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
     let watching = tokio::spawn(watch_playbooks(Arc::clone(&app)));
+    let pruning = tokio::spawn(prune(Arc::clone(&app)));
+    let (ready, read) = tokio::sync::oneshot::channel();
+    let following = tokio::spawn(index::follow(Arc::clone(&app), ready));
+    // It fails only if the task is gone, and then lists are empty.
+    let _ = read.await;
     actions::resume_left(&app).await;
     let firing = tokio::spawn(schedules::fire(Arc::clone(&app)));
     let serving = tokio::spawn(listen::serve(listener, router::router(Arc::clone(&app)), app.ending.subscribe()));
@@ -126,6 +140,8 @@ pub(crate) async fn run(settings: Settings) -> Result<(), Failure> {
     log::info("ending", json!({ "runs": app.runner.load().running }));
     watching.abort();
     firing.abort();
+    pruning.abort();
+    following.abort();
     app.runner.leave(LEAVE_WITHIN).await;
     app.ending.send_replace(true);
     if tokio::time::timeout(CLOSE_WITHIN, serving).await.is_err() {
@@ -150,6 +166,26 @@ async fn look(app: &Arc<App>) {
                 );
             }
         }
+    }
+}
+
+/// Removes what retention does not keep, now and every hour. Runs that could be resumed stay.
+async fn prune(app: Arc<App>) {
+    if app.settings.keep_for.is_none() && app.settings.keep.is_none() {
+        return;
+    }
+    loop {
+        let older_than = app.settings.keep_for.map(|age| crate::words::now_ms().saturating_sub(age.as_millis() as u64));
+        let rule = Retention { older_than, keep_newest: app.settings.keep, ..Retention::default() };
+        match retention::prune(app.store.as_ref(), &rule).await {
+            Ok(pruned) if pruned.removed.is_empty() => {}
+            Ok(pruned) => {
+                log::info("runs removed", json!({ "removed": pruned.removed.len(), "kept": pruned.kept.len() }));
+                app.index.nudge();
+            }
+            Err(error) => log::warn("old runs could not be removed", json!({ "error": error.to_string() })),
+        }
+        tokio::time::sleep(PRUNE).await;
     }
 }
 

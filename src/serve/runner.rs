@@ -250,6 +250,7 @@ async fn drive(app: &App, job: Job, mut wishes: mpsc::UnboundedReceiver<Control>
         super::schedules::ended(app, &schedule, &run, status).await;
     }
     app.feeds.nudge(&run);
+    app.index.nudge();
 }
 
 /// Sees what a driver does, for those who watch the server.
@@ -262,6 +263,9 @@ impl Reporter for Watcher {
     fn event(&mut self, state: &RunState, event: &Event) {
         self.app.feeds.nudge(state.run_id());
         self.app.metrics.event(state, event);
+        if event.body.is_about_the_run() {
+            self.app.index.nudge();
+        }
         let waits = state.status() == RunStatus::Waiting;
         if self.waits.swap(waits, Ordering::Relaxed) != waits && waits {
             self.app.runner.fill();

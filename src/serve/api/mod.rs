@@ -12,6 +12,7 @@ use super::auth::Role;
 use super::library::Good;
 use super::problem::Problem;
 use super::route::{Route, get, post};
+pub(crate) use runs::RunHead;
 
 pub(crate) fn table() -> Vec<Route> {
     use Role::{Approver, Operator, Viewer};
@@ -20,6 +21,13 @@ pub(crate) fn table() -> Vec<Route> {
         get("/api/v1/me", "getMe", Viewer, "Who you are to this server, and what you may do.").to(system::me),
         get("/api/v1/status", "getStatus", Viewer, "What this server is doing.").to(system::status),
         get("/api/v1/runs", "listRuns", Viewer, "Runs, newest first.").to(runs::list),
+        get(
+            "/api/v1/changes",
+            "watchRuns",
+            Viewer,
+            "Runs that are new or have changed, as in the list: server-sent events. The event `reload` says that some were missed.",
+        )
+        .to(runs::changes),
         post("/api/v1/runs", "startRun", Operator, "Start a run of a playbook.").to(runs::start),
         get("/api/v1/runs/{run}", "getRun", Viewer, "One run, with its steps.").to(runs::show),
         get("/api/v1/runs/{run}/events", "listEvents", Viewer, "Events of a run, in order.").to(runs::events),

@@ -8,7 +8,7 @@ use runback_core::state::{RunState, StepView};
 use runback_core::step::{Answer, Question};
 use runback_exec::driver::Intent;
 use runback_exec::output::{LogFiles, LogName};
-use runback_exec::store::{Request, RunFilter};
+use runback_exec::store::Request;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
@@ -61,7 +61,7 @@ pub(crate) struct ListRuns {
 }
 
 /// A run in a list.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct RunHead {
     pub(crate) id: String,
     pub(crate) playbook: Option<String>,
@@ -103,28 +103,37 @@ impl From<&Summary> for RunHead {
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct RunList {
-    runs: Vec<RunHead>,
+    runs: Vec<Arc<RunHead>>,
+    /// All runs of the store.
+    total: usize,
 }
 
 pub(crate) async fn list(call: Call<Nothing, ListRuns, Nothing>) -> Result<Ok200<RunList>, Problem> {
     let (app, query) = (call.app, call.query);
     let limit = query.limit.unwrap_or(50).clamp(1, MOST);
-    let filter = RunFilter { playbook: query.playbook, since: query.since, limit: None };
     let statuses: Vec<&str> = query.status.as_deref().map(|s| s.split(',').collect()).unwrap_or_default();
-    let mut runs = Vec::new();
-    for row in app.store.runs(&filter).await? {
-        if runs.len() >= limit {
-            break;
-        }
-        let summary = Summary::of(row, app.store.as_ref(), &app.catalog).await?;
-        let head = RunHead::from(&summary);
-        let in_time = query.until.is_none_or(|until| head.created_at < until);
-        let in_status = statuses.is_empty() || statuses.contains(&head.status.as_str());
-        if in_time && in_status && query.text.as_ref().is_none_or(|text| mentions(&head, text)) {
-            runs.push(head);
-        }
-    }
-    Ok(Ok200(RunList { runs }))
+    let heads = app.index.heads();
+    let wanted = heads.iter().filter(|head| {
+        query.playbook.as_ref().is_none_or(|name| head.playbook.as_ref() == Some(name))
+            && query.since.is_none_or(|since| head.created_at >= since)
+            && query.until.is_none_or(|until| head.created_at < until)
+            && (statuses.is_empty() || statuses.contains(&head.status.as_str()))
+            && query.text.as_ref().is_none_or(|text| mentions(head, text))
+    });
+    Ok(Ok200(RunList { total: heads.len(), runs: wanted.take(limit).cloned().collect() }))
+}
+
+/// Heads of runs as they come and change: server-sent events. Who reads too slowly is told `reload`.
+pub(crate) async fn changes(call: Call<Nothing, Nothing, Nothing>) -> Result<EventStream, Problem> {
+    let permit = permit(&call.app)?;
+    Ok(EventStream(feed::heads(call.app.index.watch(), permit, call.app.ending.subscribe())))
+}
+
+fn permit(app: &App) -> Result<tokio::sync::OwnedSemaphorePermit, Problem> {
+    Arc::clone(&app.streams).try_acquire_owned().map_err(|_| {
+        Problem::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, "too many streams are open")
+            .help("close some, or give serve a larger --max-streams")
+    })
 }
 
 fn mentions(head: &RunHead, text: &str) -> bool {
@@ -278,10 +287,7 @@ pub(crate) async fn stream(call: Call<RunPath, StreamAfter, Nothing>) -> Result<
     let id = app.store.resolve(&call.path.run).await?;
     let last_id = call.headers.get("last-event-id").and_then(|v| v.to_str().ok()?.trim().parse().ok());
     let after = in_range(last_id.unwrap_or(call.query.after))?;
-    let permit = Arc::clone(&app.streams).try_acquire_owned().map_err(|_| {
-        Problem::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, "too many streams are open")
-            .help("close some, or give serve a larger --max-streams")
-    })?;
+    let permit = permit(&app)?;
     let feed = app.feeds.of(&app.store, &id).await?;
     Ok(EventStream(feed::stream(feed, after, call.query.follow, permit, app.ending.subscribe())))
 }

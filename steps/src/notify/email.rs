@@ -7,7 +7,9 @@ use lettre::message::Mailbox;
 use lettre::message::header::ContentType;
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::{AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
-use runback_core::step::{Acted, Class, Cx, Descriptor, InputProblem, Preview, StepError, StepType};
+use runback_core::step::{
+    Access, Acted, Class, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -87,7 +89,16 @@ impl StepType for Email {
     type Capture = ();
 
     fn descriptor(&self) -> Descriptor {
-        super::descriptor("notify.email", "Sends a mail through an SMTP server.", EXAMPLES)
+        Descriptor {
+            name: "notify.email",
+            doc: "Sends a mail through an SMTP server.",
+            access: Access::Changes,
+            undo: UndoKind::None,
+            // Told twice is better than not at all.
+            on_interrupt: OnInterrupt::Rerun,
+            detach: false,
+            examples: EXAMPLES,
+        }
     }
 
     fn problems(&self, inputs: &Inputs) -> Vec<InputProblem> {

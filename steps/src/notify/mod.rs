@@ -5,24 +5,11 @@ pub(crate) mod slack;
 pub(crate) mod webhook;
 
 use reqwest::Url;
-use runback_core::step::{Access, Cx, Descriptor, OnInterrupt, StepError, UndoKind};
+use runback_core::step::{Cx, StepError};
 
 use crate::http::client::{self, Answered, Body, Options};
 use crate::http::look::excerpt;
 use crate::period::Period;
-
-/// All of them are alike: sent twice after a crash is better than not at all.
-fn descriptor(name: &'static str, doc: &'static str, examples: &'static [&'static str]) -> Descriptor {
-    Descriptor {
-        name,
-        doc,
-        access: Access::Changes,
-        undo: UndoKind::None,
-        on_interrupt: OnInterrupt::Rerun,
-        detach: false,
-        examples,
-    }
-}
 
 fn half_minute() -> Period {
     Period::seconds(30)

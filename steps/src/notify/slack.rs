@@ -5,7 +5,9 @@
 //! tell only what went wrong.
 
 use runback_core::Json;
-use runback_core::step::{Acted, Cx, Descriptor, InputProblem, Preview, StepError, StepType};
+use runback_core::step::{
+    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
@@ -58,11 +60,16 @@ impl StepType for Slack {
     type Capture = ();
 
     fn descriptor(&self) -> Descriptor {
-        super::descriptor(
-            "notify.slack",
-            "Says something in a channel of Slack, through an incoming webhook.",
-            EXAMPLES,
-        )
+        Descriptor {
+            name: "notify.slack",
+            doc: "Says something in a channel of Slack, through an incoming webhook.",
+            access: Access::Changes,
+            undo: UndoKind::None,
+            // Told twice is better than not at all.
+            on_interrupt: OnInterrupt::Rerun,
+            detach: false,
+            examples: EXAMPLES,
+        }
     }
 
     fn problems(&self, inputs: &Inputs) -> Vec<InputProblem> {

@@ -8,7 +8,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::hmac;
 use runback_core::Json;
-use runback_core::step::{Acted, Cx, Descriptor, InputProblem, Preview, StepError, StepType};
+use runback_core::step::{
+    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -60,7 +62,16 @@ impl StepType for Webhook {
     type Capture = ();
 
     fn descriptor(&self) -> Descriptor {
-        super::descriptor("notify.webhook", "Sends signed JSON to a program.", EXAMPLES)
+        Descriptor {
+            name: "notify.webhook",
+            doc: "Sends signed JSON to a program.",
+            access: Access::Changes,
+            undo: UndoKind::None,
+            // Told twice is better than not at all.
+            on_interrupt: OnInterrupt::Rerun,
+            detach: false,
+            examples: EXAMPLES,
+        }
     }
 
     fn problems(&self, inputs: &Inputs) -> Vec<InputProblem> {

@@ -248,6 +248,25 @@ impl RunRow {
     }
 }
 
+/// An event as it is stored: its body as JSON, its `type` included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawRow {
+    pub seq: u64,
+    pub at: u64,
+    pub kind: String,
+    pub body: String,
+    pub hash: Vec<u8>,
+}
+
+/// The hash that an event's row must have. `previous` None: it is the run's first.
+pub fn chain_hash(previous: Option<&[u8]>, run: &str, seq: u64, at: u64, kind: &str, body: &str) -> Vec<u8> {
+    let mut before = chain::GENESIS;
+    if let Some(previous) = previous.filter(|p| p.len() == before.len()) {
+        before.copy_from_slice(previous);
+    }
+    chain::link(&before, run, seq, at, kind, body).to_vec()
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
     pub events: u64,

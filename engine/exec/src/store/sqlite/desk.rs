@@ -3,12 +3,12 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::SqliteStore;
 use super::journal::signed;
 use super::writer::{Fault, Journal};
+use super::{SqliteStore, read};
 use crate::lease::now_ms;
-use crate::store::StoreError;
 use crate::store::desk::{FiringRow, Paused, ScheduleRow, TokenRow};
+use crate::store::{RawRow, StoreError};
 
 impl Journal {
     /// The instant becomes the run's, in the commit that makes the run. One that was passed over may be taken later.
@@ -31,6 +31,38 @@ impl Journal {
 }
 
 impl SqliteStore {
+    /// All runs with the number of their last event, newest first.
+    pub async fn run_seqs(&self) -> Result<Vec<(String, u64)>, StoreError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT run, (SELECT max(seq) FROM events WHERE events.run = runs.run) FROM runs ORDER BY no DESC",
+            )?;
+            let rows = statement.query_map([], |row| {
+                Ok((row.get(0)?, row.get::<_, Option<i64>>(1)?.unwrap_or_default().cast_unsigned()))
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// Names that have a lock file: runs that somebody drives, and some whose owner died.
+    pub async fn leased(&self) -> Result<Vec<String>, StoreError> {
+        let leases = self.layout.leases.clone();
+        let listed = tokio::task::spawn_blocking(move || {
+            let io = |error: &std::io::Error| StoreError::from_io(&leases, error);
+            let entries = std::fs::read_dir(&leases).map_err(|e| io(&e))?;
+            let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+            Ok(names.filter_map(|name| Some(name.strip_suffix(".lock")?.to_owned())).collect())
+        });
+        listed.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Events as they are stored, for whoever checks or copies them. At most `limit` after `after`.
+    pub async fn raw_rows(&self, run: &str, after: u64, limit: usize) -> Result<Vec<RawRow>, StoreError> {
+        let run = run.to_owned();
+        self.read(move |connection| read::raw_rows(connection, &run, after, limit)).await
+    }
+
     /// The schedule's row; made with everything up to `now` decided where there is none.
     pub async fn meet_schedule(&self, schedule: &str, now: u64) -> Result<ScheduleRow, StoreError> {
         let schedule = schedule.to_owned();

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, params};
 use super::journal::signed;
 use super::open::Layout;
 use crate::store::chain::{Row, Walk, decode};
-use crate::store::{RunFilter, RunRow, StoreError, Verified};
+use crate::store::{RawRow, RunFilter, RunRow, StoreError, Verified};
 
 /// Idle connections that are kept; more readers at once open their own.
 const IDLE: usize = 4;
@@ -115,6 +115,18 @@ pub(super) fn events(
         }
     }
     Ok(events)
+}
+
+/// Not checked: that is for who asks.
+pub(super) fn raw_rows(connection: &Connection, run: &str, after: u64, limit: usize) -> Result<Vec<RawRow>, ReadFault> {
+    known(connection, run)?;
+    let mut statement = connection.prepare_cached(ROW)?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = statement.query_map(params![run, signed(after.saturating_add(1)), limit], |sql| {
+        let Row { seq, at, kind, body, hash } = row(sql)?;
+        Ok(RawRow { seq, at, kind, body, hash })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 pub(super) fn verify(connection: &Connection, run: &str) -> Result<Verified, ReadFault> {
