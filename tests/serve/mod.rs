@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "a skipped test says so")]
 
 mod access;
+mod api;
 mod oracle;
 mod runs;
 mod schedules;

@@ -33,6 +33,7 @@ const MOST_BYTES: u64 = 4 << 20;
 #[serde(deny_unknown_fields)]
 pub(crate) struct RunPath {
     /// A run's id, the beginning of one, or `last`.
+    #[schemars(example = "last")]
     run: String,
 }
 
