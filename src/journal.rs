@@ -156,6 +156,23 @@ pub(crate) struct Summary {
 impl Summary {
     /// Runs that are over say so in their head events; for the others the whole journal is folded.
     pub(crate) async fn of(row: RunRow, store: &dyn Store, catalog: &Catalog) -> Result<Self, Failure> {
+        let (mut summary, phase) = Self::unfolded(row);
+        let status = match phase {
+            Phase::Finished(outcome) => outcome.into(),
+            Phase::Held(_) => RunStatus::Failed,
+            _ => match fold(store, &summary.run, catalog).await {
+                Ok(state) => state.status(),
+                // A list shows what it can; `show` says why one run cannot be read.
+                Err(_) if phase == Phase::RollingBack => RunStatus::RollingBack,
+                Err(_) => RunStatus::Running,
+            },
+        };
+        summary.status = status_word(status, summary.lives);
+        Ok(summary)
+    }
+
+    /// What the head events say. The status is right for runs that are over or held; for others it is of the kind.
+    pub(crate) fn unfolded(row: RunRow) -> (Self, Phase) {
         let mut summary = Self {
             run: row.run,
             created: None,
@@ -201,15 +218,11 @@ impl Summary {
         let status = match phase {
             Phase::Finished(outcome) => outcome.into(),
             Phase::Held(_) => RunStatus::Failed,
-            _ => match fold(store, &summary.run, catalog).await {
-                Ok(state) => state.status(),
-                // A list shows what it can; `show` says why one run cannot be read.
-                Err(_) if phase == Phase::RollingBack => RunStatus::RollingBack,
-                Err(_) => RunStatus::Running,
-            },
+            Phase::RollingBack => RunStatus::RollingBack,
+            _ => RunStatus::Running,
         };
         summary.status = status_word(status, summary.lives);
-        Ok(summary)
+        (summary, phase)
     }
 
     pub(crate) fn to_json(&self) -> Json {

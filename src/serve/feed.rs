@@ -16,6 +16,8 @@ use super::log;
 
 /// How long after it became durable an event of another process is seen at the latest.
 const LOOK: Duration = Duration::from_millis(200);
+/// Watchers are woken so often at most: a busy run has many events, and each of many watchers is woken for them.
+const TOGETHER: Duration = Duration::from_millis(50);
 /// A comment goes to a watcher that hears nothing else, so that both sides notice when the other is gone.
 const QUIET: Duration = Duration::from_secs(15);
 /// Bytes of the newest events that are kept for watchers, per run.
@@ -99,6 +101,9 @@ async fn follow(feed: Weak<Feed>, nudge: Arc<Notify>) {
     loop {
         // A nudge that came while it read is not lost: `Notify` keeps one.
         let nudged = tokio::time::timeout(LOOK, nudge.notified()).await.is_ok();
+        if nudged {
+            tokio::time::sleep(TOGETHER).await;
+        }
         let Some(feed) = feed.upgrade() else { return };
         match feed.read_new(nudged, &mut seen).await {
             Ok(()) => {}

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use runback_core::state::Phase;
 use runback_exec::store::StoreError;
 use serde_json::json;
 use tokio::sync::{Notify, broadcast};
@@ -12,7 +13,7 @@ use tokio::sync::{Notify, broadcast};
 use super::App;
 use super::api::RunHead;
 use super::log;
-use crate::journal::Summary;
+use crate::journal::{Run, Summary};
 
 /// At the latest so long after it became durable a change by another process is seen.
 const LOOK: Duration = Duration::from_millis(250);
@@ -104,8 +105,15 @@ async fn read(app: &App, known: &mut HashMap<String, Known>) -> Result<(), Store
         if known.get(id).is_some_and(|k| k.last_seq == last_seq && k.head.driven == driven) {
             continue;
         }
-        let Ok(summary) = Summary::of(row, app.store.as_ref(), &app.catalog).await else { continue };
-        let head = Arc::new(RunHead::from(&summary));
+        let (summary, phase) = Summary::unfolded(row);
+        let mut head = RunHead::from(&summary);
+        if !matches!(phase, Phase::Finished(_) | Phase::Held(_)) {
+            // One that cannot be read is shown as its head events have it; looking at it says why.
+            if let Ok(status) = app.folds.look(app, id, Run::status).await {
+                status.clone_into(&mut head.status);
+            }
+        }
+        let head = Arc::new(head);
         let open =
             driven || !matches!(head.status.as_str(), "succeeded" | "failed" | "rolled-back" | "stuck" | "cancelled");
         let same = known.get(id).is_some_and(|k| *k.head == *head);

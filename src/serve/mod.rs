@@ -5,6 +5,7 @@ mod actions;
 mod api;
 pub(crate) mod auth;
 mod feed;
+mod folds;
 mod index;
 pub(crate) mod library;
 mod listen;
@@ -71,6 +72,7 @@ pub(crate) struct App {
     pub(crate) runner: runner::Runner,
     pub(crate) feeds: feed::Feeds,
     pub(crate) index: index::Index,
+    pub(crate) folds: folds::Folds,
     pub(crate) gate: auth::Gate,
     pub(crate) metrics: metrics::Metrics,
     pub(crate) streams: Arc<Semaphore>,
@@ -98,6 +100,7 @@ fn app(settings: Settings) -> Result<Arc<App>, Failure> {
         runner: runner::Runner::new(app.clone(), settings.max_runs, settings.max_queue),
         feeds: feed::Feeds::default(),
         index: index::Index::new(),
+        folds: folds::Folds::default(),
         metrics: metrics::Metrics::new(),
         streams: Arc::new(Semaphore::new(settings.max_streams)),
         ending: watch::Sender::new(false),

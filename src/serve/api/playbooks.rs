@@ -22,7 +22,7 @@ use crate::serve::route::{Call, Nothing, Ok200};
 #[serde(deny_unknown_fields)]
 pub(crate) struct PlaybookPath {
     /// Its path in the folder, without the extension; a slash in it is written %2F.
-    #[schemars(example = "last")]
+    #[schemars(example = &"last")]
     playbook: String,
 }
 

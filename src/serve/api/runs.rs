@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use runback_core::Json;
 use runback_core::event::{OnFailure, Resolution, RunOptions};
-use runback_core::state::{RunState, StepView};
+use runback_core::state::StepView;
 use runback_core::step::{Answer, Question};
 use runback_exec::driver::Intent;
 use runback_exec::output::{LogFiles, LogName};
@@ -16,7 +16,7 @@ use serde_json::Map;
 use crate::cmd::approve;
 use crate::cmd::why::{self, WhyView};
 use crate::inputs::Inputs;
-use crate::journal::{self, Summary};
+use crate::journal::{self, Run, Summary};
 use crate::preview::Previews;
 use crate::serve::App;
 use crate::serve::actions::{self, TakeUp, Wanted};
@@ -33,7 +33,7 @@ const MOST_BYTES: u64 = 4 << 20;
 #[serde(deny_unknown_fields)]
 pub(crate) struct RunPath {
     /// A run's id, the beginning of one, or `last`.
-    #[schemars(example = "last")]
+    #[schemars(example = &"last")]
     run: String,
 }
 
@@ -218,18 +218,22 @@ pub(crate) struct Doubt {
 pub(crate) async fn show(call: Call<RunPath, Nothing, Nothing>) -> Result<Ok200<RunView>, Problem> {
     let app = call.app;
     let id = app.store.resolve(&call.path.run).await?;
-    let summary = Summary::of(app.store.run(&id).await?, app.store.as_ref(), &app.catalog).await?;
-    let run = journal::read(app.store.as_ref(), &id, &app.catalog).await?;
+    let (summary, _) = Summary::unfolded(app.store.run(&id).await?);
+    let queued = app.runner.place(&id);
+    Ok(Ok200(app.folds.look(&app, &id, |run| view(run, &summary, queued)).await?))
+}
+
+fn view(run: &Run, summary: &Summary, queued: Option<usize>) -> RunView {
     let state = &run.state;
     let question = |n| {
         let question = state.node(n).question()?.clone();
         Some(OpenQuestion { step: state.path(n).to_string(), question, answers: state.node(n).answers().to_vec() })
     };
-    Ok(Ok200(RunView {
-        head: RunHead { status: run.status().to_owned(), driven: run.owner.is_some(), ..RunHead::from(&summary) },
+    RunView {
+        head: RunHead { status: run.status().to_owned(), driven: run.owner.is_some(), ..RunHead::from(summary) },
         last_seq: state.last_seq,
         owner: run.owner.as_ref().map(ToString::to_string),
-        queued: app.runner.place(&id),
+        queued,
         digest: state.created.as_ref().map(|c| c.digest.clone()),
         steps: run.steps(),
         questions: state.questions().filter_map(question).collect(),
@@ -237,7 +241,7 @@ pub(crate) async fn show(call: Call<RunPath, Nothing, Nothing>) -> Result<Ok200<
             .doubts()
             .map(|n| Doubt { step: state.path(n).to_string(), why: state.node(n).doubt().map(str::to_owned) })
             .collect(),
-    }))
+    }
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -339,10 +343,13 @@ pub(crate) struct LogRange {
 pub(crate) async fn log(call: Call<RunPath, LogRange, Nothing>) -> Result<Raw, Problem> {
     let (app, query) = (call.app, call.query);
     let id = app.store.resolve(&call.path.run).await?;
-    let run = journal::read(app.store.as_ref(), &id, &app.catalog).await?;
-    let node = run.state.find(&query.step).ok_or_else(|| no_step(&run.state, &query.step))?;
-    let n = run.state.node(node);
-    let attempt = query.attempt.unwrap_or(if query.undo { n.undo_attempts } else { n.attempts });
+    let last = |run: &Run| {
+        let n = run.state.node(run.state.find(&query.step)?);
+        Some(if query.undo { n.undo_attempts } else { n.attempts })
+    };
+    let last = app.folds.look(&app, &id, last).await?;
+    let last = last.ok_or_else(|| no_step(&id, &query.step))?;
+    let attempt = query.attempt.unwrap_or(last);
     let dir = app.store.logs_dir(&id).ok_or_else(|| Problem::not_found("this store keeps no output"))?;
     let files = LogFiles::new(&dir, &LogName { step: &query.step, attempt, undo: query.undo });
     let limit = query.limit.unwrap_or(64 << 10).clamp(1, MOST_BYTES);
@@ -367,8 +374,8 @@ pub(crate) async fn log(call: Call<RunPath, LogRange, Nothing>) -> Result<Raw, P
     Ok(Raw { headers, bytes })
 }
 
-fn no_step(state: &RunState, step: &str) -> Problem {
-    Problem::not_found(format!("run {} has no step `{step}`", state.run_id()))
+fn no_step(run: &str, step: &str) -> Problem {
+    Problem::not_found(format!("run {run} has no step `{step}`"))
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -496,7 +503,7 @@ pub(crate) async fn retry(call: Change<RetryStep>) -> Result<Accepted<Done>, Pro
     let id = call.app.store.resolve(&call.path.run).await?;
     let run = journal::read(call.app.store.as_ref(), &id, &call.app.catalog).await?;
     if run.state.find(&call.body.step).is_none() {
-        return Err(no_step(&run.state, &call.body.step));
+        return Err(no_step(&id, &call.body.step));
     }
     // A resume of a held run starts what failed anew by itself.
     let again = matches!(run.state.phase, runback_core::state::Phase::Held(_));

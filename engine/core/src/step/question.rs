@@ -37,14 +37,16 @@ impl Question {
             return None;
         }
         let several = self.min_approvals > 1 || !self.approvers.is_empty();
-        if several && !self.allow_self && answer.by == starter {
+        // Where somebody comes from does not make them somebody else.
+        let person = |by: &'_ str| by.split('@').next().unwrap_or_default().to_owned();
+        let user = person(&answer.by);
+        if several && !self.allow_self && user == person(starter) {
             return Some("who started the run cannot approve it (`allow_self`)");
         }
-        let user = answer.by.split('@').next().unwrap_or_default();
-        if !self.approvers.is_empty() && !self.approvers.iter().any(|a| *a == answer.by || a == user) {
+        if !self.approvers.is_empty() && !self.approvers.iter().any(|a| *a == answer.by || *a == user) {
             return Some("is not among the approvers");
         }
-        given.iter().any(|a| a.approved && a.by == answer.by).then_some("has approved already")
+        given.iter().any(|a| a.approved && person(&a.by) == user).then_some("has approved already")
     }
 }
 
@@ -57,4 +59,35 @@ pub struct Answer {
     /// The form's fields.
     #[serde(default, skip_serializing_if = "Json::is_null")]
     pub fields: Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn yes(by: &str) -> Answer {
+        Answer { approved: true, by: by.to_owned(), reason: None, fields: Json::Null }
+    }
+
+    /// Found when the server began to say where somebody comes from: another address was another approver.
+    #[test]
+    fn one_person_is_one_approver_wherever_they_come_from() {
+        let question = Question {
+            prompt: String::new(),
+            form: Json::Null,
+            approvers: Vec::new(),
+            min_approvals: 2,
+            allow_self: false,
+            timeout_ms: None,
+            approve_on_timeout: false,
+        };
+        let refused = |by: &str| question.refuses(&yes(by), "ann@10.0.0.1", &[yes("bob@10.0.0.1")]);
+        assert_eq!(refused("cid@10.0.0.1"), None);
+        assert!(refused("bob@10.0.0.2").is_some_and(|why| why.contains("already")));
+        assert!(refused("ann@desk").is_some_and(|why| why.contains("started the run")));
+        let named = Question { approvers: vec!["bob".to_owned(), "cid@desk".to_owned()], ..question };
+        let refused = |by: &str| named.refuses(&yes(by), "ann@desk", &[]);
+        assert_eq!((refused("bob@anywhere"), refused("cid@desk")), (None, None));
+        assert!(refused("cid@elsewhere").is_some() && refused("dan@desk").is_some());
+    }
 }
