@@ -8,6 +8,7 @@ use runback_core::Json;
 use runback_core::event::{Created, EventBody, Resolution, RunOptions};
 use runback_core::plan::Plan;
 use runback_core::playbook::model::InputDecl;
+use runback_core::schedule::Overlap;
 use runback_core::state::{Phase, RunStatus};
 use runback_exec::driver::{Driver, Intent, Surroundings};
 use runback_exec::store::{Request, RunFilter};
@@ -18,6 +19,7 @@ use super::library::Good;
 use super::log;
 use super::problem::Problem;
 use super::runner::Job;
+use super::schedules;
 use crate::failure::Failure;
 use crate::inputs::{self, Inputs};
 use crate::journal;
@@ -109,7 +111,9 @@ pub(crate) async fn take_up(app: &Arc<App>, run: &str, how: TakeUp) -> Result<()
     for (step, resolution) in &how.steps {
         driver.resolve(step, *resolution, Json::Null)?;
     }
-    let after = super::runner::schedule_of(&driver).filter(|_| driver.state().phase == Phase::Created);
+    // One that had not begun waits again for the others of its schedule, if it had to.
+    let waits = |key: &String| schedules::find(app, key).is_none_or(|e| e.schedule.overlap != Overlap::AllowAll);
+    let after = super::runner::schedule_of(&driver).filter(|_| driver.state().phase == Phase::Created).filter(waits);
     app.runner.submit(Job { driver, machines, after });
     Ok(())
 }
