@@ -458,16 +458,12 @@ fn a_registry_comes_up_on_one_host_and_a_login_is_taken_back_to_the_byte() {
     daemon.docker(&["network", "create", "here"]);
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let (data, address) = (runback.path("images").display().to_string(), format!("127.0.0.1:{port}"));
-<<<<<<< HEAD
     let inputs = [
         format!("data={data}"),
         format!("host_port={address}"),
         format!("url=http://{address}"),
         "network=here".to_owned(),
     ];
-=======
-    let inputs = [format!("data={data}"), format!("host_port={address}"), format!("url=http://{address}"), "network=here".to_owned()];
->>>>>>> 7036f50 (A link that is pulled, a registry that is real, and a guide: containers on several hosts)
     let file = shipped("registry-basic");
     let mut words = vec!["run", &file, "--run-id", "registry", "--output", "lines"];
     inputs.iter().for_each(|pair| words.extend(["-i", pair.as_str()]));
@@ -496,14 +492,10 @@ fn a_registry_comes_up_on_one_host_and_a_login_is_taken_back_to_the_byte() {
     assert_eq!(ran.step("login")["status"], "undone");
     assert_eq!(std::fs::read_to_string(&config).unwrap(), before);
     assert_eq!(std::fs::read_dir(config.parent().unwrap()).unwrap().count(), 1, "nothing is left beside it");
-<<<<<<< HEAD
     let grep = std::process::Command::new("grep")
         .args(["-rlE", "login-canary-3|bmFtZTpvbGQt"])
         .arg(runback.path("state"))
         .output();
-=======
-    let grep = std::process::Command::new("grep").args(["-rlE", "login-canary-3|bmFtZTpvbGQt"]).arg(runback.path("state")).output();
->>>>>>> 7036f50 (A link that is pulled, a registry that is real, and a guide: containers on several hosts)
     assert_eq!(lab::text(&grep.unwrap().stdout), "", "neither password is in any byte that runback wrote");
     let refused = runback.run("refused", &json!([step("wrong")]));
     assert!(refused.error("login").contains("correct the credentials"), "{}", refused.error("login"));

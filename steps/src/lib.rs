@@ -169,11 +169,8 @@ mod tests {
         assert_eq!(looked_at(include_str!("../../docs/guide/checks-and-waits.md")), 10);
         assert_eq!(looked_at(include_str!("../../docs/guide/breaking-a-stuck-rbd-lock.md")), 3);
         assert_eq!(looked_at(include_str!("../../docs/guide/moving-vms-off-esxi.md")), 2);
-<<<<<<< HEAD
         #[cfg(feature = "k8s")]
         assert_eq!(looked_at(include_str!("../../docs/guide/kubernetes.md")), 3);
-=======
->>>>>>> 7036f50 (A link that is pulled, a registry that is real, and a guide: containers on several hosts)
         assert_eq!(looked_at(include_str!("../../docs/guide/containers-on-several-hosts.md")), 9);
     }
 

@@ -49,12 +49,8 @@ impl Registry {
         let file = dir.join(format!("{name}.yml"));
         std::fs::write(&file, config).unwrap();
         let log = std::fs::File::create(dir.join(format!("{name}.log"))).unwrap();
-<<<<<<< HEAD
         let child =
             Command::new(program).arg("serve").arg(file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
-=======
-        let child = Command::new(program).arg("serve").arg(file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
->>>>>>> 7036f50 (A link that is pulled, a registry that is real, and a guide: containers on several hosts)
         let registry = Self { child: child.unwrap(), address };
         until("the registry listens", || std::net::TcpStream::connect(&registry.address).is_ok());
         Some(registry)
@@ -76,7 +72,6 @@ pub(crate) fn image(daemon: &Daemon, name: &str) -> Option<()> {
     let libraries = "for f in $(ldd \"$0\" | grep -oE '/[^ ]+'); do mkdir -p root$(dirname $f); cp -L $f root$f; done; cp \"$0\" root/registry";
     let copied = Command::new("sh").args(["-c", libraries, &program]).current_dir(&context).status().unwrap();
     assert!(copied.success());
-<<<<<<< HEAD
     std::fs::write(
         context.join("root/config.yml"),
         CONFIG.replace("ROOT", "/var/lib/registry").replace("ADDRESS", "\":5000\""),
@@ -87,10 +82,6 @@ pub(crate) fn image(daemon: &Daemon, name: &str) -> Option<()> {
         "FROM scratch\nCOPY root /\nCMD [\"/registry\", \"serve\", \"/config.yml\"]\n",
     )
     .unwrap();
-=======
-    std::fs::write(context.join("root/config.yml"), CONFIG.replace("ROOT", "/var/lib/registry").replace("ADDRESS", "\":5000\"")).unwrap();
-    std::fs::write(context.join("Dockerfile"), "FROM scratch\nCOPY root /\nCMD [\"/registry\", \"serve\", \"/config.yml\"]\n").unwrap();
->>>>>>> 7036f50 (A link that is pulled, a registry that is real, and a guide: containers on several hosts)
     daemon.docker(&["build", "--quiet", "--tag", name, &context.display().to_string()]);
     Some(())
 }
