@@ -104,28 +104,32 @@ pub fn catalog() -> Catalog {
     all.add(virt::wait::VirtWait);
     all.add(wait::Wait);
     #[cfg(feature = "k8s")]
-    {
-        let clusters = k8s::Clusters::default();
-        all.add(k8s::apply::K8sApply(clusters.clone()));
-        all.add(k8s::delete::K8sDelete(clusters.clone()));
-        all.add(k8s::config::map::K8sConfigMap(clusters.clone()));
-        all.add(k8s::config::of_values::K8sSecret(clusters.clone()));
-        all.add(k8s::cordon::K8sCordon(clusters.clone()));
-        all.add(k8s::drain::K8sDrain(clusters.clone()));
-        all.add(k8s::exec::K8sExec(clusters.clone()));
-        all.add(k8s::expose::K8sExpose(clusters.clone()));
-        all.add(k8s::get::K8sGet(clusters.clone()));
-        all.add(k8s::logs::K8sLogs(clusters.clone()));
-        all.add(k8s::patch::K8sPatch(clusters.clone()));
-        all.add(k8s::port_forward::K8sPortForward(clusters.clone()));
-        all.add(k8s::rolling_update::K8sRollingUpdate(clusters.clone()));
-        all.add(k8s::rollout::K8sRollout(clusters.clone()));
-        all.add(k8s::run::K8sRun(clusters.clone()));
-        all.add(k8s::scale::K8sScale(clusters.clone()));
-        all.add(k8s::set_image::K8sSetImage(clusters.clone()));
-        all.add(k8s::wait::K8sWait(clusters));
-    }
+    add_kubernetes(&mut all);
     all
+}
+
+/// They share their connections to clusters.
+#[cfg(feature = "k8s")]
+fn add_kubernetes(all: &mut Catalog) {
+    let clusters = k8s::Clusters::default();
+    all.add(k8s::apply::K8sApply(clusters.clone()));
+    all.add(k8s::delete::K8sDelete(clusters.clone()));
+    all.add(k8s::config::map::K8sConfigMap(clusters.clone()));
+    all.add(k8s::config::of_values::K8sSecret(clusters.clone()));
+    all.add(k8s::cordon::K8sCordon(clusters.clone()));
+    all.add(k8s::drain::K8sDrain(clusters.clone()));
+    all.add(k8s::exec::K8sExec(clusters.clone()));
+    all.add(k8s::expose::K8sExpose(clusters.clone()));
+    all.add(k8s::get::K8sGet(clusters.clone()));
+    all.add(k8s::logs::K8sLogs(clusters.clone()));
+    all.add(k8s::patch::K8sPatch(clusters.clone()));
+    all.add(k8s::port_forward::K8sPortForward(clusters.clone()));
+    all.add(k8s::rolling_update::K8sRollingUpdate(clusters.clone()));
+    all.add(k8s::rollout::K8sRollout(clusters.clone()));
+    all.add(k8s::run::K8sRun(clusters.clone()));
+    all.add(k8s::scale::K8sScale(clusters.clone()));
+    all.add(k8s::set_image::K8sSetImage(clusters.clone()));
+    all.add(k8s::wait::K8sWait(clusters));
 }
 
 #[cfg(test)]
