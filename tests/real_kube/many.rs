@@ -36,10 +36,17 @@ async fn bare(kubeconfig: &str, ns: &str, set: &str, replicas: u32) {
         all.spawn(async move {
             let _turn = free.acquire().await;
             sets.get_scale(&name).await.expect("it is there");
-            let scale = sets.get_scale(&name).await.expect("it is there");
-            let version = scale.metadata.resource_version;
-            let patch = json!({ "metadata": { "resourceVersion": version }, "spec": { "replicas": replicas } });
-            sets.patch_scale(&name, &PatchParams::default(), &Patch::Merge(patch)).await.expect("it is scaled");
+            loop {
+                let scale = sets.get_scale(&name).await.expect("it is there");
+                let version = scale.metadata.resource_version;
+                let patch = json!({ "metadata": { "resourceVersion": version }, "spec": { "replicas": replicas } });
+                match sets.patch_scale(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
+                    Ok(_) => break,
+                    // A controller wrote its status meanwhile: the same happens to k8s.scale, which looks again, too.
+                    Err(kube::Error::Api(status)) if status.code == 409 => {}
+                    Err(e) => panic!("it is not scaled: {e}"),
+                }
+            }
             sets.get(&name).await.expect("it is there");
         });
     }
