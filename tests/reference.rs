@@ -23,12 +23,15 @@ fn sources(dir: &Path, found: &mut Vec<(PathBuf, String)>) {
     }
 }
 
-/// What stands at the top of the file of a step type.
+/// What stands at the top of the file of a step type: it begins with the name, those of several types, or `family.*`.
 fn prose(sources: &[(PathBuf, String)], name: &str) -> String {
-    let says = format!("//! `{name}`: ");
-    let begins = |text: &str| text.starts_with(&says);
+    let names = [format!("`{name}`"), format!("`{}.*`", family(name))];
+    let begins = |text: &str| {
+        let named = text.strip_prefix("//! ").and_then(|text| text.split_once(": "));
+        named.is_some_and(|(named, _)| names.iter().any(|n| named.contains(n)))
+    };
     let found = sources.iter().find(|(_, text)| begins(text));
-    let text = &found.unwrap_or_else(|| panic!("no file in steps/src begins with {says}")).1;
+    let text = &found.unwrap_or_else(|| panic!("no file in steps/src begins with //! {}: ", names[0])).1;
     let lines = text.lines().take_while(|l| l.starts_with("//!")).map(|l| l.trim_start_matches("//!").trim());
     lines.collect::<Vec<_>>().join("\n")
 }
@@ -52,7 +55,9 @@ fn pages() -> BTreeMap<String, String> {
         let section = String::from_utf8(section.expect("the binary runs").stdout).expect("runback writes UTF-8");
         let family = family(d.name);
         let page = pages.entry(format!("{family}.md")).or_insert_with(|| format!("# {family}\n"));
-        page.push_str(&format!("\n## {}\n\n{}\n\n{}\n", d.name, prose(&texts, d.name), section.trim_end()));
+        let prose = prose(&texts, d.name);
+        let said = if page.contains(&prose) { "As above.".to_owned() } else { prose };
+        page.push_str(&format!("\n## {}\n\n{said}\n\n{}\n", d.name, section.trim_end()));
         let anchor = d.name.replace('.', "");
         index.push_str(&format!("| [`{}`]({family}.md#{anchor}) | {} |\n", d.name, d.doc));
     }

@@ -402,7 +402,7 @@ mod tests {
         assert_eq!(ran.outputs["a"], "1");
         let file = ran.outputs["stdout"].as_str().unwrap();
         assert!(file.starts_with(&lab.path("home/.runback/")), "{file}");
-        let quiet = lab.run(&Shell, &json!({"script": "echo ${RUNBACK_OUTPUT-none}"})).await.unwrap();
+        let quiet = lab.run(&Shell, &json!({"script": "env | grep '^RUNBACK_OUT' || echo none"})).await.unwrap();
         assert_eq!(quiet.outputs["stdout"], "none");
         assert_eq!(lab.snapshot(), before);
     }

@@ -27,8 +27,10 @@ pub(crate) struct Inputs {
     #[serde(default)]
     #[schemars(range(min = 1))]
     pub(crate) port: Option<u16>,
+    /// How the connection is protected.
     #[serde(default)]
     pub(crate) tls: Tls,
+    /// Logs in with this name; without one, nobody is logged in.
     #[serde(default)]
     pub(crate) user: Option<String>,
     /// Take it from `secrets`.
@@ -36,10 +38,13 @@ pub(crate) struct Inputs {
     pub(crate) password: Option<String>,
     /// `runback@example.com`, or `Night shift <runback@example.com>`.
     pub(crate) from: String,
+    /// Addresses, as in `from`.
     #[schemars(length(min = 1))]
     pub(crate) to: Vec<String>,
+    /// Who gets a copy, for everyone to see.
     #[serde(default)]
     pub(crate) cc: Vec<String>,
+    /// One line.
     pub(crate) subject: String,
     /// Plain text.
     pub(crate) text: String,
@@ -56,6 +61,7 @@ pub(crate) enum Tls {
     Starttls,
     /// From the first byte.
     Always,
+    /// In the clear: for a relay on this machine.
     None,
 }
 

@@ -36,6 +36,7 @@ const MAX_XML: u64 = 1 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum DomainType {
+    /// With the processor's help.
     Kvm,
     /// Emulated, without KVM: slow.
     Qemu,

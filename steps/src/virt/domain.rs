@@ -18,14 +18,19 @@ const POLL: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum State {
+    /// The guest has its processors, busy or idle.
     Running,
+    /// Stopped in memory, until it is resumed.
     Paused,
+    /// Not there but as a definition.
     ShutOff,
     /// On its way down.
     InShutdown,
+    /// The guest or its QEMU died.
     Crashed,
     /// The guest sleeps (ACPI S3).
     Suspended,
+    /// libvirt does not say.
     Unknown,
 }
 
