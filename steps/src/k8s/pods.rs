@@ -71,7 +71,7 @@ pub(crate) fn pod_port(object: &Object, live: &Json, pod: &Json, port: &str) -> 
     }
     let mut ports = live["spec"]["ports"].as_array().into_iter().flatten();
     let of_service = ports
-        .find(|p| p["name"] == port || p["port"].to_string() == port)
+        .find(|p| p["name"] == port || number(&p["port"]).is_some_and(|n| port.parse() == Ok(n)))
         .ok_or_else(|| missing(&format!("it has no port `{port}`")))?;
     match &of_service["targetPort"] {
         Json::String(name) => named(name).ok_or_else(|| missing(&format!("its pod has no port named `{name}`"))),

@@ -286,7 +286,7 @@ impl Kube<'_> {
                 return Ok(Exit { code: Some(code), stdout: kept, stdout_cut: cut, ..Exit::default() });
             }
             if left(cx, began, limit).is_zero() {
-                return Err(StepError::new(Class::Timeout, format!("{pod}: its program runs still after {}", limit))
+                return Err(StepError::new(Class::Timeout, format!("{pod}: its program runs still after {limit}"))
                     .help("it goes on running; give it a longer `timeout:`, or roll back, which stops it"));
             }
             pause(cx, Duration::from_millis(250), &pod.to_string()).await?;
