@@ -61,6 +61,7 @@ const KNOWN: &[Known] = &[
     Known {
         says: &[
             "unauthorized",
+            "401 Unauthorized",
             "no basic auth credentials",
             "denied: requested access",
             "incorrect username or password",
