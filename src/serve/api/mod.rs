@@ -1,5 +1,6 @@
 //! The table of the API's routes.
 
+mod graph;
 mod playbooks;
 mod runs;
 mod schedules;
@@ -47,6 +48,13 @@ pub(crate) fn table() -> Vec<Route> {
         )
         .to(runs::log),
         get("/api/v1/runs/{run}/plan", "planOfRun", Viewer, "The plan that a run follows.").to(runs::plan),
+        get(
+            "/api/v1/runs/{run}/graph",
+            "graphOfRun",
+            Viewer,
+            "The steps of a run as a graph: what stands in what, and what needs what.",
+        )
+        .to(graph::show),
         post("/api/v1/runs/{run}/approve", "approveRun", Approver, "Say yes to a step that asks.").to(runs::approve),
         post("/api/v1/runs/{run}/refuse", "refuseRun", Approver, "Say no to a step that asks.").to(runs::refuse),
         post("/api/v1/runs/{run}/cancel", "cancelRun", Operator, "Stop a run; what follows says `on_failure`.")

@@ -34,7 +34,7 @@ const MOST_BYTES: u64 = 4 << 20;
 pub(crate) struct RunPath {
     /// A run's id, the beginning of one, or `last`.
     #[schemars(example = &"last")]
-    run: String,
+    pub(super) run: String,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -1,0 +1,83 @@
+//! The steps of a run as a graph: what stands in what, what needs what, what a rollback does. Their states are `runs`'.
+
+use runback_core::event::OnFailure;
+use runback_core::plan::PlanKind;
+use runback_core::state::{FINAL, NodeId, RunState};
+use runback_core::step::{Access, UndoKind};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::runs::RunPath;
+use crate::serve::problem::Problem;
+use crate::serve::route::{Call, Nothing, Ok200};
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct GraphView {
+    /// What follows a failure in this run.
+    on_failure: OnFailure,
+    /// Inputs that are not stored: a resume or rollback by another process may need them again.
+    secret_inputs: Vec<String>,
+    /// In the order in which the run lists its steps.
+    steps: Vec<GraphStep>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct GraphStep {
+    id: String,
+    #[serde(rename = "type")]
+    step_type: &'static str,
+    /// Place in the list of the block or `for_each` that it stands in.
+    parent: Option<usize>,
+    /// Places in the list.
+    needs: Vec<usize>,
+    /// The point of no return: once it succeeded, nothing before it is undone.
+    irreversible: bool,
+    /// It stands under `finally`.
+    finally: bool,
+    /// Only looks at the world.
+    reads: bool,
+    /// full, none or impossible; null for a block and a `for_each`.
+    #[schemars(with = "Option<String>")]
+    undo: Option<UndoKind>,
+}
+
+pub(crate) async fn show(call: Call<RunPath, Nothing, Nothing>) -> Result<Ok200<GraphView>, Problem> {
+    let app = call.app;
+    let id = app.store.resolve(&call.path.run).await?;
+    Ok(Ok200(app.folds.look(&app, &id, |run| graph(&run.state)).await?))
+}
+
+fn graph(state: &RunState) -> GraphView {
+    let plan = &state.plan;
+    let secret = plan.scopes[0].inputs.iter().filter(|d| d.secret).map(|d| d.name.value.clone());
+    let asked = state.created.as_ref().and_then(|c| c.options.on_failure);
+    GraphView {
+        on_failure: asked.unwrap_or(plan.on_failure),
+        secret_inputs: secret.collect(),
+        steps: state.ids().map(|node| step(state, node)).collect(),
+    }
+}
+
+/// The roots come first, and are not listed.
+fn place(node: NodeId) -> usize {
+    (node.0 - FINAL.0 - 1) as usize
+}
+
+fn step(state: &RunState, node: NodeId) -> GraphStep {
+    let s = state.step(node);
+    let parent = state.parent(node);
+    let action = match &s.kind {
+        PlanKind::Action(action) => Some(action),
+        PlanKind::Block(_) | PlanKind::ForEach(_) => None,
+    };
+    GraphStep {
+        id: state.path(node).to_string(),
+        step_type: s.type_name(),
+        parent: (!RunState::is_root(parent)).then(|| place(parent)),
+        needs: state.needs(node).map(place).collect(),
+        irreversible: s.irreversible,
+        finally: parent == FINAL,
+        reads: action.is_some_and(|a| a.access == Access::Reads),
+        undo: action.map(|a| a.undo_kind()),
+    }
+}
