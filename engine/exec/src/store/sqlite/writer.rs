@@ -206,14 +206,14 @@ impl Drop for Writer {
     fn drop(&mut self) {
         match self {
             Self::Thread { queue, thread } => {
-                drop(queue.lock().unwrap_or_else(PoisonError::into_inner).take());
+                drop(queue.get_mut().unwrap_or_else(PoisonError::into_inner).take());
                 if let Some(thread) = thread.take() {
                     // It panicked: those who waited were told `Closed`.
                     let _ = thread.join();
                 }
             }
             Self::Caller(journal) => {
-                journal.lock().unwrap_or_else(PoisonError::into_inner).take().into_iter().for_each(close);
+                journal.get_mut().unwrap_or_else(PoisonError::into_inner).take().into_iter().for_each(close);
             }
         }
     }
