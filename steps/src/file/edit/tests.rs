@@ -9,7 +9,8 @@ use runback_core::step::Class;
 use serde_json::json;
 
 fn edit(format: &str, old: &str, edits: Json) -> Result<String, String> {
-    let with = json!({"path": "f", "format": format, "edits": edits});
+    let mut with = json!({"path": "f", "format": format});
+    with["edits"] = edits;
     let inputs: Inputs = serde_json::from_value(with).unwrap();
     let once = inputs.edited(old).map_err(|e| e.message)?;
     assert_eq!(inputs.edited(&once).unwrap(), once, "a second time changes nothing");
