@@ -131,10 +131,10 @@ fn verify_store(verify: &Verify, dir: Option<&Path>) -> Done {
         }
         Ok((runs.len(), events, bad))
     })?;
-    tell(runs, events, &bad, &verify.output)
+    Ok(tell(runs, events, &bad, &verify.output))
 }
 
-fn tell(runs: usize, events: u64, bad: &[String], output: &OutputArg) -> Done {
+fn tell(runs: usize, events: u64, bad: &[String], output: &OutputArg) -> Exit {
     if output.is_json() {
         term::json(&json!({ "runs": runs, "events": events, "bad": bad }));
     } else {
@@ -151,7 +151,7 @@ fn tell(runs: usize, events: u64, bad: &[String], output: &OutputArg) -> Done {
             }
         ));
     }
-    Ok(if bad.is_empty() { Exit::Succeeded } else { Exit::Failed })
+    if bad.is_empty() { Exit::Succeeded } else { Exit::Failed }
 }
 
 /// Writes and remembers what it wrote.
@@ -269,7 +269,7 @@ fn verify_file(file: &Path, key: Option<&str>, output: &OutputArg, dir: Option<&
             Ok(())
         })?;
     }
-    tell(copy.heads.len(), copy.events, &bad, output)
+    Ok(tell(copy.heads.len(), copy.events, &bad, output))
 }
 
 /// What a signed copy says.

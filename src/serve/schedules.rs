@@ -252,7 +252,7 @@ pub(crate) async fn ended(app: &App, key: &str, run: &str, status: RunStatus) {
     match app.desk.pause_schedule(key, Some(paused)).await {
         Ok(_) => log::warn("schedule paused", json!({ "schedule": key, "run": run, "status": status.name() })),
         Err(error) => {
-            log::error("a schedule could not be paused", json!({ "schedule": key, "error": error.to_string() }))
+            log::error("a schedule could not be paused", json!({ "schedule": key, "error": error.to_string() }));
         }
     }
 }

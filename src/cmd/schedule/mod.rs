@@ -193,9 +193,10 @@ fn find(folder: &FolderArg, key: &str) -> Result<Entry, Failure> {
 fn list(list: &List, dir: Option<&Path>) -> Done {
     let entries = read(&list.folder)?;
     let path = state_dir::path(dir)?;
-    let rows = match path.exists() {
-        true => state_dir::block_on(async { Ok(SqliteStore::open(&path)?.schedules().await?) })?,
-        false => Vec::new(),
+    let rows = if path.exists() {
+        state_dir::block_on(async { Ok(SqliteStore::open(&path)?.schedules().await?) })?
+    } else {
+        Vec::new()
     };
     let now = words::now_ms();
     let mut json = Vec::new();
