@@ -1,7 +1,7 @@
 //! The compose and docker step types against a real Docker daemon, and docker-compose 1.29. Each test has a daemon of its
 //! own. Where it cannot be had, each test says that it is skipped, and in CI it fails.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests, which say when they are skipped")]
 
 #[path = "real/docker/lab.rs"]
 mod lab;
@@ -466,7 +466,9 @@ fn a_registry_comes_up_on_one_host_and_a_login_is_taken_back_to_the_byte() {
     ];
     let file = shipped("registry-basic");
     let mut words = vec!["run", &file, "--run-id", "registry", "--output", "lines"];
-    inputs.iter().for_each(|pair| words.extend(["-i", pair.as_str()]));
+    for pair in &inputs {
+        words.extend(["-i", pair.as_str()]);
+    }
     let ran = runback.ended("registry", &words);
     assert_eq!(ran.code, Some(0), "{}", ran.printed);
     daemon.image(&format!("{address}/thing:1"), "");
