@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use runback_core::event::{Event, EventBody};
-use runback_core::state::{NodeId, RunState};
+use runback_core::state::{NodeId, RunState, UndoStatus};
 use runback_exec::reporter::{Notice, Reporter};
 
 use super::output::Output;
@@ -35,8 +35,8 @@ impl Lines {
     }
 
     /// What a step has written since it was last looked at.
-    fn tell_output(&mut self, state: &RunState, node: NodeId, at: u64, over: bool) {
-        let lines = self.output.as_mut().map(|o| o.more(state, node, over)).unwrap_or_default();
+    fn tell_output(&mut self, state: &RunState, node: NodeId, (attempt, undo): (u32, bool), at: u64, over: bool) {
+        let lines = self.output.as_mut().map(|o| o.more(state, node, attempt, undo, over)).unwrap_or_default();
         for line in lines {
             self.say(at, &format!("{DIM}│ {}:{RESET} {line}", state.path(node)));
         }
@@ -56,19 +56,32 @@ impl Lines {
     }
 }
 
+/// The step whose attempt or undo is over, and which one it was: the state may be past it, for it is told of a whole
+/// commit at once.
+fn ended<'e>(state: &RunState, event: &'e Event) -> Option<(&'e str, (u32, bool))> {
+    match &event.body {
+        EventBody::AttemptSucceeded { step, attempt, .. } | EventBody::AttemptFailed { step, attempt, .. } => {
+            Some((step, (*attempt, false)))
+        }
+        EventBody::UndoSucceeded { step, attempt, .. } | EventBody::UndoFailed { step, attempt, .. } => {
+            Some((step, (*attempt, true)))
+        }
+        // The last of a run that is left: nothing has followed it.
+        EventBody::AttemptInterrupted { step, attempt } => {
+            let undo = state.find(step).is_some_and(|n| state.node(n).undo != UndoStatus::None);
+            Some((step, (*attempt, undo)))
+        }
+        _ => None,
+    }
+}
+
 impl Reporter for Lines {
     fn event(&mut self, state: &RunState, event: &Event) {
         self.last_at = self.last_at.max(event.at);
-        let ends = matches!(
-            event.body,
-            EventBody::AttemptSucceeded { .. }
-                | EventBody::AttemptFailed { .. }
-                | EventBody::AttemptInterrupted { .. }
-                | EventBody::UndoSucceeded { .. }
-                | EventBody::UndoFailed { .. }
-        );
-        if ends && let Some(node) = event.body.step().and_then(|s| state.find(s)) {
-            self.tell_output(state, node, event.at, true);
+        if let Some((step, which)) = ended(state, event)
+            && let Some(node) = state.find(step)
+        {
+            self.tell_output(state, node, which, event.at, true);
         }
         if let Some(said) = said_of(state, event) {
             self.say(event.at, &said.line());
@@ -101,8 +114,11 @@ impl Reporter for Lines {
                 self.say(now, &format!("{BLUE}●{RESET} {} runs{attempt}", state.path(node)));
             }
         }
-        for node in state.active().chain(state.active_undos()).collect::<Vec<_>>() {
-            self.tell_output(state, node, now, false);
+        for node in state.active().collect::<Vec<_>>() {
+            self.tell_output(state, node, (state.node(node).attempts, false), now, false);
+        }
+        for node in state.active_undos().collect::<Vec<_>>() {
+            self.tell_output(state, node, (state.node(node).undo_attempts, true), now, false);
         }
     }
 }

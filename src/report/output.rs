@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use runback_core::state::{NodeId, RunState, UndoStatus};
+use runback_core::state::{NodeId, RunState};
 use runback_exec::output::{LogFiles, LogName};
 
 use crate::words;
@@ -36,11 +36,10 @@ impl Output {
         Self { logs, told: HashMap::new() }
     }
 
-    /// The lines that have come since the last look; with `over`, also one that has no end.
-    pub(super) fn more(&mut self, state: &RunState, node: NodeId, over: bool) -> Vec<String> {
+    /// The lines of an attempt that have come since the last look; with `over`, also one that has no end.
+    pub(super) fn more(&mut self, state: &RunState, node: NodeId, attempt: u32, undo: bool, over: bool) -> Vec<String> {
         let n = state.node(node);
-        let undo = n.undo != UndoStatus::None;
-        let attempt = (if undo { n.undo_attempts } else { n.attempts }, undo);
+        let attempt = (attempt, undo);
         let fresh = || Told { attempt, at: 0, lines: 0, rest: Vec::new() };
         let told = self.told.entry(node).or_insert_with(fresh);
         if told.attempt != attempt {

@@ -16,11 +16,25 @@ use super::route::{Route, get, post};
 pub(crate) use runs::RunHead;
 
 pub(crate) fn table() -> Vec<Route> {
-    use Role::{Approver, Operator, Viewer};
+    let mut table = of_the_server();
+    table.extend(of_runs());
+    table.extend(of_schedules());
+    table.extend(of_playbooks());
+    table
+}
+
+fn of_the_server() -> Vec<Route> {
+    use Role::Viewer;
     vec![
         get("/api/v1/openapi.json", "getOpenApi", Viewer, "This document.").to(system::openapi),
         get("/api/v1/me", "getMe", Viewer, "Who you are to this server, and what you may do.").to(system::me),
         get("/api/v1/status", "getStatus", Viewer, "What this server is doing.").to(system::status),
+    ]
+}
+
+fn of_runs() -> Vec<Route> {
+    use Role::{Approver, Operator, Viewer};
+    vec![
         get("/api/v1/runs", "listRuns", Viewer, "Runs, newest first.").to(runs::list),
         get(
             "/api/v1/changes",
@@ -66,15 +80,36 @@ pub(crate) fn table() -> Vec<Route> {
         post("/api/v1/runs/{run}/retry", "retryStep", Operator, "Do one failed or interrupted step again.")
             .to(runs::retry),
         post("/api/v1/runs/{run}/rollback", "rollbackRun", Operator, "Take a run back.").to(runs::rollback),
-        get("/api/v1/schedules", "listSchedules", Viewer, "Schedules of the server's playbooks, and when they fire next.")
-            .to(schedules::list),
+    ]
+}
+
+fn of_schedules() -> Vec<Route> {
+    use Role::{Operator, Viewer};
+    vec![
+        get(
+            "/api/v1/schedules",
+            "listSchedules",
+            Viewer,
+            "Schedules of the server's playbooks, and when they fire next.",
+        )
+        .to(schedules::list),
         get("/api/v1/schedules/{schedule}", "getSchedule", Viewer, "One schedule.").to(schedules::show),
-        post("/api/v1/schedules/{schedule}/pause", "pauseSchedule", Operator, "Pass over its instants until it is resumed.")
-            .to(schedules::pause),
+        post(
+            "/api/v1/schedules/{schedule}/pause",
+            "pauseSchedule",
+            Operator,
+            "Pass over its instants until it is resumed.",
+        )
+        .to(schedules::pause),
         post("/api/v1/schedules/{schedule}/resume", "resumeSchedule", Operator, "Fire again, from now on.")
             .to(schedules::resume),
-        post("/api/v1/schedules/{schedule}/trigger", "triggerSchedule", Operator, "Start a run now, beside its instants.")
-            .to(schedules::trigger),
+        post(
+            "/api/v1/schedules/{schedule}/trigger",
+            "triggerSchedule",
+            Operator,
+            "Start a run now, beside its instants.",
+        )
+        .to(schedules::trigger),
         post(
             "/api/v1/schedules/{schedule}/backfill",
             "backfillSchedule",
@@ -84,6 +119,12 @@ pub(crate) fn table() -> Vec<Route> {
         .to(schedules::backfill),
         get("/api/v1/firings", "listFirings", Viewer, "What was decided about instants of schedules, newest first.")
             .to(schedules::firings),
+    ]
+}
+
+fn of_playbooks() -> Vec<Route> {
+    use Role::{Operator, Viewer};
+    vec![
         get("/api/v1/playbooks", "listPlaybooks", Viewer, "Playbooks of the server's folder.").to(playbooks::list),
         get("/api/v1/playbooks/{playbook}", "getPlaybook", Viewer, "One playbook: text, diagnostics, inputs.")
             .to(playbooks::show),
