@@ -84,18 +84,22 @@ async fn tools(cx: &Cx<'_>, found: &mut Found) -> Result<(), StepError> {
     }
     // The appliance boots the host's own kernel, unless there is a fixed one.
     if !cx.env.contains_key("LIBGUESTFS_PATH") {
-        let there = match cx.target.stat("/boot").await? {
-            Some(_) => cx.target.list("/boot").await?.iter().any(|n| n.starts_with("vmlinuz")),
-            None => false,
+        let boot = match cx.target.stat("/boot").await? {
+            Some(_) => cx.target.list("/boot").await?,
+            None => Vec::new(),
         };
-        if !there {
-            found.obstacle(
-                format!("there is no kernel in /boot of {}", cx.target.name()),
-                "libguestfs boots it in its appliance: apt-get install linux-image-amd64",
-            );
-        }
+        kernel(cx.target.name(), &boot, found);
     }
     Ok(())
+}
+
+fn kernel(host: &str, boot: &[String], found: &mut Found) {
+    if !boot.iter().any(|name| name.starts_with("vmlinuz")) {
+        found.obstacle(
+            format!("there is no kernel in /boot of {host}"),
+            "libguestfs boots it in its appliance: apt-get install linux-image-amd64",
+        );
+    }
 }
 
 async fn names(cx: &Cx<'_>, inputs: &Inputs, place: &Place, found: &mut Found) -> Result<(), StepError> {
@@ -263,6 +267,19 @@ mod tests {
         for (bytes, text) in [(5, "5 bytes"), (2048, "2 KiB"), (456 << 20, "456 MiB"), (3 << 29, "1.5 GiB")] {
             assert_eq!(size(bytes), text);
         }
+    }
+
+    /// A /boot with a boot loader only, as in a container, or none at all.
+    #[test]
+    fn a_host_without_a_kernel_is_refused() {
+        let refused = |boot: &[&str]| {
+            let mut found = Found::default();
+            kernel("kvm", &boot.iter().map(ToString::to_string).collect::<Vec<_>>(), &mut found);
+            found.refusal().map(|e| e.message)
+        };
+        let why = Some("there is no kernel in /boot of kvm".to_owned());
+        assert_eq!((refused(&[]), refused(&["grub", "config-6.1.0-40-amd64"])), (why.clone(), why));
+        assert_eq!(refused(&["grub", "vmlinuz-6.1.0-40-amd64"]), None);
     }
 
     #[test]
