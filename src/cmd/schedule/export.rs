@@ -265,7 +265,6 @@ mod tests {
         Fields { seconds, minutes, hours, days, months, weekdays }.calendars("UTC")
     }
 
-    /// Each was read by `systemd-analyze calendar` 252.
     #[test]
     fn calendar_events_say_what_cron_says() {
         for (cron, wanted) in [
