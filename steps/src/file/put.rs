@@ -1,5 +1,5 @@
 //! Puts one file's content and attributes in their place, and takes that back: what `file.write`, `file.template`,
-//! `file.copy` and `file.line` have in common. Knows not where the content comes from.
+//! `file.copy`, `file.edit` and `file.line` have in common. Knows not where the content comes from.
 
 use runback_core::Json;
 use runback_core::step::{Acted, Class, Cx, Preview, StepError, Undone};

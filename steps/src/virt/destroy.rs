@@ -80,17 +80,9 @@ impl StepType for VirtDestroy {
         capture: &Info,
         _outputs: Option<&Outputs>,
     ) -> Result<Undone, StepError> {
-        let connection = inputs.connection();
-        if !capture.state.active() || !capture.persistent {
+        if !capture.persistent {
             return Ok(Undone { changed: false, note: None });
         }
-        let Some(now) = domain::same(cx, &connection, capture).await? else {
-            return Err(domain::drift(&capture.name, "it is not defined any more"));
-        };
-        if now.state.active() {
-            return Ok(Undone { changed: false, note: None });
-        }
-        domain::start(cx, &connection, &capture.name, capture.state == State::Paused).await?;
-        Ok(Undone { changed: true, note: Some(format!("{} runs again", capture.name)) })
+        domain::run_again(cx, &inputs.connection(), capture).await
     }
 }

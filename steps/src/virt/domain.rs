@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use runback_core::step::{Class, Cx, StepError};
+use runback_core::step::{Class, Cx, StepError, Undone};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -224,6 +224,21 @@ pub(crate) async fn same(cx: &Cx<'_>, connection: &Connection, before: &Info) ->
 pub(crate) fn drift(name: &str, how: &str) -> StepError {
     StepError::conflict(format!("{name} stays as it is: {how}"))
         .help("somebody else has changed it; look at it, then roll back with --force or repair it by hand")
+}
+
+/// The undo of what stopped a domain: it is started if it ran, and paused again if it was paused.
+pub(crate) async fn run_again(cx: &Cx<'_>, connection: &Connection, before: &Info) -> Result<Undone, StepError> {
+    if !before.state.active() {
+        return Ok(Undone { changed: false, note: None });
+    }
+    let Some(now) = same(cx, connection, before).await? else {
+        return Err(drift(&before.name, "it is not defined any more"));
+    };
+    if now.state.active() {
+        return Ok(Undone { changed: false, note: None });
+    }
+    start(cx, connection, &before.name, before.state == State::Paused).await?;
+    Ok(Undone { changed: true, note: Some(format!("{} runs again", before.name)) })
 }
 
 /// Its definition as it is kept, not as it runs. Without passwords: it may go into the journal.

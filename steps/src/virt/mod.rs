@@ -9,6 +9,7 @@ pub(crate) mod errors;
 pub(crate) mod host_check;
 pub(crate) mod install;
 pub(crate) mod net;
+mod pausing;
 pub(crate) mod pool;
 pub(crate) mod reboot;
 pub(crate) mod resume;

@@ -8,9 +8,9 @@
 use runback_core::step::{
     Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
-use runback_core::target::Stream;
 
-use super::domain::{self, Info, Outputs, State};
+use super::domain::{self, Info, Outputs};
+use super::pausing::{RESUME, SUSPEND};
 use super::virsh::{libvirt_inputs, name_problems};
 
 libvirt_inputs! {
@@ -50,11 +50,7 @@ impl StepType for VirtResume {
     }
 
     async fn preview(&self, cx: &Cx<'_>, inputs: &Inputs) -> Result<Preview, StepError> {
-        let now = domain::must(cx, &inputs.connection(), &inputs.domain).await?;
-        let changes = now.state != State::Running;
-        let summary =
-            if changes { format!("let {} run on", now.name) } else { format!("{} is {}", now.name, now.state.word()) };
-        Ok(Preview { changes: Some(changes), summary, details: Vec::new() })
+        RESUME.preview(cx, &inputs.connection(), &inputs.domain, |name| format!("let {name} run on")).await
     }
 
     async fn capture(&self, cx: &Cx<'_>, inputs: &Inputs) -> Result<Info, StepError> {
@@ -62,12 +58,7 @@ impl StepType for VirtResume {
     }
 
     async fn act(&self, cx: &Cx<'_>, inputs: &Inputs, capture: &Info) -> Result<Acted<Outputs>, StepError> {
-        let connection = inputs.connection();
-        let name = &inputs.domain;
-        domain::change(cx, &connection, name, &["resume", name], |now| now.state == State::Running).await?;
-        let now = domain::must(cx, &connection, name).await?;
-        cx.host.output(Stream::Stdout, format!("{name} is {}\n", now.state.word()).as_bytes());
-        Ok(Acted { changed: capture.state != State::Running, outputs: now.into() })
+        RESUME.act(cx, &inputs.connection(), &inputs.domain, capture).await
     }
 
     async fn undo(
@@ -77,16 +68,6 @@ impl StepType for VirtResume {
         capture: &Info,
         _outputs: Option<&Outputs>,
     ) -> Result<Undone, StepError> {
-        let connection = inputs.connection();
-        let now = domain::same(cx, &connection, capture).await?;
-        match now.map(|now| now.state) {
-            Some(State::Running) if capture.state == State::Paused => {}
-            Some(now) if now == capture.state => return Ok(Undone { changed: false, note: None }),
-            Some(now) => return Err(domain::drift(&capture.name, &format!("it is {} now", now.word()))),
-            None => return Err(domain::drift(&capture.name, "it is not there any more")),
-        }
-        domain::change(cx, &connection, &capture.name, &["suspend", &capture.name], |now| now.state == State::Paused)
-            .await?;
-        Ok(Undone { changed: true, note: Some(format!("{} is paused again", capture.name)) })
+        RESUME.undo(cx, &inputs.connection(), capture, SUSPEND).await
     }
 }

@@ -129,17 +129,6 @@ impl StepType for VirtShutdown {
         capture: &Info,
         _outputs: Option<&Outputs>,
     ) -> Result<Undone, StepError> {
-        let connection = inputs.connection();
-        if !capture.state.active() {
-            return Ok(Undone { changed: false, note: None });
-        }
-        let Some(now) = domain::same(cx, &connection, capture).await? else {
-            return Err(domain::drift(&capture.name, "it is not defined any more"));
-        };
-        if now.state.active() {
-            return Ok(Undone { changed: false, note: None });
-        }
-        domain::start(cx, &connection, &capture.name, capture.state == State::Paused).await?;
-        Ok(Undone { changed: true, note: Some(format!("{} runs again", capture.name)) })
+        domain::run_again(cx, &inputs.connection(), capture).await
     }
 }

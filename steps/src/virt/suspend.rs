@@ -8,9 +8,9 @@
 use runback_core::step::{
     Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
-use runback_core::target::Stream;
 
-use super::domain::{self, Info, Outputs, State};
+use super::domain::{self, Info, Outputs};
+use super::pausing::{RESUME, SUSPEND};
 use super::virsh::{libvirt_inputs, name_problems};
 
 libvirt_inputs! {
@@ -50,11 +50,7 @@ impl StepType for VirtSuspend {
     }
 
     async fn preview(&self, cx: &Cx<'_>, inputs: &Inputs) -> Result<Preview, StepError> {
-        let now = domain::must(cx, &inputs.connection(), &inputs.domain).await?;
-        let changes = now.state != State::Paused;
-        let summary =
-            if changes { format!("pause {}", now.name) } else { format!("{} is {}", now.name, now.state.word()) };
-        Ok(Preview { changes: Some(changes), summary, details: Vec::new() })
+        SUSPEND.preview(cx, &inputs.connection(), &inputs.domain, |name| format!("pause {name}")).await
     }
 
     async fn capture(&self, cx: &Cx<'_>, inputs: &Inputs) -> Result<Info, StepError> {
@@ -62,12 +58,7 @@ impl StepType for VirtSuspend {
     }
 
     async fn act(&self, cx: &Cx<'_>, inputs: &Inputs, capture: &Info) -> Result<Acted<Outputs>, StepError> {
-        let connection = inputs.connection();
-        let name = &inputs.domain;
-        domain::change(cx, &connection, name, &["suspend", name], |now| now.state == State::Paused).await?;
-        let now = domain::must(cx, &connection, name).await?;
-        cx.host.output(Stream::Stdout, format!("{name} is {}\n", now.state.word()).as_bytes());
-        Ok(Acted { changed: capture.state != State::Paused, outputs: now.into() })
+        SUSPEND.act(cx, &inputs.connection(), &inputs.domain, capture).await
     }
 
     async fn undo(
@@ -77,16 +68,6 @@ impl StepType for VirtSuspend {
         capture: &Info,
         _outputs: Option<&Outputs>,
     ) -> Result<Undone, StepError> {
-        let connection = inputs.connection();
-        let now = domain::same(cx, &connection, capture).await?;
-        match now.map(|now| now.state) {
-            Some(State::Paused) if capture.state == State::Running => {}
-            Some(now) if now == capture.state => return Ok(Undone { changed: false, note: None }),
-            Some(now) => return Err(domain::drift(&capture.name, &format!("it is {} now", now.word()))),
-            None => return Err(domain::drift(&capture.name, "it is not there any more")),
-        }
-        domain::change(cx, &connection, &capture.name, &["resume", &capture.name], |now| now.state == State::Running)
-            .await?;
-        Ok(Undone { changed: true, note: Some(format!("{} runs again", capture.name)) })
+        SUSPEND.undo(cx, &inputs.connection(), capture, RESUME).await
     }
 }
