@@ -177,6 +177,11 @@ impl Api {
 
     /// The status and the answer; 0 where there was none.
     pub(crate) fn send(&self, method: &str, path: &str, kind: &str, body: Option<&Json>) -> (u16, Json) {
+        let (code, answer) = self.ask(method, path, kind, body);
+        (code, serde_json::from_str(&answer).unwrap_or_default())
+    }
+
+    fn ask(&self, method: &str, path: &str, kind: &str, body: Option<&Json>) -> (u16, String) {
         let mut curl = self.curl();
         curl.args(["-m", "60", "-w", "\n%{http_code}", "-X", method]);
         if body.is_some() {
@@ -192,7 +197,28 @@ impl Api {
         let output = child.wait_with_output().expect("curl ends");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let (answer, code) = text.rsplit_once('\n').unwrap_or(("", "0"));
-        (code.parse().unwrap_or(0), serde_json::from_str(answer).unwrap_or_default())
+        (code.parse().unwrap_or(0), answer.to_owned())
+    }
+
+    /// How many requests for a kind the API server has answered so far, by verb, subresource and code: its own count,
+    /// `apiserver_request_total`.
+    pub(crate) fn answered(&self, plural: &str, wanted: impl Fn(&str, &str, &str) -> bool) -> usize {
+        let (code, metrics) = self.ask("GET", "/metrics", "", None);
+        assert_eq!(code, 200, "the API server counts");
+        let label = |line: &str, name: &str| {
+            let start = line.find(&format!("{name}=\"")).map(|at| at + name.len() + 2)?;
+            Some(line[start..].split('"').next()?.to_owned())
+        };
+        let lines = metrics.lines().filter(|l| l.starts_with("apiserver_request_total{"));
+        let counted = lines.filter_map(|line| {
+            let of = |name: &str| label(line, &format!(",{name}"));
+            let ours = of("resource")? == plural
+                && wanted(&of("verb")?, &of("subresource")?, &of("code").or_else(|| label(line, "{code"))?);
+            ours.then(|| line.rsplit(' ').next()?.parse::<f64>().ok()).flatten()
+        });
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+        let sum = counted.sum::<f64>() as usize;
+        sum
     }
 
     pub(crate) fn find(&self, path: &str) -> Option<Json> {
