@@ -224,7 +224,7 @@ fn what_is_in_the_way_is_named() {
     ]);
     let looped = runback.run("loop", &steps);
     assert_eq!(looped.code, Some(3), "{}", looped.printed);
-    assert!(looped.error("well").contains("not well after 6s: a "), "{}", looped.error("well"));
+    assert!(looped.error("well").contains("not well after 6s: a was restarted"), "{}", looped.error("well"));
     assert!(daemon.containers().is_empty());
 
     daemon.stop();
