@@ -1,11 +1,24 @@
-"""Three sshds on loopback ports, each with keys of its own, and a master connection to each that is open."""
+"""Three sshds on loopback ports, each with keys of its own, and a master connection to each that is open.
 
+All of them are children that the kernel ends with the bench, however that ends."""
+
+import ctypes
 import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
+
+LIBC = ctypes.CDLL(None)
+PR_SET_PDEATHSIG = 1
+
+
+def child(argv, **more):
+    """A process that ends when this one does, killed or not."""
+    return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                            preexec_fn=lambda: LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM), **more)
 
 
 def free_port():
@@ -18,7 +31,8 @@ class Hosts:
     def __init__(self, directory, count=3):
         self.directory = os.path.join(directory, "hosts")
         os.mkdir(self.directory)
-        self.daemons, self.ports, known = [], [], []
+        os.mkdir(self.at("home"))
+        self.daemons, self.masters, self.ports, known = [], [], [], []
         for name in ["id"] + [f"host{i}" for i in range(count)]:
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.at(name)], check=True)
         shutil.copy(self.at("id.pub"), self.at("authorized"))
@@ -29,20 +43,29 @@ class Hosts:
             config = self.at(f"config{i}")
             with open(config, "w") as f:
                 f.write(f"ListenAddress 127.0.0.1:{port}\nHostKey {self.at(f'host{i}')}\nAuthorizedKeysFile {self.at('authorized')}\n"
-                        "PidFile none\nStrictModes no\nUsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\n")
+                        "PidFile none\nStrictModes no\nUsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\n"
+                        # A login shell reads what is in the home: what this machine's user has there is not measured.
+                        f"SetEnv HOME={self.at('home')}\n")
             log = open(self.at(f"log{i}"), "w")
-            self.daemons.append(subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", config], stderr=log))
+            self.daemons.append(child(["/usr/sbin/sshd", "-D", "-e", "-f", config], stderr=log))
             self.ports.append(port)
             with open(self.at(f"host{i}.pub")) as f:
                 known.append(f"[127.0.0.1]:{port} {f.read()}")
         with open(self.at("known"), "w") as f:
             f.write("".join(known))
         for i, port in enumerate(self.ports):
-            end = time.time() + 10
-            while socket.socket().connect_ex(("127.0.0.1", port)) and time.time() < end:
-                time.sleep(0.02)
-            subprocess.run(self.ssh(i) + ["-o", "ControlMaster=yes", "-o", "ControlPersist=yes", "-f", "-N", "127.0.0.1"],
-                           check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self.until(lambda: not socket.socket().connect_ex(("127.0.0.1", port)), f"sshd {i} listens")
+            # It stays in the foreground: one that goes to the background outlives a bench that is killed.
+            self.masters.append(child(self.ssh(i) + ["-M", "-N", "127.0.0.1"], stderr=subprocess.DEVNULL))
+            self.until(lambda: os.path.exists(self.at(f"m{i}")), f"the master of host {i} is open")
+
+    @staticmethod
+    def until(so, what):
+        end = time.time() + 20
+        while not so():
+            if time.time() > end:
+                raise SystemExit(f"bench: not so after 20 s: {what}")
+            time.sleep(0.02)
 
     def at(self, name):
         return os.path.join(self.directory, name)
@@ -77,8 +100,6 @@ class Hosts:
         return folder
 
     def stop(self):
-        for n in range(len(self.ports)):
-            subprocess.run(self.ssh(n) + ["-O", "exit", "127.0.0.1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for daemon in self.daemons:
-            daemon.terminate()
-            daemon.wait()
+        for process in self.masters + self.daemons:
+            process.terminate()
+            process.wait()

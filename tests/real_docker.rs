@@ -7,6 +7,8 @@
 mod lab;
 #[path = "real/docker/link.rs"]
 mod link;
+#[path = "real/docker/machine.rs"]
+mod machine;
 #[path = "real/docker/nodes.rs"]
 mod nodes;
 #[path = "real/docker/registry.rs"]
@@ -257,6 +259,75 @@ fn a_project_that_was_taken_down_comes_back_as_it_was() {
     assert_ne!(daemon.inspect("app_web_1")["State"]["StartedAt"], after["State"]["StartedAt"]);
 }
 
+/// Its names (`app-web-1`), its labels, its way to replace a container, and its words for what is wrong.
+#[test]
+fn compose_version_2_as_its_recordings_show_it() {
+    let Some(daemon) = daemon() else { return };
+    images(&daemon);
+    let runback = Runback::new(&daemon);
+    runback.use_compose_2();
+    let file = |image: &str| format!("services:\n  log:\n    image: test/web:1\n  web:\n    image: {image}\n");
+    runback.put("app/docker-compose.yml", &file("test/web:1"));
+    let first = runback.run("first", &up());
+    assert_eq!(first.code, Some(0), "{}", first.printed);
+    assert_eq!(daemon.containers(), ["app-log-1", "app-web-1"]);
+    assert_eq!(first.step("well")["outputs"]["containers"][1]["name"], "app-web-1");
+    assert_eq!(runback.run("again", &up()).step("up")["changed"], false);
+    let old = daemon.inspect("app-web-1");
+
+    // The new image has no service that stays up: what was there comes back, under its own name.
+    daemon.image("test/web:3", "CMD [\"false\"]");
+    runback.put("app/docker-compose.yml", &file("test/web:3"));
+    let failed = runback.run("failed", &up());
+    assert_eq!(failed.code, Some(3), "{}", failed.printed);
+    assert!(failed.error("up").contains("web ended with exit code 1"), "{}", failed.error("up"));
+    assert_eq!(daemon.containers(), ["app-log-1", "app-web-1"]);
+    let back = daemon.inspect("app-web-1");
+    assert_eq!((&back["Image"], &back["State"]["Running"]), (&old["Image"], &json!(true)));
+    assert_eq!(back["Config"]["Labels"], old["Config"]["Labels"]);
+
+    // Cut off between the removal of the old container and the new one's getting its name.
+    runback.put("app/docker-compose.yml", &file("test/web:2"));
+    runback.put("bin/cut", "");
+    let cut = runback.run("cut", &once("compose.up", &json!({"dir": "app"})));
+    assert_eq!(cut.code, Some(3), "{}", cut.printed);
+    assert_eq!(daemon.containers(), ["app-log-1", "app-web-1"]);
+    assert_eq!(daemon.inspect("app-web-1")["Image"], old["Image"]);
+    std::fs::remove_file(runback.path("bin/cut")).unwrap();
+
+    let restart = runback.run("restart", &once("compose.restart", &json!({"dir": "app", "wait_timeout": "20s"})));
+    assert_eq!(restart.code, Some(0), "{}", restart.printed);
+    let down = runback.run("down", &once("compose.down", &json!({"dir": "app"})));
+    assert_eq!(down.step("it")["outputs"]["removed"], json!(["app-log-1", "app-web-1"]), "{}", down.printed);
+    assert!(daemon.containers().is_empty() && daemon.networks().is_empty());
+    assert_eq!(runback.rollback("down").show["status"], "rolled-back");
+    assert_eq!(daemon.containers(), ["app-log-1", "app-web-1"]);
+
+    for (run, text, says, help) in [
+        (
+            "bad",
+            "services:\n  web:\n    image: x\n   b: 1\n",
+            "yaml: line 4: did not find expected key",
+            "correct the compose file",
+        ),
+        (
+            "key",
+            "services:\n  web:\n    image: x\n    prots: [1]\n",
+            "Additional property prots is not allowed",
+            "correct the compose file",
+        ),
+        ("none", &file("127.0.0.1:1/none:1"), "127.0.0.1:1", "registry could not be reached"),
+    ] {
+        runback.put(&format!("{run}/docker-compose.yml"), text);
+        let ran = runback.run(run, &once("compose.up", &json!({"dir": run})));
+        let error = ran.error("it");
+        assert!(error.contains(says) && error.contains(help), "{error}");
+        assert!(!error.contains("Pulling"), "progress is not the reason: {error}");
+    }
+    let asked = std::fs::read_to_string(runback.path("bin/asked")).unwrap();
+    assert!(asked.contains("--ansi never --project-name app up --detach\n"), "{asked}");
+}
+
 /// The playbook that ships, on three hosts; its targets and inputs are those of the test.
 fn harbor(runback: &mut Runback, nodes: &nodes::Nodes) -> [String; 2] {
     let shipped = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/playbooks/harbor-ha.yaml")).unwrap();
@@ -405,7 +476,136 @@ fn runback_killed_leaves_no_master_no_process_and_no_file_on_either_side() {
     };
     until("no ssh is left here", master);
     assert_eq!(host.left(), "");
-    assert_eq!(lab::listing(&tmp).lines().count(), 1, "{}", lab::listing(&tmp));
+    until("no file is left here", || lab::listing(&tmp).lines().count() == 1);
+}
+
+/// A run of these steps on a machine.
+fn on(machine: &machine::Machine, runback: &Runback, run: &str, steps: &Value) -> lab::Ran {
+    let playbook = json!({
+        "runback": 1, "name": run, "targets": {"machine": machine.target()}, "defaults": {"target": "machine"}, "steps": steps,
+    });
+    let file = runback.put(&format!("{run}.yaml"), &playbook.to_string()).display().to_string();
+    runback.ended(run, &["run", &file, "--run-id", run, "--output", "lines"])
+}
+
+fn once(uses: &str, with: &Value) -> Value {
+    json!([{"id": "it", "uses": uses, "with": with, "retry": {"max_attempts": 1}}])
+}
+
+#[test]
+fn services_of_a_real_systemd_go_there_and_back() {
+    let Some(machine) = machine::machine() else { return };
+    let runback = Runback::alone();
+    let state = || machine.said("for u in rb-app rb-ssh; do systemctl is-active $u; systemctl is-enabled $u; done");
+    let before = state();
+    assert_eq!(before, "inactive\ndisabled\nactive\ndisabled");
+    let up = json!({"id": "up", "uses": "service.started", "with": {"unit": "rb-app", "daemon_reload": true}});
+    let boot = json!({"id": "boot", "uses": "service.enabled", "with": {"unit": "rb-app.service"}});
+    let reload = json!({"id": "reload", "uses": "service.reloaded", "with": {"unit": "rb-app"}});
+    let restart = json!({"id": "restart", "uses": "service.restarted", "with": {"unit": "rb-app"}});
+    let first = on(&machine, &runback, "first", &json!([up, boot, reload]));
+    assert_eq!(first.code, Some(0), "{}", first.printed);
+    assert_eq!(machine.said("systemctl is-active rb-app; systemctl is-enabled rb-app"), "active\nenabled");
+    assert_eq!(machine.told("cat /run/reloaded"), "again");
+    assert_eq!(first.step("up")["outputs"], json!({"name": "rb-app", "active": "active", "enabled": "disabled"}));
+
+    let pid = machine.told("systemctl show --property=MainPID rb-app");
+    let again = on(&machine, &runback, "again", &json!([up, boot]));
+    assert_eq!((&again.step("up")["changed"], &again.step("boot")["changed"]), (&json!(false), &json!(false)));
+    assert_eq!(machine.told("systemctl show --property=MainPID rb-app"), pid);
+    assert_eq!(on(&machine, &runback, "restart", &json!([restart])).code, Some(0));
+    assert_ne!(machine.told("systemctl show --property=MainPID rb-app"), pid);
+
+    let fails = json!({"uses": "assert", "with": {"that": ["steps.up.status == 'failed'"]}});
+    let stop = json!({"id": "stop", "uses": "service.stopped", "with": {"unit": "rb-app"}});
+    let off = json!({"id": "off", "uses": "service.enabled", "with": {"unit": "rb-app", "enabled": false}});
+    let back = on(&machine, &runback, "back", &json!([up, stop, off, fails]));
+    assert_eq!((back.code, &back.step("stop")["outputs"]["active"]), (Some(3), &json!("inactive")), "{}", back.printed);
+    assert_eq!(machine.said("systemctl is-active rb-app; systemctl is-enabled rb-app"), "active\nenabled");
+    let gone = runback.rollback("first");
+    assert_eq!(gone.show["status"], "rolled-back", "{}", gone.printed);
+    assert_eq!(state(), before);
+
+    let none = on(&machine, &runback, "none", &once("service.started", &json!({"unit": "rb-none"})));
+    assert!(none.error("it").contains("there is no unit rb-none"), "{}", none.error("it"));
+    let bad = on(&machine, &runback, "bad", &once("service.started", &json!({"unit": "rb-bad"})));
+    assert!(
+        bad.error("it").contains("rb-bad") && bad.error("it").contains("journalctl -u rb-bad"),
+        "{}",
+        bad.error("it")
+    );
+    machine.told("systemctl mask --runtime rb-masked");
+    let masked = on(&machine, &runback, "masked", &once("service.started", &json!({"unit": "rb-masked"})));
+    assert!(masked.error("it").contains("the unit rb-masked is masked"), "{}", masked.error("it"));
+    let idle = on(&machine, &runback, "idle", &once("service.reloaded", &json!({"unit": "rb-app"})));
+    assert!(idle.error("it").contains("rb-app is inactive, so it cannot be reloaded"), "{}", idle.error("it"));
+}
+
+#[test]
+fn packages_of_a_real_apt_come_and_go() {
+    let Some(machine) = machine::machine() else { return };
+    let runback = Runback::alone();
+    let all = || {
+        machine.told("dpkg-query --show --showformat '${db:Status-Abbrev}${Package} ${Version}\\n'; ls /usr/share/rb 2>/dev/null || true")
+    };
+    let before = all();
+    let web = json!({"names": ["rb-web"], "update": true});
+    let first = on(&machine, &runback, "first", &once("package.present", &web));
+    assert_eq!(first.code, Some(0), "{}", first.printed);
+    assert_eq!(first.step("it")["outputs"], json!({"manager": "apt", "installed": ["rb-lib", "rb-web"]}));
+    assert_eq!(machine.told("cat /usr/share/rb/rb-web"), "rb-web");
+    let again = on(&machine, &runback, "again", &once("package.present", &web));
+    assert_eq!((again.code, &again.step("it")["changed"]), (Some(0), &json!(false)), "{}", again.printed);
+    let back = runback.rollback("first");
+    assert_eq!(back.show["status"], "rolled-back", "{}", back.printed);
+    assert_eq!(all(), before, "what came is gone, what it needed too, and nothing else");
+
+    // What was there stays, also where an installation of it was cut off.
+    machine.told("dpkg --unpack /srv/repository/rb-lib_1.0_all.deb");
+    assert_eq!(
+        on(&machine, &runback, "part", &once("package.present", &web)).step("it")["outputs"]["installed"],
+        json!(["rb-web"])
+    );
+    assert_eq!(runback.rollback("part").show["status"], "rolled-back");
+    assert_eq!(machine.told("ls /usr/share/rb"), "rb-lib");
+
+    let nowhere = on(&machine, &runback, "nowhere", &once("package.present", &json!({"names": ["rb-nowhere"]})));
+    assert!(
+        nowhere.error("it").contains("rb-nowhere") && nowhere.error("it").contains("correct the name"),
+        "{}",
+        nowhere.error("it")
+    );
+    let broken = on(&machine, &runback, "broken", &once("package.present", &json!({"names": ["rb-none"]})));
+    assert!(broken.error("it").contains("rb-none : Depends: rb-nowhere"), "{}", broken.error("it"));
+    // Another installation is under way: it holds the lock.
+    let held = "import fcntl, time; f = open('/var/lib/dpkg/lock-frontend', 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True); time.sleep(60)";
+    machine.told(&format!("nohup python3 -c {held:?} >/run/held 2>&1 & echo $! >/run/holder; until grep -q held /run/held; do sleep 0.05; done"));
+    let busy = on(&machine, &runback, "busy", &once("package.present", &json!({"names": ["rb-web"]})));
+    assert_eq!(busy.step("it")["error"]["class"], "transient", "{}", busy.printed);
+    assert!(busy.error("it").contains("another installation is under way"), "{}", busy.error("it"));
+}
+
+#[test]
+fn a_mount_comes_and_goes_with_its_line() {
+    let Some(machine) = machine::machine() else { return };
+    let runback = Runback::alone();
+    let state = || {
+        machine.told("cat /etc/fstab; grep -c /mnt/rb /proc/self/mountinfo || true; ls -d /mnt/rb* 2>/dev/null || true")
+    };
+    let before = state();
+    let mount = |id: &str, source: &str, path: &str, fstype: &str, options: &str| json!({"id": id, "uses": "mount.present", "with": {"source": source, "path": path, "fstype": fstype, "options": options}});
+    let memory = mount("memory", "tmpfs", "/mnt/rb memory", "tmpfs", "size=1m,noexec");
+    let shared = mount("shared", "/mnt/rb memory", "/mnt/rb-bind", "none", "bind");
+    let ran = on(&machine, &runback, "mounts", &json!([memory, shared]));
+    assert_eq!(ran.code, Some(0), "{}", ran.printed);
+    machine.told("echo x >'/mnt/rb memory/file'; grep -q x /mnt/rb-bind/file; rm /mnt/rb-bind/file");
+    let again = on(&machine, &runback, "again", &json!([memory, shared]));
+    assert_eq!((again.code, &again.step("shared")["changed"]), (Some(0), &json!(false)), "{}", again.printed);
+    // As the machine would at its next start.
+    machine.told("umount /mnt/rb-bind '/mnt/rb memory' && mount --all && mountpoint --quiet '/mnt/rb memory' && mountpoint --quiet /mnt/rb-bind");
+    let back = runback.rollback("mounts");
+    assert_eq!(back.show["status"], "rolled-back", "{}", back.printed);
+    assert_eq!(state(), before);
 }
 
 fn shipped(name: &str) -> String {

@@ -4,6 +4,8 @@
 //! check, and all of them have then lived for `window` without a restart. Fails at `timeout`, or at once when a container
 //! has ended that nobody starts again. The state is read with `docker inspect`.
 //!
+//! Version 2 of Compose (`docker compose`) was tried only by recordings of what it prints.
+//!
 //! **Outputs.** `project`, and `containers`: service, name, id, image and whether it runs, each.
 
 use runback_core::step::{

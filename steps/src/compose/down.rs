@@ -2,6 +2,8 @@
 //!
 //! **Does.** `down` for the project in `dir`. A project that is not there is fine.
 //!
+//! Version 2 of Compose (`docker compose`) was tried only by recordings of what it prints.
+//!
 //! **Outputs.** `project`, and `removed`: the names of the containers that went.
 //!
 //! **Undo** makes the containers and networks again with exactly the configuration and the images that they had, and starts

@@ -11,6 +11,7 @@ use crate::docker::container::Container;
 
 const PROJECT: &str = "com.docker.compose.project";
 const SERVICE: &str = "com.docker.compose.service";
+const HOOK: &str = "com.docker.compose.hook";
 
 /// One container of a project.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -47,8 +48,9 @@ pub(crate) struct Now {
 }
 
 impl Container {
+    /// A container of a hook (Compose 5) has the label of the service that it works for, and is none of its containers.
     pub(crate) fn service(&self) -> &str {
-        self.label(SERVICE)
+        if self.label(HOOK).is_empty() { self.label(SERVICE) } else { "" }
     }
 
     pub(crate) fn member(&self) -> Member {

@@ -2,6 +2,8 @@
 //!
 //! **Does.** `pull` for the project in `dir`, or some of its services. Nothing is restarted.
 //!
+//! Version 2 of Compose (`docker compose`) was tried only by recordings of what it prints.
+//!
 //! **Outputs.** `images`: the name of each image that the files want, and the id that it has now.
 //!
 //! **Undo** gives each name the image that it had, and removes names that were not there. Layers that came along stay until

@@ -2,6 +2,8 @@
 //!
 //! **Does.** `restart` for the project in `dir`, or some of its services, and waits until they run and are healthy.
 //!
+//! Version 2 of Compose (`docker compose`) was tried only by recordings of what it prints.
+//!
 //! **Outputs.** `project`, and `containers` as those of `compose.up`.
 //!
 //! **Undo** is none: a restart leaves the configuration as it is.

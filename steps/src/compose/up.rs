@@ -2,7 +2,8 @@
 //!
 //! **Does.** `up --detach` for the project in `dir`: makes what is not there, replaces what the files now want otherwise,
 //! and leaves the rest alone. With `wait` (the default) it ends only when every service runs, and is healthy where it has a
-//! health check. `docker compose` is used where it is there, else `docker-compose`.
+//! health check. `docker compose` is used where it is there, else `docker-compose`. Version 2 (`docker compose`) was tried only
+//! by recordings of what it prints.
 //!
 //! **Outputs.** `project`, and `containers`: service, name, id, image and whether it runs, each.
 //!

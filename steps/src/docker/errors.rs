@@ -1,5 +1,5 @@
 //! What a failure of `docker` or Compose means, and the way out. Texts as Docker 20.10.24 and 28.2.2 and docker-compose
-//! 1.29.2 print them.
+//! 1.29.2 print them; those of Compose 2 are from its source (2.20.2).
 
 use runback_core::step::{Class, StepError};
 use runback_core::target::{Command, Exit};
@@ -91,16 +91,23 @@ const KNOWN: &[Known] = &[
         help: "the daemon's disk is full; `docker system df` shows what takes it",
     },
     Known {
+        says: &["no configuration file provided", "Can't find a suitable configuration file"],
+        class: Class::Permanent,
+        help: "there is no compose file in `dir`: correct that, or name the file with `files`",
+    },
+    Known {
         says: &[
             "Compose file",
             "yaml.scanner",
             "yaml.parser",
             "Unsupported config option",
             "Additional property",
+            "additional properties",
             "validating ",
+            "yaml: ",
         ],
         class: Class::Permanent,
-        help: "correct the compose file; `docker-compose config` on the target checks it",
+        help: "correct the compose file; `config` of docker-compose, or of `docker compose`, checks it on the target",
     },
 ];
 
@@ -141,11 +148,13 @@ fn told(stderr: &str) -> String {
     let traced = stderr.contains("Traceback (most recent call last)");
     let mut lines: Vec<&str> = Vec::new();
     for line in stderr.lines().rev() {
+        // Version 2 of Compose tells its events in lines that begin with one blank, and nothing else.
+        let event = line.starts_with(' ') && !line.starts_with("  ");
         let line = line.trim().trim_start_matches("ERROR: ");
         let progress = line.ends_with("...") || line.contains("... done") || line.contains("... error");
         let advice =
             line.starts_with("Run 'docker") || line.starts_with("See 'docker") || line.starts_with("DEPRECATED");
-        if line.is_empty() || progress || advice {
+        if line.is_empty() || event || progress || advice {
             continue;
         }
         let cause = |l: &str| {
@@ -227,5 +236,10 @@ mod tests {
             "Traceback (most recent call last):\n  File \"x\"\nFileNotFoundError: [Errno 2] No such file or directory: './c.yml'\n",
         );
         assert_eq!(trace.message, "project app: FileNotFoundError: [Errno 2] No such file or directory: './c.yml'");
+        let events = error(
+            " Network app_default  Creating\n Network app_default  Created\n Container app-a-1  Creating\n Container app-a-1  Created\n Container app-a-1  Starting\nError response from daemon: driver failed programming external connectivity on endpoint app-a-1 (8f21): Bind for 0.0.0.0:8070 failed: port is already allocated\n",
+        );
+        assert_eq!(events.class, Class::Conflict);
+        assert!(events.message.starts_with("project app: Error response from daemon: driver failed"), "{events}");
     }
 }

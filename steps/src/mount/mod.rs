@@ -76,6 +76,8 @@ pub(crate) struct MountPresent;
 /// One line of mountinfo.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Mounted {
+    /// The kernel's number of the device, which also tells two file systems without one apart.
+    device: String,
     root: String,
     source: String,
     fstype: String,
@@ -95,11 +97,12 @@ fn unescape(field: &str) -> String {
 fn find(mountinfo: &str, path: &str) -> Option<Mounted> {
     let line = mountinfo.lines().rev().find(|l| l.split(' ').nth(4).is_some_and(|p| unescape(p) == path))?;
     let (left, right) = line.split_once(" - ")?;
-    let mut left = left.split(' ').skip(3);
+    let mut left = left.split(' ').skip(2);
     let mut right = right.split(' ');
+    let device = left.next()?.to_owned();
     let root = unescape(left.next()?);
     let options = left.nth(1)?.to_owned();
-    Some(Mounted { root, options, fstype: right.next()?.to_owned(), source: unescape(right.next()?) })
+    Some(Mounted { device, root, options, fstype: right.next()?.to_owned(), source: unescape(right.next()?) })
 }
 
 /// The table with one line for the path.
@@ -140,7 +143,7 @@ fn lies_at(info: &str, folder: &str) -> Option<(String, String)> {
     loop {
         if let Some(of) = find(info, if point.is_empty() { "/" } else { point }) {
             let root = format!("{}{}", of.root.trim_end_matches('/'), &folder.trim_end_matches('/')[point.len()..]);
-            return Some((of.source, root));
+            return Some((of.device, if root.is_empty() { "/".to_owned() } else { root }));
         }
         point = &point[..point.rfind('/')?];
     }
@@ -149,7 +152,7 @@ fn lies_at(info: &str, folder: &str) -> Option<(String, String)> {
 /// It is what the inputs ask for, as far as the kernel tells: it names the device behind a label and behind a bind.
 fn is_wanted(info: &str, is: &Mounted, inputs: &Inputs) -> bool {
     if inputs.options.split(',').any(|o| o == "bind" || o == "rbind") {
-        return lies_at(info, &inputs.source) == Some((is.source.clone(), is.root.clone()));
+        return lies_at(info, &inputs.source) == Some((is.device.clone(), is.root.clone()));
     }
     let tag = inputs.source.contains('=') && !inputs.source.starts_with('/');
     let kind = is.fstype == inputs.fstype || is.fstype.starts_with(&inputs.fstype) || inputs.fstype == "auto";
@@ -317,6 +320,11 @@ mod tests {
         let is = find(info, "/mnt/x").unwrap();
         assert!(is_wanted(info, &is, &inputs("/shared/a")) && is_wanted(info, &is, &inputs("/host/shared/a/")));
         assert!(!is_wanted(info, &is, &inputs("/shared")));
+        // The whole of a file system, and another one that is called the same.
+        let info = "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 0:50 / /shared rw - tmpfs tmpfs rw\n\
+                    3 1 0:51 / /other rw - tmpfs tmpfs rw\n4 1 0:50 / /mnt/x rw - tmpfs tmpfs rw\n";
+        let is = find(info, "/mnt/x").unwrap();
+        assert!(is_wanted(info, &is, &inputs("/shared")) && !is_wanted(info, &is, &inputs("/other")));
     }
 
     #[test]

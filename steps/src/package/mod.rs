@@ -11,7 +11,7 @@
 //!
 //! **Does not** upgrade, and does not add sources of packages.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use runback_core::step::{
     Access, Acted, Class, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
@@ -114,18 +114,22 @@ async fn detect(cx: &Cx<'_>) -> Result<Manager, StepError> {
         .help("install the packages with `exec` and its own manager"))
 }
 
-async fn installed(cx: &Cx<'_>, manager: Manager) -> Result<BTreeSet<String>, StepError> {
+/// What is there, by name. False = not whole: an installation was cut off, or is under way.
+async fn listed(cx: &Cx<'_>, manager: Manager) -> Result<BTreeMap<String, bool>, StepError> {
     let command = Command::query(manager.list.iter().copied()).keep_stdout(16 << 20);
     let exit = cx.query(command.clone()).await?;
     if !exit.ok() {
         return Err(StepError::from_exit(Class::Permanent, &command, &exit));
     }
     let text = exit.stdout_text();
-    let names = text.lines().filter_map(|line| match line.trim().split_once(' ') {
-        Some((status, name)) => (status == "installed").then(|| name.to_owned()),
-        None => Some(line.trim().to_owned()),
+    let all = text.lines().filter_map(|line| match line.trim().split_once(' ') {
+        // dpkg's: what was removed is listed for as long as its configuration is there.
+        Some(("not-installed" | "config-files", _)) => None,
+        Some(("installed" | "triggers-pending" | "triggers-awaited", name)) => Some((name.to_owned(), true)),
+        Some((_, name)) => Some((name.to_owned(), false)),
+        None => Some((line.trim().to_owned(), true)),
     });
-    Ok(names.filter(|n| !n.is_empty()).collect())
+    Ok(all.filter(|(name, _)| !name.is_empty()).collect())
 }
 
 fn failed(command: &Command, exit: &Exit) -> StepError {
@@ -145,6 +149,7 @@ fn failed(command: &Command, exit: &Exit) -> StepError {
             (Class::Transient, "the source of packages could not be reached from the target")
         } else if says(&[
             "Unable to locate package",
+            "has no installation candidate",
             "No match for argument",
             "no such package",
             "Unable to find a match",
@@ -155,18 +160,32 @@ fn failed(command: &Command, exit: &Exit) -> StepError {
         } else {
             (Class::Permanent, "the whole output is in the step's log")
         };
-    StepError::from_exit(class, command, exit).help(help)
+    match unmet(&exit.stdout_text()) {
+        None => StepError::from_exit(class, command, exit).help(help),
+        Some(unmet) => {
+            let mut error = StepError::from_exit(Class::Permanent, command, exit);
+            error.message = format!("{}: {unmet}", error.message);
+            error.help("what it needs is in no source of packages that the target has, or stands in another's way")
+        }
+    }
+}
+
+/// apt says on stdout what a package needs and does not get.
+fn unmet(stdout: &str) -> Option<String> {
+    let (_, rest) = stdout.split_once("The following packages have unmet dependencies:\n")?;
+    let lines: Vec<&str> = rest.lines().take_while(|l| l.starts_with(' ')).map(str::trim).collect();
+    (!lines.is_empty()).then(|| lines.join("; "))
 }
 
 async fn change(cx: &Cx<'_>, words: &[&str], names: &[String]) -> Result<(), StepError> {
     let argv = words.iter().map(|w| (*w).to_owned()).chain(names.iter().cloned());
-    let command = Command::new(argv).env("DEBIAN_FRONTEND", "noninteractive");
+    let command = Command::new(argv).env("DEBIAN_FRONTEND", "noninteractive").keep_stdout(64 << 10);
     let exit = cx.query(command.clone()).await?;
     if exit.ok() { Ok(()) } else { Err(failed(&command, &exit)) }
 }
 
-fn missing(names: &[String], there: &BTreeSet<String>) -> Vec<String> {
-    names.iter().filter(|n| !there.contains(*n)).cloned().collect()
+fn missing(names: &[String], there: &BTreeMap<String, bool>) -> Vec<String> {
+    names.iter().filter(|n| there.get(*n) != Some(&true)).cloned().collect()
 }
 
 #[async_trait::async_trait]
@@ -207,7 +226,7 @@ impl StepType for PackagePresent {
 
     async fn preview(&self, cx: &Cx<'_>, inputs: &Inputs) -> Result<Preview, StepError> {
         let manager = detect(cx).await?;
-        let lacks = missing(&inputs.names, &installed(cx, manager).await?);
+        let lacks = missing(&inputs.names, &listed(cx, manager).await?);
         let summary = if lacks.is_empty() {
             format!("{} is installed", inputs.names.join(", "))
         } else {
@@ -218,24 +237,24 @@ impl StepType for PackagePresent {
 
     async fn capture(&self, cx: &Cx<'_>, _: &Inputs) -> Result<Capture, StepError> {
         let manager = detect(cx).await?;
-        Ok(Capture { manager: manager.name.to_owned(), before: installed(cx, manager).await? })
+        Ok(Capture { manager: manager.name.to_owned(), before: listed(cx, manager).await?.into_keys().collect() })
     }
 
     async fn act(&self, cx: &Cx<'_>, inputs: &Inputs, capture: &Capture) -> Result<Acted<Outputs>, StepError> {
         let manager = manager(&capture.manager)?;
-        let lacks = missing(&inputs.names, &installed(cx, manager).await?);
+        let lacks = missing(&inputs.names, &listed(cx, manager).await?);
         if !lacks.is_empty() {
             if let (true, Some(update)) = (inputs.update, manager.update) {
                 change(cx, update, &[]).await?;
             }
             change(cx, manager.install, &lacks).await?;
         }
-        let after = installed(cx, manager).await?;
+        let after = listed(cx, manager).await?;
         if let Some(name) = missing(&inputs.names, &after).first() {
             return Err(StepError::permanent(format!("{name} is not installed, though {} succeeded", manager.name))
                 .help("it may be the name of a group or of something that others provide; name the package itself"));
         }
-        let installed: Vec<String> = after.difference(&capture.before).cloned().collect();
+        let installed: Vec<String> = after.into_keys().filter(|n| !capture.before.contains(n)).collect();
         let changed = !installed.is_empty();
         Ok(Acted { outputs: Outputs { manager: capture.manager.clone(), installed }, changed })
     }
@@ -248,16 +267,17 @@ impl StepType for PackagePresent {
         outputs: Option<&Outputs>,
     ) -> Result<Undone, StepError> {
         let manager = manager(&capture.manager)?;
-        let now = installed(cx, manager).await?;
-        let ours = outputs.map_or_else(|| missing(&inputs.names, &capture.before), |o| o.installed.clone());
-        let ours: Vec<String> = ours.into_iter().filter(|n| now.contains(n)).collect();
+        let now = listed(cx, manager).await?;
+        let ours = outputs.map_or(&inputs.names, |o| &o.installed);
+        let came = |n: &&String| now.contains_key(*n) && !capture.before.contains(*n);
+        let ours: Vec<String> = ours.iter().filter(came).cloned().collect();
         if ours.is_empty() {
             return Ok(Undone { changed: false, note: None });
         }
         change(cx, manager.remove, &ours).await?;
-        let after = installed(cx, manager).await?;
+        let after = listed(cx, manager).await?;
         let lost: Vec<String> =
-            capture.before.iter().filter(|n| now.contains(*n) && !after.contains(*n)).cloned().collect();
+            capture.before.iter().filter(|n| now.contains_key(*n) && !after.contains_key(*n)).cloned().collect();
         if !lost.is_empty() {
             return Err(StepError::conflict(format!("{} went too, and was there before", lost.join(", ")))
                 .help(format!("install it again: {} {}", manager.install[..2].join(" "), lost.join(" "))));
@@ -270,7 +290,7 @@ impl StepType for PackagePresent {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use crate::testing::Lab;
+    use crate::testing::{Lab, Ran};
     use serde_json::json;
 
     /// An `apt` whose packages are lines of a file. `web` needs `lib`.
@@ -313,6 +333,25 @@ mod tests {
         lab.act(&PackagePresent, &with, &capture).await.unwrap();
         lab.undo_unfinished(&PackagePresent, &with, &capture).await.unwrap();
         assert_eq!(lab.text("all"), "base\nlib2\nlib\n", "of an unfinished one, only what was asked for");
+    }
+
+    /// Seen on a machine where another installation was under way.
+    #[tokio::test]
+    async fn what_was_half_there_before_is_not_removed() {
+        let lab = lab();
+        lab.put("bin/dpkg-query", format!("#!/bin/sh\n[ -e {0}/done ] || echo triggers-pending man; [ -e {0}/done ] || echo unpacked cron; [ ! -e {0}/done ] || printf 'installed man\\ninstalled cron\\n'; sed 's/^/installed /' {0}/all\n", lab.path("")));
+        lab.set_mode("bin/dpkg-query", 0o755);
+        let half = lab.preview(&PackagePresent, &json!({"names": ["man", "cron"]})).await.unwrap();
+        assert_eq!(half.summary, "install cron with apt");
+        let with = json!({"names": ["web"]});
+        let capture = lab.capture(&PackagePresent, &with).await.unwrap();
+        lab.put("done", "");
+        let acted = lab.act(&PackagePresent, &with, &capture).await.unwrap();
+        assert_eq!(acted.outputs["installed"], json!(["lib", "web"]));
+        let ran = Ran { capture, outputs: acted.outputs, changed: acted.changed };
+        lab.undo(&PackagePresent, &with, &ran).await.unwrap();
+        assert!(!lab.text("asked").contains("cron"), "{}", lab.text("asked"));
+        assert_eq!(lab.text("all"), "base\nlib2\n");
     }
 
     #[tokio::test]

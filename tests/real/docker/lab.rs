@@ -255,6 +255,13 @@ impl Runback {
         std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     }
 
+    /// From now on `docker compose` is version 2, as far as its recordings go.
+    pub(crate) fn use_compose_2(&self) {
+        let script = include_str!("compose2");
+        let path = self.put("bin/docker", script);
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+
     /// Every file below a folder with its hash.
     pub(crate) fn listing(&self, dir: &str) -> String {
         listing(&self.path(dir))
