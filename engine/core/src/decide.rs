@@ -175,11 +175,24 @@ fn settle_interrupted(state: &RunState, node: NodeId) -> Option<Effect> {
 
 fn start_undos(state: &RunState, now: u64, free: &mut u32, effects: &mut Vec<Effect>) {
     let due = state.undo_backoffs().take_while(|(at, _)| *at <= now).map(|(_, n)| n);
+    let mut locks = state.undo_locks();
+    let mut first = None;
     for node in due.chain(state.undo_ready()) {
         if *free == 0 {
             return;
         }
+        if !locks.take(node) {
+            first.get_or_insert(node);
+            continue;
+        }
         *free -= 1;
+        effects.push(Effect::Undo { node });
+    }
+    // Nothing else goes on that could give a lock back: each has what another wants, and one by one they exclude each other.
+    if let Some(node) = first
+        && effects.is_empty()
+        && state.only_undos_are_left()
+    {
         effects.push(Effect::Undo { node });
     }
 }

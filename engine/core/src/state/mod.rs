@@ -8,6 +8,7 @@ mod locks;
 mod node;
 mod resume;
 mod undo;
+mod undo_locks;
 mod view;
 
 use std::cmp::Reverse;
@@ -75,6 +76,8 @@ pub struct Rollback {
     live: u32,
     /// Nothing is left of it to do, or a rollback of the whole run has taken its place.
     done: bool,
+    /// The locks of what is to be undone, and of the blocks around that.
+    names: BTreeMap<NodeId, Arc<[String]>>,
 }
 
 #[derive(Debug, Clone)]

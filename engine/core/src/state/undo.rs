@@ -19,7 +19,7 @@ pub enum Fate {
 
 impl RunState {
     /// Everything inside a root, block or `for_each`, without itself.
-    fn subtree(&self, of: NodeId) -> Vec<NodeId> {
+    pub(super) fn subtree(&self, of: NodeId) -> Vec<NodeId> {
         let mut all = Vec::new();
         let mut todo = self.children(of);
         while let Some(node) = todo.pop() {
@@ -94,10 +94,12 @@ impl RunState {
         if of == ROOT {
             self.supersede_rollbacks();
         }
-        let index = self.rollbacks.len() as u32;
         let cancelled = reason == RollbackReason::Cancelled && self.cancel == Some(CancelReason::Operator);
         let outcome = if cancelled { Outcome::Cancelled } else { Outcome::RolledBack };
-        self.rollbacks.push(Rollback { of, reason, force, outcome, live: 0, done: false });
+        let nodes = self.subtree(of);
+        let index = self.rollbacks.len() as u32;
+        let names = self.names_for_undo(&nodes);
+        self.rollbacks.push(Rollback { of, reason, force, outcome, live: 0, done: false, names });
         self.quiet.remove(&of);
         if of == ROOT {
             self.phase = Phase::RollingBack;
@@ -109,7 +111,6 @@ impl RunState {
             self.enter(of);
         }
         let kept = self.behind_points_of_no_return(of);
-        let nodes = self.subtree(of);
         for node in &nodes {
             let fate = self.fate(*node, &kept);
             let waits = self.dependents(*node).count() as u32 + self.later_instance(*node).map_or(0, |_| 1);

@@ -94,6 +94,13 @@ impl RunState {
             && (self.asking > 0 || self.doubts().next().is_some())
     }
 
+    /// Nothing runs or comes again by itself, apart from undos that have not begun. While the run is taken back, what is
+    /// ready in `finally` does not start.
+    pub(crate) fn only_undos_are_left(&self) -> bool {
+        let forward = self.phase != Phase::RollingBack && !(self.ready.is_empty() && self.backoff.is_empty());
+        self.is_quiet() && !forward && self.undo_backoff.is_empty()
+    }
+
     /// Steps that only a person can settle.
     pub fn doubts(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.interrupted().filter(|n| self.node(*n).doubt().is_some() && self.can_be_resolved(*n))

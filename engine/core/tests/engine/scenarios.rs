@@ -614,6 +614,121 @@ fn blocks_exclude_each_other() {
     assert_eq!(finished(&bench), Some(Outcome::Succeeded), "{}", bench.tail());
 }
 
+/// A block that holds stood inside one that was taken back: a resume holds nothing for its sake.
+#[test]
+fn what_was_taken_back_holds_nothing_after_a_crash() {
+    let mut bench = Bench::new(
+        "steps:
+  - id: block
+    continue_on_error: true
+    steps:
+      - { id: one, uses: t.change, needs: [] }
+      - id: inner
+        needs: []
+        on_failure: hold
+        steps: [{ id: two, uses: t.change, retry: { max_attempts: 2, initial_interval: 1s }, for_each: { items: [x] } }]
+  - { id: last, uses: t.change }",
+    );
+    bench.fail("block/one");
+    bench.fail_for_now("block/inner/two[x]");
+    bench.undo_ok("block/inner/two[x]");
+    bench.undo_ok("block/one");
+    assert_eq!(bench.acting(), ["last"], "{}", bench.tail());
+    bench.crash();
+    bench.resolve("last", Resolution::Done);
+    assert_eq!(finished(&bench), Some(Outcome::Succeeded), "{}", bench.tail());
+}
+
+/// What excluded each other on the way forward does so on the way back, also after a crash: a block as a whole.
+#[test]
+fn undos_exclude_each_other() {
+    let mut bench = Bench::new(
+        "steps:
+  - { id: a, needs: [], locks: [door], steps: [{ id: one, uses: t.change }, { id: two, uses: t.change }] }
+  - { id: b, needs: [], locks: [door], steps: [{ id: one, uses: t.change, locks: [door] }, { id: two, uses: t.change }] }
+  - { id: c, needs: [], locks: [door], uses: t.change }
+  - { id: d, needs: [], uses: t.change }
+  - { id: last, needs: [a, b, c, d], uses: t.change }",
+    );
+    for path in ["d", "a/one", "a/two", "b/one", "b/two", "c"] {
+        bench.ok(path);
+    }
+    bench.fail("last");
+    bench.undo_ok("last");
+    assert_eq!(bench.undoing(), ["c", "d"], "{}", bench.tail());
+    bench.crash();
+    assert_eq!(bench.undoing(), ["c", "d"], "{}", bench.tail());
+    bench.undo_ok("d");
+    bench.undo_ok("c");
+    for path in ["b/two", "b/one", "a/two"] {
+        assert_eq!(bench.undoing(), [path], "{}", bench.tail());
+        bench.undo_ok(path);
+    }
+    bench.undo_fail("a/one");
+    assert_eq!(finished(&bench), Some(Outcome::Stuck), "{}", bench.tail());
+}
+
+/// A block that is stuck half way back leaves its locks to the others, as an instance leaves its place.
+#[test]
+fn a_stuck_undo_keeps_no_lock() {
+    let mut bench = Bench::new(
+        "steps:
+  - { id: a, needs: [], locks: [door], uses: t.change }
+  - { id: b, needs: [], locks: [door], steps: [{ id: one, uses: t.change }, { id: two, uses: t.change }] }
+  - { id: last, needs: [a, b], uses: t.read }",
+    );
+    for path in ["a", "b/one", "b/two"] {
+        bench.ok(path);
+    }
+    bench.fail("last");
+    bench.undo_fail("b/two");
+    assert_eq!(bench.undoing(), ["a"], "{}", bench.tail());
+    bench.undo_ok("a");
+    assert_eq!(finished(&bench), Some(Outcome::Stuck), "{}", bench.tail());
+}
+
+/// A block is taken back while the rest of the run goes on: its undo waits for the lock of a step, and a step for its.
+#[test]
+fn undos_and_steps_exclude_each_other() {
+    let mut bench = Bench::new(
+        "steps:
+  - id: block
+    needs: []
+    on_failure: rollback
+    steps: [{ id: one, uses: t.change, locks: [door] }, { id: two, uses: t.change }]
+  - { id: first, needs: [], uses: t.change }
+  - { id: other, needs: [first], uses: t.change, locks: [door] }",
+    );
+    bench.ok("block/one");
+    bench.ok("first");
+    assert_eq!(bench.acting(), ["block/two", "other"]);
+    bench.fail("block/two");
+    bench.undo_ok("block/two");
+    assert_eq!(bench.undoing(), [""; 0], "{}", bench.tail());
+    bench.ok("other");
+    assert_eq!(bench.undoing(), ["block/one"], "{}", bench.tail());
+}
+
+/// A step of `finally` was about to begin, and has the lock, when the run was to be taken back: it does not go on before that.
+#[test]
+fn a_lock_in_finally_does_not_keep_an_undo_from_coming() {
+    let mut bench = Bench::new(
+        "max_parallel: 1
+steps: [{ id: a, uses: t.change, locks: [door] }]
+finally:
+  - { id: one, needs: [], uses: t.read }
+  - { id: two, needs: [], uses: t.read, locks: [door] }",
+    );
+    bench.ok("a");
+    assert_eq!(bench.acting(), ["one"]);
+    bench.want_rollback();
+    bench.ok("one");
+    assert_eq!(bench.undoing(), ["a"], "{}", bench.tail());
+    bench.undo_ok("a");
+    bench.ok("two");
+    assert_eq!(finished(&bench), Some(Outcome::RolledBack), "{}", bench.tail());
+}
+
 /// Each has a lock that the other wants inside: the one that comes last gives way.
 #[test]
 fn locks_that_can_never_be_had_fail_a_step() {

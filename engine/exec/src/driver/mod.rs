@@ -248,6 +248,12 @@ impl Driver {
         Ok(Self::new(engine, around, run, lease, state, clock))
     }
 
+    /// That it was created, while nothing else is recorded.
+    pub fn first_event(&self) -> Option<Event> {
+        let created = self.state.created.clone().filter(|_| self.state.last_seq == 1)?;
+        Some(Event { seq: 1, at: self.state.last_at, body: EventBody::RunCreated(Box::new(created.as_ref().clone())) })
+    }
+
     /// The journal of a run, folded. For looking at it without owning it.
     pub async fn fold(store: &dyn Store, run: &str, plan: Arc<Plan>) -> Result<RunState, DriverError> {
         let mut state = RunState::new(plan);

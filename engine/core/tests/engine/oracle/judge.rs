@@ -483,7 +483,25 @@ impl Judge<'_> {
             })?;
         }
         self.tree.nodes[n].undo = Undo::Active;
-        Ok(())
+        self.undo_has_its_lock_alone(n)
+    }
+
+    /// Of what is undone at the same time, nothing has the same lock, or stands in a block that has it, unless both stand
+    /// in that block. Where a lock is taken inside another one, two may want what the other has, and one of them goes.
+    fn undo_has_its_lock_alone(&self, n: usize) -> Verdict {
+        let tree = &self.tree;
+        let locked = |n: usize| {
+            let around = tree.around(n);
+            std::iter::once(n).chain(around).filter_map(|up| Some((up, tree.lock(up)?))).collect::<Vec<_>>()
+        };
+        let ours = locked(n);
+        if (0..tree.nodes.len()).any(|o| locked(o).len() > 1) {
+            return Ok(());
+        }
+        let clash = (0..tree.nodes.len())
+            .filter(|o| *o != n && tree.nodes[*o].undo == Undo::Active)
+            .find(|o| locked(*o).iter().any(|(at, lock)| ours.iter().any(|(up, own)| own == lock && up != at)));
+        ensure(clash.is_none(), || format!("{} is undone with its lock", tree.nodes[clash.unwrap_or(n)].path))
     }
 
     fn roll_is_over(&self, roll: &Roll) -> bool {
