@@ -68,7 +68,7 @@ pub(crate) async fn drive(mut driver: Driver, store: Arc<dyn Store>, arguments: 
         Some(what) => report.taken_up(driver.state(), what),
         None => {
             // It became durable before anybody could watch.
-            for event in store.events(driver.run(), 0, 1).await? {
+            if let Some(event) = driver.first_event() {
                 report.event(driver.state(), &event);
             }
         }

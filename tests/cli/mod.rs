@@ -174,8 +174,8 @@ steps:
     with: { path: mark.txt, content: "marked\n" }
   - id: verify
     run: |
-      echo looking at it
-      if [ "$BROKEN" = true ]; then sleep 0.2; echo it is broken >&2; exit 7; fi
+      echo looking at it >&2
+      if [ "$BROKEN" = true ]; then echo it is broken >&2; exit 7; fi
     env: { BROKEN: "{{ inputs.broken }}" }
     on_interrupt: rerun
   - id: extra

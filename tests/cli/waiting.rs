@@ -67,6 +67,45 @@ fn an_answer_reaches_the_process_that_waits_for_it() {
     assert_eq!(desk.read("prepared.txt"), None);
 }
 
+const ASKS_ON_THE_WAY_BACK: &str = r"runback: 1
+name: back
+steps:
+  - id: prepare
+    uses: file.write
+    with: { path: prepared.txt, content: x }
+  - id: traffic
+    run: echo there
+    rollback: { uses: approval, with: { prompt: Is the traffic gone? } }
+  - id: break
+    run: exit 7
+";
+
+/// An undo may ask, too: its answer comes from another process, and a refusal leaves what is before it as it is.
+#[test]
+fn an_undo_waits_for_its_answer() {
+    let desk = Desk::new();
+    desk.write("back.yaml", ASKS_ON_THE_WAY_BACK);
+    let away = desk.run(&["run", "back.yaml", "--no-wait", "--run-id", "b1"]);
+    assert_eq!(away.code, Some(5), "{}", away.all());
+    assert!(away.all().contains("Is the traffic gone?"), "{}", away.all());
+    let why = desk.run(&["why", "b1"]).all();
+    assert!(why.contains("runback approve b1 traffic"), "{why}");
+    assert_eq!(desk.json(&["show", "b1"])["status"], "waiting");
+    assert_eq!(desk.read("prepared.txt").as_deref(), Some("x"));
+    assert_eq!(desk.run(&["approve", "b1"]).code, Some(0));
+    let back = desk.run(&["resume", "b1"]);
+    assert_eq!(back.code, Some(3), "{}", back.all());
+    assert_eq!(desk.read("prepared.txt"), None);
+
+    let run = desk.start(&["run", "back.yaml", "--run-id", "b2"]);
+    desk.wait_for("b2", "waiting");
+    assert_eq!(desk.run(&["approve", "b2", "traffic", "--refuse", "--reason", "still there"]).code, Some(0));
+    let stuck = run.finish();
+    assert_eq!(stuck.code, Some(4), "{}", stuck.all());
+    assert!(stuck.all().contains("still there"), "{}", stuck.all());
+    assert_eq!(desk.read("prepared.txt").as_deref(), Some("x"));
+}
+
 /// Starts the sleeper, and waits until it sleeps.
 fn asleep(desk: &Desk) -> super::Running {
     desk.write("sleeps.yaml", SLEEPS);
