@@ -1,13 +1,14 @@
 //! Drives a run in this process: reports what happens, asks whoever sits there, passes signals on, and ends with
 //! the exit code that the table says.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use clap::Args;
 use runback_core::state::RunStatus;
 use runback_exec::driver::{Control, DriveOptions, Driver, DriverError, Ended};
 use runback_exec::reporter::{Nobody, Operator};
 use runback_exec::store::Store;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
@@ -16,7 +17,8 @@ use crate::failure::{Done, Failure};
 use crate::journal::status_word;
 use crate::operator::AtTerminal;
 use crate::report::{self, Report, RunFormat, TakenUp};
-use crate::term;
+use crate::term::{self, RESET, YELLOW};
+use crate::trace::{Spans, TraceArgs, Traced, Tracer};
 
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
@@ -40,6 +42,9 @@ pub(crate) struct DriveArgs {
     /// Ask nothing, even on a terminal
     #[arg(long)]
     no_input: bool,
+
+    #[command(flatten)]
+    trace: TraceArgs,
 }
 
 impl DriveArgs {
@@ -62,7 +67,33 @@ pub(crate) struct How {
 }
 
 /// Drives to the end, or to where it can go no further without somebody.
-pub(crate) async fn drive(mut driver: Driver, store: Arc<dyn Store>, arguments: &DriveArgs, how: How) -> Done {
+pub(crate) async fn drive(driver: Driver, store: Arc<dyn Store>, arguments: &DriveArgs, how: How) -> Done {
+    // Told when the report has the screen no more.
+    let warning = Arc::new(OnceLock::new());
+    let kept = Arc::clone(&warning);
+    let keep = move |text: &str| drop(kept.set(text.to_owned()));
+    let tracer = Tracer::new(&arguments.trace, &Handle::current(), keep);
+    let mut spans = match &tracer {
+        Some(tracer) => Some(tracer.follow(store.as_ref(), driver.state()).await),
+        None => None,
+    };
+    let done = reported(driver, store, arguments, how, spans.as_mut()).await;
+    if let Some(tracer) = tracer {
+        tracer.close().await;
+    }
+    if let Some(warning) = warning.get() {
+        term::note(&format!("{YELLOW}!{RESET} {warning}"));
+    }
+    done
+}
+
+async fn reported(
+    mut driver: Driver,
+    store: Arc<dyn Store>,
+    arguments: &DriveArgs,
+    how: How,
+    mut spans: Option<&mut Spans>,
+) -> Done {
     let mut report = report::new(arguments.format(), arguments.quiet, store.logs_dir(driver.run()));
     match how.taken_up {
         Some(what) => report.taken_up(driver.state(), what),
@@ -81,7 +112,8 @@ pub(crate) async fn drive(mut driver: Driver, store: Arc<dyn Store>, arguments: 
         if asks { Box::new(AtTerminal::new(interrupted, how.ask_on_failure)) } else { Box::new(Nobody) };
     let options = DriveOptions { wait: !arguments.no_wait, wait_for_locks: arguments.wait };
     let ended = loop {
-        let ended = driver.drive(report.as_mut(), operator.as_ref(), &mut control, options).await;
+        let mut traced = Traced { inner: report.as_mut(), spans: spans.as_deref_mut() };
+        let ended = driver.drive(&mut traced, operator.as_ref(), &mut control, options).await;
         match ended {
             Ok(ended) if ended.waiting && settle(&mut driver, report.as_mut(), operator.as_ref()).await? => {}
             other => break other,

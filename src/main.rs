@@ -22,6 +22,7 @@ mod state_dir;
 mod surroundings;
 mod table;
 mod term;
+mod trace;
 mod words;
 
 use std::process::ExitCode;

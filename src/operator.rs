@@ -119,7 +119,7 @@ impl Operator for AtTerminal {
         }
         let reason = if approved { None } else { self.line("  why? ").await.filter(|r| !r.is_empty()) };
         let fields = if fields.is_empty() { Json::Null } else { Json::Object(fields) };
-        Some(Answer { approved, by: surroundings::by(), reason, fields })
+        Some(Answer { approved, by: surroundings::by(), roles: Vec::new(), reason, fields })
     }
 
     async fn settle(&self, step: &str, doubt: &str) -> Option<Settled> {

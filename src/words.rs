@@ -7,6 +7,10 @@ use runback_core::step::{Access, UndoKind};
 
 use crate::term::{BLUE, CYAN, DIM, GREEN, RED, YELLOW};
 
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |text, byte| text + &format!("{byte:02x}"))
+}
+
 /// What a rollback does about a step, in one sign.
 pub(crate) fn undo_sign(action: &PlanAction) -> &'static str {
     match (action.access, action.undo_kind()) {

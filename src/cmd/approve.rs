@@ -51,6 +51,7 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
         let answer = Answer {
             approved: !arguments.refuse,
             by: surroundings::by(),
+            roles: Vec::new(),
             reason: arguments.reason.clone(),
             fields: if arguments.refuse { Json::Null } else { fields(question, &arguments.fields)? },
         };
@@ -84,6 +85,11 @@ pub(crate) async fn record(
     let mut state = state.clone();
     // Somebody may have had it since.
     journal::advance(store, run, &mut state).await?;
+    let starter = state.created.as_ref().map_or("", |c| c.by.as_str());
+    let node = state.find(step).map(|n| state.node(n));
+    if let Some(why) = node.and_then(|n| n.question()?.refuses(&answer, starter, n.answers())) {
+        return Err(Failure::refused(format!("{step}: the answer of {} does not count: {why}", answer.by)));
+    }
     let step = step.into();
     let body = if answer.approved {
         EventBody::ApprovalGiven { step, answer }

@@ -18,8 +18,8 @@ use serde_json::json;
 use super::{Format, OutputArg};
 use crate::exit::Exit;
 use crate::failure::{Done, Failure};
-use crate::serve::token::hex;
 use crate::term::{self, DIM, RED, RESET};
+use crate::words::hex;
 use crate::{state_dir, words};
 
 /// Check that journals are as they were written, or write a signed copy of them

@@ -9,6 +9,7 @@ use runback_core::playbook::duration;
 use crate::exit::Exit;
 use crate::failure::{Done, Failure};
 use crate::serve::{self, Settings, TlsFiles};
+use crate::trace::TraceArgs;
 use crate::{state_dir, term};
 
 /// Serve playbooks, schedules and runs through an API and a page
@@ -56,6 +57,9 @@ pub(crate) struct Arguments {
     /// Watchers of runs at once
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = positive)]
     max_streams: usize,
+
+    #[command(flatten)]
+    trace: TraceArgs,
 }
 
 fn positive(text: &str) -> Result<usize, String> {
@@ -89,6 +93,7 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
         max_connections: arguments.max_connections,
         max_streams: arguments.max_streams,
         print_login: term::can_ask(),
+        trace: arguments.trace.clone(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(async {

@@ -79,6 +79,9 @@ impl Arguments {
 
 /// It stands before the `@` of `who@where`.
 fn name(text: &str) -> Result<String, String> {
+    if Role::ALL.iter().any(|r| r.name() == text) {
+        return Err("it is a role's name, and `approvers` could not tell them apart".to_owned());
+    }
     let fits = |c: char| c.is_alphanumeric() || "-_.".contains(c);
     if !text.is_empty() && text.len() <= 64 && text.chars().all(fits) {
         Ok(text.to_owned())

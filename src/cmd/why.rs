@@ -362,6 +362,9 @@ impl Why<'_> {
                 };
                 told.push((depth, format!("{path}{failed} was taken back{}", note.unwrap_or_default())));
             }
+            _ if state.is_left(node) => {
+                told.push((depth, format!("{path} is kept: {}", kept(state, node))));
+            }
             UndoStatus::Kept => {
                 let failed = if n.status == Status::Failed {
                     format!(" failed{}\nand", self.error(node))
@@ -402,8 +405,29 @@ impl Why<'_> {
     }
 }
 
+/// The failed undo that the undo of a step waits for.
+fn undo_before(state: &RunState, node: NodeId) -> Option<NodeId> {
+    let mut seen = HashSet::new();
+    let mut todo = vec![node];
+    while let Some(at) = todo.pop() {
+        for later in state.dependents(at).filter(|n| seen.insert(*n)) {
+            if state.node(later).undo == UndoStatus::Failed {
+                return Some(later);
+            }
+            todo.push(later);
+        }
+    }
+    None
+}
+
 /// Why a rollback leaves a step as it is.
 pub(crate) fn kept(state: &RunState, node: NodeId) -> String {
+    if state.is_left(node) {
+        return match undo_before(state, node) {
+            Some(failed) => format!("{} has to be undone before it, and could not be", state.path(failed)),
+            None => "what came after it could not be undone".to_owned(),
+        };
+    }
     let step = state.step(node);
     let passed = |n: &NodeId| state.step(*n).irreversible && state.node(*n).status == Status::Succeeded;
     if passed(&node) {

@@ -183,7 +183,8 @@ fn undone(state: &RunState, out: &mut String) {
         nodes.sort_by_key(|n| std::cmp::Reverse(state.node(*n).start_seq));
         nodes
     };
-    let (undone, kept_nodes) = (with(UndoStatus::Undone), with(UndoStatus::Kept));
+    let (undone, mut kept_nodes) = (with(UndoStatus::Undone), with(UndoStatus::Kept));
+    kept_nodes.extend(with(UndoStatus::Pending).into_iter().filter(|n| state.is_left(*n)));
     if undone.is_empty() && kept_nodes.is_empty() {
         return;
     }

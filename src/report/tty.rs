@@ -124,7 +124,7 @@ impl Tty {
 
     fn row(&self, state: &RunState, node: NodeId, depth: usize, width: usize) -> String {
         let n = state.node(node);
-        let (sign, color) = words::state_sign(n.status_name());
+        let (sign, color) = words::state_sign(state.status_name(node));
         let since = n.started_at.map(|at| words::duration(self.now.saturating_sub(at))).unwrap_or_default();
         let attempt = if n.attempts > 1 { format!(" attempt {}", n.attempts) } else { String::new() };
         // Names up to a third of the screen stand in a column.

@@ -169,7 +169,7 @@ impl Gate {
         let (what, tag) = cookie.rsplit_once('.').ok_or_else(ended)?;
         if !token::same(
             &self.key,
-            token::hex(hmac::sign(&self.key, what.as_bytes()).as_ref()).as_bytes(),
+            words::hex(hmac::sign(&self.key, what.as_bytes()).as_ref()).as_bytes(),
             tag.as_bytes(),
         ) {
             return Err(ended());
@@ -195,7 +195,7 @@ impl Gate {
             token::read(shown).map_or("", |(id, _)| id)
         };
         let what = format!("{id}.{}", words::now_ms() + SESSION_SECONDS * 1000);
-        let tag = token::hex(hmac::sign(&self.key, what.as_bytes()).as_ref());
+        let tag = words::hex(hmac::sign(&self.key, what.as_bytes()).as_ref());
         Ok(self.cookie(&format!("{what}.{tag}"), SESSION_SECONDS))
     }
 
@@ -211,7 +211,7 @@ impl Gate {
 
     /// A code that logs in once, for the person who started the server.
     pub(crate) fn new_code(&self) -> Result<String, Failure> {
-        let code = token::hex(&token::random::<24>()?);
+        let code = words::hex(&token::random::<24>()?);
         let until = words::now_ms() + CODE_SECONDS * 1000;
         *self.code.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some((code.clone(), until));
         Ok(code)

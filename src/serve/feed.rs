@@ -1,5 +1,5 @@
 //! The events of a run as they become durable, for any number of watchers. One reader of the journal per run that is
-//! watched; a watcher that is slow keeps nothing but its place, and reads from the journal what it missed.
+//! watched; a watcher that is slow keeps nothing but its place, and what it missed is read once for all who missed it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -7,29 +7,30 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use futures_util::stream;
-use runback_core::event::Event;
 use runback_exec::store::{Store, StoreError};
 use tokio::sync::{Notify, OwnedSemaphorePermit, broadcast, watch};
 
 use super::api::RunHead;
 use super::log;
+use super::pieces::{self, CHUNK, Older, Piece};
 
 /// How long after it became durable an event of another process is seen at the latest.
 const LOOK: Duration = Duration::from_millis(200);
-/// Watchers are woken so often at most: a busy run has many events, and each of many watchers is woken for them.
+/// Watchers are woken so often at most: a busy run has many events, and each of many watchers is woken for them. The
+/// more there are, the more they are told at once.
 const TOGETHER: Duration = Duration::from_millis(50);
+const FOR_EACH: Duration = Duration::from_millis(1);
+const TOGETHER_MOST: Duration = Duration::from_secs(1);
 /// A comment goes to a watcher that hears nothing else, so that both sides notice when the other is gone.
 const QUIET: Duration = Duration::from_secs(15);
 /// Bytes of the newest events that are kept for watchers, per run.
 const RING_BYTES: usize = 512 << 10;
-/// Events that are read from the journal at once, and bytes that are given to a watcher at once.
-const CHUNK: usize = 256;
-const CHUNK_BYTES: usize = 64 << 10;
 
 /// All runs that somebody watches.
 #[derive(Default)]
 pub(crate) struct Feeds {
     all: Mutex<HashMap<String, Weak<Feed>>>,
+    older: Arc<Older>,
 }
 
 /// One run that somebody watches.
@@ -39,12 +40,14 @@ pub(crate) struct Feed {
     /// The last event that was seen.
     last: watch::Sender<u64>,
     ring: Mutex<Ring>,
+    older: Arc<Older>,
     nudge: Arc<Notify>,
 }
 
+/// The newest events, without a gap between them.
 #[derive(Default)]
 struct Ring {
-    frames: VecDeque<(u64, Bytes)>,
+    pieces: VecDeque<Piece>,
     bytes: usize,
 }
 
@@ -61,11 +64,14 @@ impl Feeds {
             return Ok(feed);
         }
         all.retain(|_, feed| feed.strong_count() > 0);
+        // While nobody looked it may have become another run of the same name.
+        self.older.forget(run);
         let feed = Arc::new(Feed {
             store: Arc::clone(store),
             run: run.to_owned(),
             last: watch::Sender::new(last),
             ring: Mutex::default(),
+            older: Arc::clone(&self.older),
             nudge: Arc::default(),
         });
         all.insert(run.to_owned(), Arc::downgrade(&feed));
@@ -95,15 +101,20 @@ async fn last_seq(store: &dyn Store, run: &str) -> Result<u64, StoreError> {
     Ok(store.run(run).await?.last_seq)
 }
 
+/// How long new events are collected for so many watchers.
+fn together(watchers: usize) -> Duration {
+    (TOGETHER + FOR_EACH * u32::try_from(watchers).unwrap_or(u32::MAX)).min(TOGETHER_MOST)
+}
+
 /// Reads what is new until nobody watches any more.
 async fn follow(feed: Weak<Feed>, nudge: Arc<Notify>) {
     let mut seen = None;
     loop {
         // A nudge that came while it read is not lost: `Notify` keeps one.
         let nudged = tokio::time::timeout(LOOK, nudge.notified()).await.is_ok();
-        if nudged {
-            tokio::time::sleep(TOGETHER).await;
-        }
+        let Some(watchers) = feed.upgrade().map(|feed| feed.last.receiver_count()) else { return };
+        let waited = if nudged { Duration::ZERO } else { LOOK };
+        tokio::time::sleep(together(watchers).saturating_sub(waited)).await;
         let Some(feed) = feed.upgrade() else { return };
         match feed.read_new(nudged, &mut seen).await {
             Ok(()) => {}
@@ -128,61 +139,31 @@ impl Feed {
             let Some(newest) = events.last().map(|e| e.seq) else { return Ok(()) };
             {
                 let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-                for event in &events {
-                    let frame = frame(&self.run, event);
-                    ring.bytes += frame.len();
-                    ring.frames.push_back((event.seq, frame));
+                for piece in pieces::cut(&self.run, &events) {
+                    ring.bytes += piece.len();
+                    ring.pieces.push_back(piece);
                 }
                 while ring.bytes > RING_BYTES
-                    && let Some((_, frame)) = ring.frames.pop_front()
+                    && let Some(piece) = ring.pieces.pop_front()
                 {
-                    ring.bytes -= frame.len();
+                    ring.bytes -= piece.len();
                 }
             }
             self.last.send_replace(newest);
-        }
-    }
-
-    /// Frames after `after`, as far as the ring has all of them without a gap.
-    fn recent(&self, after: u64) -> Option<(u64, Bytes)> {
-        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = ring.frames.front()?.0;
-        if first > after + 1 {
-            return None;
-        }
-        let mut chunk = Vec::new();
-        let mut last = after;
-        let skip = usize::try_from(after + 1 - first).unwrap_or(usize::MAX);
-        for (seq, frame) in ring.frames.iter().skip(skip) {
-            chunk.extend_from_slice(frame);
-            last = *seq;
-            if chunk.len() >= CHUNK_BYTES {
-                break;
+            if events.len() < CHUNK {
+                return Ok(());
             }
         }
-        (last > after).then(|| (last, chunk.into()))
     }
 
-    async fn older(&self, after: u64) -> Result<Option<(u64, Bytes)>, StoreError> {
-        let events = self.store.events(&self.run, after, CHUNK).await?;
-        let mut chunk = Vec::new();
-        let mut last = None;
-        for event in &events {
-            chunk.extend_from_slice(&frame(&self.run, event));
-            last = Some(event.seq);
-            if chunk.len() >= CHUNK_BYTES {
-                break;
-            }
+    /// What comes after `after`: from the newest that are kept, else from the journal.
+    async fn after(&self, after: u64) -> Result<Option<(u64, Bytes)>, StoreError> {
+        let recent = pieces::next(self.ring.lock().unwrap_or_else(PoisonError::into_inner).pieces.iter(), after);
+        match recent {
+            Some(recent) => Ok(Some(recent)),
+            None => self.older.after(self.store.as_ref(), &self.run, after).await,
         }
-        Ok(last.map(|seq| (seq, chunk.into())))
     }
-}
-
-/// One server-sent event. `id` is the number to go on from.
-fn frame(run: &str, event: &Event) -> Bytes {
-    let mut json = serde_json::to_value(event).unwrap_or_default();
-    json["run"] = run.into();
-    format!("id: {}\ndata: {json}\n\n", event.seq).into()
 }
 
 struct Watcher {
@@ -222,13 +203,10 @@ impl Watcher {
         loop {
             let last = *self.news.borrow_and_update();
             if last > self.after || !self.follow {
-                let found = match self.feed.recent(self.after) {
-                    Some(found) => Some(found),
-                    None => match self.feed.older(self.after).await {
-                        Ok(found) => found,
-                        // The run is gone, or the store is: the reader comes back with its place.
-                        Err(error) => return Some(Err(error)),
-                    },
+                let found = match self.feed.after(self.after).await {
+                    Ok(found) => found,
+                    // The run is gone, or the store is: the reader comes back with its place.
+                    Err(error) => return Some(Err(error)),
                 };
                 if let Some((seq, bytes)) = found {
                     self.after = seq;

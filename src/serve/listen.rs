@@ -126,12 +126,19 @@ fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, Failure> {
     let certs: Vec<_> = CertificateDer::pem_file_iter(&files.cert)
         .and_then(Iterator::collect)
         .map_err(|e| bad(&files.cert, "the certificate and its chain", e.to_string()))?;
+    if certs.is_empty() {
+        return Err(bad(&files.cert, "the certificate and its chain", "there is no certificate in it".to_owned()));
+    }
     let key =
         PrivateKeyDer::from_pem_file(&files.key).map_err(|e| bad(&files.key, "the private key", e.to_string()))?;
-    let config = rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(certs, key)
-        .map_err(|e| bad(&files.cert, "the certificate that belongs to the key", e.to_string()))?;
+    let config =
+        rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(certs, key).map_err(|e| match e {
+            rustls::Error::InconsistentKeys(_) => {
+                let why = format!("it is not the key of the certificate in {}", files.cert.display());
+                bad(&files.key, "the private key of that certificate", why)
+            }
+            _ => bad(&files.cert, "the certificate that belongs to the key", e.to_string()),
+        })?;
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 

@@ -13,11 +13,13 @@ mod log;
 mod metrics;
 mod openapi;
 pub(crate) mod page;
+mod pieces;
 mod problem;
 mod route;
 mod router;
 mod runner;
 pub(crate) mod schedules;
+mod threads;
 pub(crate) mod token;
 
 use std::net::SocketAddr;
@@ -33,10 +35,12 @@ use runback_exec::process::guard::GuardCommand;
 use runback_exec::store::retention::{self, Retention};
 use runback_exec::store::{SqliteStore, Store};
 use serde_json::json;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 
 use crate::failure::Failure;
+use crate::trace::{TraceArgs, Tracer};
 pub(crate) use openapi::document as openapi_document;
 
 /// What the command line says.
@@ -55,6 +59,7 @@ pub(crate) struct Settings {
     pub(crate) max_streams: usize,
     /// The address is told on stdout with a code that logs in once.
     pub(crate) print_login: bool,
+    pub(crate) trace: TraceArgs,
 }
 
 pub(crate) use listen::TlsFiles;
@@ -76,6 +81,9 @@ pub(crate) struct App {
     pub(crate) gate: auth::Gate,
     pub(crate) metrics: metrics::Metrics,
     pub(crate) streams: Arc<Semaphore>,
+    pub(crate) tracer: Option<Tracer>,
+    /// Where runs are driven, and changes are made; what only looks is on threads that stand behind.
+    pub(crate) runs: Handle,
     /// True once the server is told to end.
     pub(crate) ending: watch::Sender<bool>,
 }
@@ -88,7 +96,7 @@ const PRUNE: Duration = Duration::from_secs(3600);
 /// Between looks at the folder of playbooks.
 const LOOK: Duration = Duration::from_secs(1);
 
-fn app(settings: Settings) -> Result<Arc<App>, Failure> {
+fn app(settings: Settings, tracer: Option<Tracer>) -> Result<Arc<App>, Failure> {
     let desk = Arc::new(SqliteStore::open(&settings.state_dir)?);
     let store: Arc<dyn Store> = Arc::clone(&desk) as _;
     let catalog = Arc::new(runback_steps::catalog());
@@ -103,6 +111,8 @@ fn app(settings: Settings) -> Result<Arc<App>, Failure> {
         folds: folds::Folds::default(),
         metrics: metrics::Metrics::new(),
         streams: Arc::new(Semaphore::new(settings.max_streams)),
+        runs: Handle::current(),
+        tracer,
         ending: watch::Sender::new(false),
         gate,
         processes,
@@ -115,9 +125,13 @@ fn app(settings: Settings) -> Result<Arc<App>, Failure> {
 
 /// Serves until SIGTERM or Ctrl-C.
 pub(crate) async fn run(settings: Settings) -> Result<(), Failure> {
-    let app = app(settings)?;
+    let behind = threads::Behind::new()?;
+    let tracer = Tracer::new(&settings.trace, behind.handle(), |warning| log::warn(warning, json!({})));
+    let app = app(settings, tracer)?;
     look(&app).await;
-    let listener = listen::bind(&app.settings).await?;
+    let binding = Arc::clone(&app);
+    let listener = behind.spawn(async move { listen::bind(&binding.settings).await }).await;
+    let listener = listener.map_err(|e| Failure::failed(format!("cannot listen: {e}")))??;
     let address = listener.address();
     let scheme = if app.settings.tls.is_some() { "https" } else { "http" };
     log::info("listening", json!({ "address": format!("{scheme}://{address}") }));
@@ -135,7 +149,7 @@ pub(crate) async fn run(settings: Settings) -> Result<(), Failure> {
     let _ = read.await;
     actions::resume_left(&app).await;
     let firing = tokio::spawn(schedules::fire(Arc::clone(&app)));
-    let serving = tokio::spawn(listen::serve(listener, router::router(Arc::clone(&app)), app.ending.subscribe()));
+    let serving = behind.spawn(listen::serve(listener, router::router(Arc::clone(&app)), app.ending.subscribe()));
     tokio::select! {
         _ = term.recv() => {}
         _ = int.recv() => {}
@@ -149,6 +163,9 @@ pub(crate) async fn run(settings: Settings) -> Result<(), Failure> {
     app.ending.send_replace(true);
     if tokio::time::timeout(CLOSE_WITHIN, serving).await.is_err() {
         log::warn("connections were cut", json!({}));
+    }
+    if let Some(tracer) = app.tracer.clone() {
+        tracer.close().await;
     }
     log::info("ended", json!({}));
     Ok(())

@@ -181,12 +181,14 @@ impl Row {
     {
         let Self { method, path, id, role, doc } = self;
         let shape = if method == Method::GET { shape_of_read::<P, Q, A> } else { shape_of_change::<P, Q, B, A> };
+        let changes = method != Method::GET;
         let handler: Handler = Arc::new(move |app, peer, request| {
             let handle = handle.clone();
             Box::pin(async move {
                 let answered = async {
+                    let runs = app.runs.clone();
                     let call = accept::<P, Q, B>(app, peer, role, request).await?;
-                    handle(call).await
+                    if changes { among_the_runs(&runs, handle(call)).await } else { handle(call).await }
                 };
                 match answered.await {
                     Ok(answer) => answer.respond(),
@@ -195,6 +197,19 @@ impl Row {
             })
         });
         Route { method, path, id, doc, role, status: A::STATUS, media: A::MEDIA, shape, handler }
+    }
+}
+
+/// A change may start processes, which inherit the priority of their thread; and it is made whole, also where the one
+/// who asked for it has gone.
+async fn among_the_runs<A: Answer>(
+    runs: &tokio::runtime::Handle,
+    change: impl Future<Output = Result<A, Problem>> + Send + 'static,
+) -> Result<A, Problem> {
+    match runs.spawn(change).await {
+        Ok(answered) => answered,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the server is ending")),
     }
 }
 
@@ -233,6 +248,11 @@ where
     let body = if parts.method == Method::GET {
         read_body(b"{}")
     } else {
+        // One that says how large it is need not be sent first.
+        let said = parts.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+        if said.is_some_and(|length| length > BODY_LIMIT) {
+            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 1 MiB"));
+        }
         let bytes = Bytes::from_request(Request::from_parts(parts, body), &app).await;
         let bytes = bytes.map_err(|e| Problem::new(e.status(), e.body_text()))?;
         read_body(if bytes.is_empty() { b"{}" } else { &bytes })

@@ -17,6 +17,7 @@ use super::App;
 use super::log;
 use crate::failure::Failure;
 use crate::surroundings::Machines;
+use crate::trace::Traced;
 
 /// A run that is ready to be driven: its lease is held, its beginning is durable.
 pub(crate) struct Job {
@@ -171,7 +172,8 @@ impl Runner {
             inner.driven.insert(run.clone(), driven);
             self.count.send_replace(inner.driven.len());
         }
-        tokio::spawn(async move {
+        // Whoever asks: a run is driven on the threads of the runs.
+        app.runs.clone().spawn(async move {
             let watcher = Watcher { app: Arc::clone(&app), waits };
             let end = Unregister { app: Arc::clone(&app), run };
             drive(&app, job, wishes, watcher).await;
@@ -227,6 +229,11 @@ async fn drive(app: &App, job: Job, mut wishes: mpsc::UnboundedReceiver<Control>
     let playbook = driver.state().created.as_ref().map(|c| c.playbook.clone()).unwrap_or_default();
     log::info("run started", json!({ "run": run, "playbook": playbook }));
     let options = DriveOptions { wait: true, wait_for_locks: true };
+    let mut spans = match &app.tracer {
+        Some(tracer) => Some(tracer.follow(app.store.as_ref(), driver.state()).await),
+        None => None,
+    };
+    let mut watcher = Traced { inner: &mut watcher, spans: spans.as_mut() };
     let ended = driver.drive(&mut watcher, &Nobody, &mut wishes, options).await;
     machines.close().await;
     match ended {

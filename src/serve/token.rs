@@ -8,6 +8,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::{digest, hmac};
 
 use crate::failure::Failure;
+pub(crate) use crate::words::hex;
 
 const MARK: &str = "rbk";
 
@@ -46,10 +47,6 @@ fn hash_of(secret: &str) -> Vec<u8> {
 pub(crate) fn same(key: &hmac::Key, ours: &[u8], shown: &[u8]) -> bool {
     let tag = hmac::sign(key, ours);
     hmac::verify(key, shown, tag.as_ref()).is_ok()
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |text, byte| text + &format!("{byte:02x}"))
 }
 
 #[cfg(test)]

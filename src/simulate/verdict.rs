@@ -33,7 +33,7 @@ pub(crate) fn judge(run: &Simulated, expect: &Expect) -> Vec<String> {
             Some(node) => {
                 let n = state.node(node);
                 // A step that failed and stays as it is has two words; either will do.
-                let got = n.status_name();
+                let got = state.status_name(node);
                 if wanted != got && wanted != n.forward_name() {
                     problems.push(format!("states.{step}: expected {wanted}, got {got}"));
                 } else if wanted != got && n.undo == UndoStatus::Undone {
@@ -173,7 +173,7 @@ fn left_behind(state: &RunState) -> Vec<String> {
     });
     armed
         .filter(|n| state.node(*n).undo != UndoStatus::Undone)
-        .map(|n| format!("{} was armed and is {} after the rollback", state.path(n), state.node(n).status_name()))
+        .map(|n| format!("{} was armed and is {} after the rollback", state.path(n), state.status_name(n)))
         .collect()
 }
 

@@ -2,7 +2,9 @@
 //!
 //! On a terminal the question is asked at once; elsewhere the run waits (exit code 5) until somebody answers with
 //! `runback approve`, on the page or through the API. The question and its answer are durable: a restart asks nobody
-//! twice. `approvers` names people or roles; the one who started the run does not count unless `allow_self` says so.
+//! twice. `approvers` names people, or roles as they stand on tokens of `runback serve` (`approver`, `admin`); who answers on
+//! the machine itself goes by their user's name alone. Where approvers are named or several must say yes, the one who
+//! started the run does not count unless `allow_self` says so, and nobody counts twice.
 //! `form` asks for values as well; they become outputs of the same names.
 //!
 //! A refusal fails the step: what it means for the run is `on_failure`'s to say.
@@ -33,7 +35,7 @@ pub(crate) struct Inputs {
     /// Fields to fill in with the answer: name → what it must be.
     #[serde(default)]
     pub(crate) form: Form,
-    /// Names or roles of those who may answer. Empty = everyone who may approve.
+    /// Names or roles of those who may say yes. Empty = everyone who may approve.
     #[serde(default)]
     pub(crate) approvers: Vec<String>,
     /// How many people must say yes.
@@ -355,7 +357,7 @@ mod tests {
     use crate::testing::Lab;
 
     fn answer(approved: bool, fields: Json) -> Answer {
-        Answer { approved, by: "ann".to_owned(), reason: Some("looks fine".to_owned()), fields }
+        Answer { approved, by: "ann".to_owned(), roles: Vec::new(), reason: Some("looks fine".to_owned()), fields }
     }
 
     fn with() -> Json {

@@ -5,9 +5,14 @@
 
 mod access;
 mod api;
+mod approvals;
+mod export;
+mod limits;
 mod oracle;
 mod runs;
 mod schedules;
+mod tls;
+mod traces;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -109,7 +114,7 @@ impl Place {
             said.push_str(&line);
             let line: Json = serde_json::from_str(&line).unwrap_or_else(|e| panic!("no JSON line: {e}: {line}"));
             if let Some(address) = line["address"].as_str() {
-                break address.trim_start_matches("http://").to_owned();
+                break address.trim_start_matches("https://").trim_start_matches("http://").to_owned();
             }
         };
         let log = std::thread::spawn(move || {
@@ -236,7 +241,7 @@ impl Events {
 fn python() -> Option<PathBuf> {
     let given = std::env::var_os("RUNBACK_TEST_PYTHON").map(PathBuf::from).filter(|p| Path::new(p).exists());
     if given.is_none() {
-        let why = "RUNBACK_TEST_PYTHON names no Python with cronsim, tzdata and schemathesis: ./test makes one";
+        let why = "RUNBACK_TEST_PYTHON names no Python with cronsim, tzdata, schemathesis and opentelemetry-proto: ./test makes one";
         assert!(std::env::var_os("CI").is_none(), "{why}");
         println!("SKIPPED, nothing was tested: {why}");
     }

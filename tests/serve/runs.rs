@@ -96,7 +96,9 @@ fn the_queue_keeps_its_order_and_a_cancelled_run_does_not_wait_for_its_turn() {
 #[test]
 fn runs_survive_a_restart_and_doubt_waits_for_a_person() {
     let place = Place::new();
-    place.playbook("slow", &SLOW.replace("sleep 600", "sleep 2; echo done"));
+    let go = place.path("go");
+    let waits = format!("until test -e {}; do sleep 0.1; done", go.display());
+    place.playbook("slow", &SLOW.replace("sleep 600", &waits));
     place.playbook("doubtful", "runback: 1\nname: doubtful\nsteps:\n  - id: a\n    run: sleep 600\n");
     let token = place.token("ann", "operator");
     let server = place.serve(&[]);
@@ -115,6 +117,7 @@ fn runs_survive_a_restart_and_doubt_waits_for_a_person() {
     for run in [&slow, &doubtful] {
         assert_eq!(place.json(&["show", run])["status"], "interrupted");
     }
+    std::fs::write(&go, "").expect("a file");
     let server = place.serve(&[]);
     server.wait_for(&token, &slow, "succeeded");
     let seen = server.wait_for(&token, &doubtful, "waiting");

@@ -79,12 +79,17 @@ pub(crate) struct RunHead {
     pub(crate) scheduled_at: Option<u64>,
     /// Some process drives it now.
     pub(crate) driven: bool,
+    /// What a search for text looks at: id, playbook and inputs.
+    #[serde(skip)]
+    pub(crate) searched: String,
 }
 
 impl From<&Summary> for RunHead {
     fn from(s: &Summary) -> Self {
         let created = s.created.as_ref();
+        let (playbook, inputs) = created.map_or(("", &Json::Null), |c| (c.playbook.as_str(), &c.inputs));
         Self {
+            searched: format!("{}\n{playbook}\n{inputs}", s.run),
             id: s.run.clone(),
             playbook: created.map(|c| c.playbook.clone()),
             status: s.status.to_owned(),
@@ -119,7 +124,7 @@ pub(crate) async fn list(call: Call<Nothing, ListRuns, Nothing>) -> Result<Ok200
             && query.since.is_none_or(|since| head.created_at >= since)
             && query.until.is_none_or(|until| head.created_at < until)
             && (statuses.is_empty() || statuses.contains(&head.status.as_str()))
-            && query.text.as_ref().is_none_or(|text| mentions(head, text))
+            && query.text.as_ref().is_none_or(|text| head.searched.contains(text))
     });
     Ok(Ok200(RunList { total: heads.len(), runs: wanted.take(limit).cloned().collect() }))
 }
@@ -135,12 +140,6 @@ fn permit(app: &App) -> Result<tokio::sync::OwnedSemaphorePermit, Problem> {
         Problem::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, "too many streams are open")
             .help("close some, or give serve a larger --max-streams")
     })
-}
-
-fn mentions(head: &RunHead, text: &str) -> bool {
-    head.id.contains(text)
-        || head.playbook.as_ref().is_some_and(|p| p.contains(text))
-        || head.inputs.to_string().contains(text)
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -428,7 +427,8 @@ async fn answer(call: Change<Reply>, approved: bool) -> Result<Accepted<Done>, P
         return Err(Problem::conflict("the run is of another plan than the one that was looked at"));
     }
     let fields = if approved { approve::checked_fields(question, body.fields)? } else { Json::Null };
-    let answer = Answer { approved, by: call.who.by(), reason: body.reason, fields };
+    let roles = call.who.roles.iter().map(|r| r.name().to_owned()).collect();
+    let answer = Answer { approved, by: call.who.by(), roles, reason: body.reason, fields };
     let starter = created.map_or("", |c| c.by.as_str());
     if let Some(why) = question.refuses(&answer, starter, run.state.node(node).answers()) {
         return Err(Problem::conflict(format!("{step}: the answer of {} does not count: {why}", answer.by)));

@@ -80,6 +80,13 @@ pub struct Rollback {
     names: BTreeMap<NodeId, Arc<[String]>>,
 }
 
+impl Rollback {
+    /// Nothing more of it happens, unless a stuck run is taken up again.
+    pub fn is_over(&self) -> bool {
+        self.done
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct RunState {
     pub plan: Arc<Plan>,
@@ -481,7 +488,7 @@ impl RunState {
     pub fn counts(&self) -> BTreeMap<&'static str, usize> {
         let mut counts = BTreeMap::new();
         for id in self.ids().filter(|id| matches!(self.kind(*id), PlanKind::Action(_))) {
-            *counts.entry(self.node(id).status_name()).or_default() += 1;
+            *counts.entry(self.status_name(id)).or_default() += 1;
         }
         counts
     }

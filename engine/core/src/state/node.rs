@@ -222,8 +222,8 @@ impl Node {
         matches!(self.status, Status::Succeeded | Status::Failed | Status::Skipped | Status::Cancelled)
     }
 
-    /// The word for it in reports and in `show`.
-    pub fn status_name(&self) -> &'static str {
+    /// The word for it, as far as it can tell by itself: see `RunState::status_name`.
+    pub(super) fn status_name(&self) -> &'static str {
         match self.undo {
             UndoStatus::None => self.status.name(),
             UndoStatus::Pending | UndoStatus::Ready | UndoStatus::Undoing | UndoStatus::Backoff => "undoing",

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{NodeId, Phase, RunState, Status};
+use super::{NodeId, Phase, Rollback, RunState, Status, UndoStatus};
 use crate::Json;
 use crate::event::Outcome;
 use crate::step::StepError;
@@ -112,6 +112,16 @@ impl RunState {
         self.active().chain(self.active_undos()).filter(asking)
     }
 
+    /// Its undo waited for another one, which failed: it stays as it is until the run is taken up again.
+    pub fn is_left(&self, node: NodeId) -> bool {
+        self.node(node).undo == UndoStatus::Pending && self.rollback_of(node).is_some_and(Rollback::is_over)
+    }
+
+    /// The word for a step in reports and in `show`.
+    pub fn status_name(&self, node: NodeId) -> &'static str {
+        if self.is_left(node) { "kept" } else { self.node(node).status_name() }
+    }
+
     /// What `run.status` is in `finally`.
     pub fn status_for_finally(&self) -> &'static str {
         self.ending.map_or(self.status(), RunStatus::from).name()
@@ -122,7 +132,7 @@ impl RunState {
         StepView {
             id: n.path.to_string(),
             step_type: self.step(node).type_name(),
-            status: n.status_name(),
+            status: self.status_name(node),
             attempts: n.attempts,
             changed: n.changed,
             outputs: n.outputs.as_deref().cloned().unwrap_or(Json::Null),

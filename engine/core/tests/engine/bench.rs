@@ -356,7 +356,7 @@ impl Bench {
     }
 
     pub(crate) fn status(&self, path: &str) -> &'static str {
-        self.state.node(self.node(path)).status_name()
+        self.state.status_name(self.node(path))
     }
 }
 

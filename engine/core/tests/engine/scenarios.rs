@@ -67,6 +67,38 @@ fn a_stuck_block_is_tried_again() {
     assert_eq!(finished(&bench), Some(Outcome::Succeeded), "{}", bench.tail());
 }
 
+/// What waited for an undo that failed was still said to be `undoing` when the run was over.
+#[test]
+fn what_a_stuck_rollback_did_not_come_to_is_kept() {
+    let mut bench = Bench::new(
+        "steps:
+  - { id: a, needs: [], uses: t.change }
+  - { id: other, needs: [], uses: t.change }
+  - { id: b, needs: [a], steps: [{ id: one, uses: t.change }] }
+  - { id: c, needs: [b, other], uses: t.change }
+  - { id: d, uses: t.change }",
+    );
+    for step in ["a", "other", "b/one", "c"] {
+        bench.ok(step);
+    }
+    bench.fail("d");
+    assert_eq!(["c", "b/one", "a"].map(|s| bench.status(s)), ["undoing"; 3], "they wait for their turn");
+    bench.undo_ok("d");
+    bench.undo_ok("c");
+    bench.undo_ok("other");
+    bench.undo_fail("b/one");
+    assert_eq!(finished(&bench), Some(Outcome::Stuck), "{}", bench.tail());
+    let words = ["a", "other", "b/one", "c", "d"].map(|s| bench.status(s));
+    assert_eq!(words, ["kept", "undone", "undo-failed", "undone", "undone"]);
+    assert_eq!(bench.state.counts().get("undoing"), None);
+    // Taken up again, it is on its way back as before.
+    bench.crash();
+    assert_eq!(bench.status("a"), "undoing");
+    bench.undo_ok("b/one");
+    bench.undo_ok("a");
+    assert_eq!((finished(&bench), bench.status("a")), (Some(Outcome::RolledBack), "undone"), "{}", bench.tail());
+}
+
 #[test]
 fn a_stuck_block_is_not_forgotten_by_a_crash() {
     let mut bench = Bench::new(
@@ -439,7 +471,8 @@ fn a_refusal_does_not_outlive_its_attempt() {
         timeout_ms: None,
         approve_on_timeout: false,
     };
-    let answer = |approved| Answer { approved, by: "you".to_owned(), reason: None, fields: Json::Null };
+    let answer =
+        |approved| Answer { approved, by: "you".to_owned(), roles: Vec::new(), reason: None, fields: Json::Null };
     let mut bench = Bench::new("on_failure: hold\nsteps: [{ id: a, uses: t.approve }]");
     bench.tell(EventBody::ApprovalRequested { step: "a".into(), attempt: 1, question: question.clone() });
     bench.tell(EventBody::ApprovalRefused { step: "a".into(), answer: answer(false) });

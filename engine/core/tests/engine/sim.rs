@@ -229,7 +229,13 @@ impl Sim<'_> {
                 self.bench.tell(EventBody::ApprovalRequested { step, attempt, question });
             }
             Next::Answer(node) => {
-                let answer = Answer { approved: true, by: "you".to_owned(), reason: None, fields: Json::Null };
+                let answer = Answer {
+                    approved: true,
+                    by: "you".to_owned(),
+                    roles: Vec::new(),
+                    reason: None,
+                    fields: Json::Null,
+                };
                 let step = self.bench.path(node);
                 self.bench.tell(EventBody::ApprovalGiven { step, answer });
                 self.bench.acted(node, Ok((false, Json::Null)));

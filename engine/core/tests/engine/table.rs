@@ -38,7 +38,7 @@ fn events(step: &str, attempt: u32) -> Vec<EventBody> {
     use EventBody as E;
     let path = || step.into();
     let error = || StepError::permanent("broken");
-    let answer = Answer { approved: true, by: "you".to_owned(), reason: None, fields: Json::Null };
+    let answer = Answer { approved: true, by: "you".to_owned(), roles: Vec::new(), reason: None, fields: Json::Null };
     let detached = runback_core::target::Detached { dir: "/d".to_owned(), pid: 1, identity: "i".to_owned() };
     vec![
         E::BlockStarted { step: path() },

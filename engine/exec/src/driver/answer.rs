@@ -73,6 +73,7 @@ impl Driver {
             let answer = Answer {
                 approved,
                 by: RUNBACK.to_owned(),
+                roles: Vec::new(),
                 reason: Some("nobody answered in time".to_owned()),
                 fields: runback_core::Json::Null,
             };

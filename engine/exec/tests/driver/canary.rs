@@ -27,7 +27,8 @@ async fn no_notice_and_no_event_has_the_secret() {
     seen.wait_for("approval_requested").await;
     for step in ["a", CANARY] {
         let reason = Some(format!("{CANARY} is fine"));
-        let answer = Answer { approved: true, by: "them".to_owned(), reason, fields: Json::from(CANARY) };
+        let answer =
+            Answer { approved: true, by: "them".to_owned(), roles: Vec::new(), reason, fields: Json::from(CANARY) };
         store.post("r1", Request::Answer { step: step.to_owned(), answer }).await.unwrap();
     }
     run.end().await.unwrap();

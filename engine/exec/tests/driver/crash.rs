@@ -117,7 +117,13 @@ fn says_yes(store: Arc<dyn Store>, plan: Arc<Plan>) -> JoinHandle<()> {
                 let n = state.node(node);
                 let asked = (n.path.to_string(), n.attempts, n.undo_attempts);
                 if !answered.contains(&asked) {
-                    let answer = Answer { approved: true, by: "me".to_owned(), reason: None, fields: Json::Null };
+                    let answer = Answer {
+                        approved: true,
+                        by: "me".to_owned(),
+                        roles: Vec::new(),
+                        reason: None,
+                        fields: Json::Null,
+                    };
                     store.post("r1", Request::Answer { step: asked.0.clone(), answer }).await.unwrap();
                     answered.push(asked);
                 }

@@ -92,13 +92,15 @@ async fn follow(cx: &Cx<'_>, words: Option<&Json>) -> Result<(), StepError> {
             "say" => cx.host.output(Stream::Stdout, format!("{rest}\n").as_bytes()),
             "phase" => cx.host.progress(Progress::Phase { text: rest.to_owned() }),
             "note" => cx.host.note(json!(rest)).await?,
-            "ask" => {
+            "ask" | "ask-two" => {
+                let several = verb == "ask-two";
+                let approvers = if several { vec!["approver".to_owned(), "oncall".to_owned()] } else { Vec::new() };
                 let question = Question {
                     prompt: rest.to_owned(),
                     form: Json::Null,
-                    approvers: Vec::new(),
-                    min_approvals: 1,
-                    allow_self: true,
+                    approvers,
+                    min_approvals: if several { 2 } else { 1 },
+                    allow_self: !several,
                     timeout_ms: None,
                     approve_on_timeout: false,
                 };

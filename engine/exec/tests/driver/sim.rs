@@ -72,7 +72,7 @@ fn playbook(dice: &mut Dice, run: &str) -> String {
 }
 
 fn answer() -> Answer {
-    Answer { approved: true, by: "you@there".to_owned(), reason: None, fields: Json::Null }
+    Answer { approved: true, by: "you@there".to_owned(), roles: Vec::new(), reason: None, fields: Json::Null }
 }
 
 /// One process drives the run until it ends, is left or dies. True = nothing more is to come.

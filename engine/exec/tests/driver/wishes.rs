@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use runback_core::Json;
-use runback_core::event::{HoldReason, Outcome};
+use runback_core::event::{EventBody, HoldReason, Outcome};
 use runback_core::state::{Phase, RunStatus};
 use runback_core::step::Answer;
 use runback_exec::driver::{DriveOptions, Driver, Intent};
@@ -57,7 +57,7 @@ const BY_HAND: &str = "steps:
   - { id: b, uses: t.fail }";
 
 fn answer(approved: bool) -> Request {
-    let answer = Answer { approved, by: by(), reason: None, fields: Json::Null };
+    let answer = Answer { approved, by: by(), roles: Vec::new(), reason: None, fields: Json::Null };
     Request::Answer { step: "a".to_owned(), answer }
 }
 
@@ -75,6 +75,47 @@ async fn an_undo_may_ask() {
         store.post("r1", answer(approved)).await.unwrap();
         assert_eq!(run.end().await.unwrap().status, wanted);
     }
+}
+
+/// A role counts where it is listed, one person counts once, and the journal says who, from where and as what.
+#[tokio::test(start_paused = true)]
+async fn two_people_approve_by_role_and_by_name() {
+    let ledger = Ledger::default();
+    let plan = plan("steps: [{ id: a, uses: t.rerun, with: { do: [ask-two go] } }]", &ledger);
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let run = Driving::start(create(Arc::clone(&store), &plan, "r1").await.unwrap(), DriveOptions::default());
+    run.seen.wait_for("approval_requested a").await;
+    let starter = Driver::fold(&*store, "r1", Arc::clone(&plan)).await.unwrap().created.unwrap().by.clone();
+    let say = async |by: &str, roles: &[&str]| {
+        let roles = roles.iter().map(|&r| r.to_owned()).collect();
+        let answer = Answer { approved: true, by: by.to_owned(), roles, reason: None, fields: Json::Null };
+        store.post("r1", Request::Answer { step: "a".to_owned(), answer }).await.unwrap();
+    };
+    say("bob@desk", &[]).await;
+    run.seen.wait_for("bob@desk does not count: is not among the approvers").await;
+    say("eve@10.0.0.9", &["operator"]).await;
+    run.seen.wait_for("eve@10.0.0.9 does not count: is not among the approvers").await;
+    say(&starter, &["approver"]).await;
+    run.seen.wait_for("does not count: who started the run").await;
+    say("bob@10.0.0.7", &["viewer", "approver"]).await;
+    run.seen.wait_for("approval_given a").await;
+    say("bob@10.0.0.8", &["approver"]).await;
+    run.seen.wait_for("bob@10.0.0.8 does not count: has approved already").await;
+    say("oncall@desk", &[]).await;
+    assert_eq!(run.end().await.unwrap().status, RunStatus::Succeeded);
+    let given: Vec<_> = journal(&*store, "r1")
+        .await
+        .into_iter()
+        .filter_map(|e| match e.body {
+            EventBody::ApprovalGiven { answer, .. } => Some((answer.by, answer.roles)),
+            _ => None,
+        })
+        .collect();
+    let wanted = [
+        ("bob@10.0.0.7".to_owned(), vec!["viewer".to_owned(), "approver".to_owned()]),
+        ("oncall@desk".to_owned(), Vec::new()),
+    ];
+    assert_eq!(given, wanted);
 }
 
 /// It is asked once: an answer that came counts for the process after the one that took it.

@@ -184,7 +184,13 @@ impl Driving {
             tokio::time::sleep(Duration::from_millis(50)).await;
             let state = Driver::fold(&**store, run, Arc::clone(plan)).await.unwrap();
             for node in state.questions() {
-                let answer = Answer { approved: true, by: "you".to_owned(), reason: None, fields: Json::Null };
+                let answer = Answer {
+                    approved: true,
+                    by: "you".to_owned(),
+                    roles: Vec::new(),
+                    reason: None,
+                    fields: Json::Null,
+                };
                 let step = state.path(node).to_string();
                 store.post(run, Request::Answer { step, answer }).await.unwrap();
             }
