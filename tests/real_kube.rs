@@ -10,6 +10,8 @@
 mod changes;
 #[path = "real_kube/cluster.rs"]
 mod cluster;
+#[path = "real_kube/exports.rs"]
+mod exports;
 #[path = "real_kube/faults.rs"]
 mod faults;
 #[path = "real_kube/inside.rs"]
@@ -57,7 +59,7 @@ fn main() -> ExitCode {
     }
     let keep = chosen(&arguments);
     let all = reads::TESTS.iter().chain(changes::TESTS).chain(inside::TESTS).chain(rolling::TESTS);
-    let shared: Vec<Test> = all.chain(playbooks::TESTS).filter(|t| keep(t.0)).copied().collect();
+    let shared: Vec<Test> = all.chain(playbooks::TESTS).chain(exports::TESTS).filter(|t| keep(t.0)).copied().collect();
     // These measure, or stop the API server: they come last, one by one.
     let alone: Vec<Test> = many::TESTS.iter().chain(faults::TESTS).filter(|t| keep(t.0)).copied().collect();
     let recorded: Vec<_> = recorded::TESTS.iter().filter(|t| keep(t.0)).copied().collect();

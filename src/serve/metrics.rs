@@ -172,6 +172,8 @@ impl Metrics {
         self.waiting.set(gauge(load.waiting));
         self.queued.set(gauge(load.queued));
         self.streams.set(gauge(app.settings.max_streams - app.streams.available_permits()));
+        // One that is gone is not broken any more.
+        self.broken.clear();
         for entry in app.library.all() {
             let broken = i64::from(entry.is_broken());
             self.broken.get_or_create(&OfPlaybook { playbook: entry.id }).set(broken);

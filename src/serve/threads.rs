@@ -8,9 +8,9 @@ use tokio::task::JoinHandle;
 
 use super::log;
 
-/// How far behind: at +5 a thread gets a quarter of a core that one thread of the runs wants too, and all of one that is
+/// How far behind: at +10 a thread gets a tenth of a core that one thread of the runs wants too, and all of one that is
 /// idle. Further back, requests would take seconds on a machine whose runs keep it busy.
-const NICE: i32 = 5;
+const NICE: i32 = 10;
 
 /// Ended without waiting when it is dropped: what is on it only looks.
 pub(crate) struct Behind {
@@ -22,7 +22,9 @@ pub(crate) struct Behind {
 impl Behind {
     pub(crate) fn new() -> std::io::Result<Self> {
         let mut builder = Builder::new_multi_thread();
-        let runtime = builder.enable_all().thread_name("runback-view").on_thread_start(step_back).build()?;
+        let back = further_back();
+        let start = move || step_back(back);
+        let runtime = builder.enable_all().thread_name("runback-view").on_thread_start(start).build()?;
         Ok(Self { handle: runtime.handle().clone(), runtime: Some(runtime) })
     }
 
@@ -48,13 +50,17 @@ impl Drop for Behind {
 
 /// Linux has priorities by thread; elsewhere one call would put the runs back too.
 #[cfg(target_os = "linux")]
-fn step_back() {
+fn step_back(to: i32) {
     // Priorities are inherited: nothing on these threads may start a process. Changes are made on the runs' threads.
-    let now = rustix::process::getpriority_process(None).unwrap_or_default();
-    if let Err(error) = rustix::process::setpriority_process(None, (now + NICE).min(19)) {
+    if let Err(error) = rustix::process::setpriority_process(None, to) {
         log::warn("requests are served at the priority of the runs", serde_json::json!({ "error": error.to_string() }));
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn step_back() {}
+fn step_back(_to: i32) {}
+
+/// Counted from the thread that asks: those of the runtime start one another, and would step back further each time.
+fn further_back() -> i32 {
+    (rustix::process::getpriority_process(None).unwrap_or_default() + NICE).min(19)
+}

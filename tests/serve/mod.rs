@@ -6,9 +6,12 @@
 mod access;
 mod api;
 mod approvals;
+mod both;
 mod export;
 mod limits;
 mod oracle;
+mod overlap;
+mod records;
 mod runs;
 mod schedules;
 mod tls;
@@ -241,7 +244,7 @@ impl Events {
 fn python() -> Option<PathBuf> {
     let given = std::env::var_os("RUNBACK_TEST_PYTHON").map(PathBuf::from).filter(|p| Path::new(p).exists());
     if given.is_none() {
-        let why = "RUNBACK_TEST_PYTHON names no Python with cronsim, tzdata, schemathesis and opentelemetry-proto: ./test makes one";
+        let why = "RUNBACK_TEST_PYTHON names no Python with cronsim, tzdata, schemathesis, opentelemetry-proto and prometheus-client: ./test makes one";
         assert!(std::env::var_os("CI").is_none(), "{why}");
         println!("SKIPPED, nothing was tested: {why}");
     }

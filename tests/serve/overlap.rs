@@ -1,0 +1,146 @@
+//! Schedules whose runs meet, fail, or were missed: what becomes of their instants under a real server.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value as Json;
+
+use super::{PATIENCE, Place, Server};
+
+fn every_second(more: &str, run: &str) -> String {
+    format!(
+        "runback: 1\nname: tick\nschedule:\n  - {{ cron: '* * * * * *'{more} }}\nsteps:\n  - {{ id: a, run: '{run}', timeout: 1h, on_interrupt: rerun }}\n"
+    )
+}
+
+/// Oldest first.
+fn firings(server: &Server, token: &str) -> Vec<Json> {
+    let all = server.get(token, "/api/v1/firings?limit=1000");
+    let mut all = all["firings"].as_array().expect("a list").clone();
+    all.reverse();
+    all
+}
+
+fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < end, "{what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn words(firings: &[Json]) -> Vec<&str> {
+    firings.iter().map(|f| f["decision"].as_str().expect("a word")).collect()
+}
+
+/// By id, whatever the list is sorted by.
+fn status(server: &Server, token: &str, firing: &Json) -> String {
+    let run = firing["run"].as_str().expect("a run");
+    server.get(token, &format!("/api/v1/runs/{run}"))["status"].as_str().expect("a status").to_owned()
+}
+
+#[test]
+fn one_waits_and_the_rest_is_passed_over() {
+    let place = Place::new();
+    let wait = format!("until test -e {}; do sleep 0.05; done", place.path("go").display());
+    place.playbook("tick", &every_second(", overlap: buffer_one", &wait));
+    let token = place.token("ann", "operator");
+    let server = place.serve(&[]);
+    let seen = until("no four instants", || Some(firings(&server, &token)).filter(|f| f.len() >= 4));
+    assert_eq!(words(&seen)[..4], ["started", "started", "buffered", "buffered"]);
+    let second = server.get(&token, &format!("/api/v1/runs/{}", seen[1]["run"].as_str().expect("a run")));
+    assert_eq!((&second["queued"], &second["started_at"]), (&1.into(), &Json::Null));
+    std::fs::write(place.path("go"), "").expect("a file");
+    until("the one that waited does not run", || (status(&server, &token, &seen[1]) == "succeeded").then_some(()));
+}
+
+#[test]
+fn all_wait_and_run_one_after_the_other() {
+    let place = Place::new();
+    let wait = format!("until test -e {}; do sleep 0.05; done", place.path("go").display());
+    place.playbook("tick", &every_second(", overlap: buffer_all", &wait));
+    let token = place.token("ann", "operator");
+    let server = place.serve(&[]);
+    let seen = until("no four instants", || Some(firings(&server, &token)).filter(|f| f.len() >= 4));
+    assert_eq!(words(&seen)[..4], ["started"; 4]);
+    std::fs::write(place.path("go"), "").expect("a file");
+    until("they do not all run", || (status(&server, &token, &seen[3]) == "succeeded").then_some(()));
+    let times = |firing: &Json| {
+        let run = server.get(&token, &format!("/api/v1/runs/{}", firing["run"].as_str().expect("a run")));
+        (run["started_at"].as_u64().expect("it began"), run["finished_at"].as_u64().expect("it ended"))
+    };
+    for two in seen[..4].windows(2) {
+        assert!(times(&two[0]).1 <= times(&two[1]).0, "they met");
+    }
+}
+
+#[test]
+fn the_next_one_ends_the_one_before() {
+    let place = Place::new();
+    place.playbook("tick", &every_second(", overlap: cancel_other", "sleep 600"));
+    let token = place.token("ann", "operator");
+    let server = place.serve(&[]);
+    let seen = until("no three runs", || {
+        let seen = firings(&server, &token);
+        let second_runs = seen.len() >= 3 && status(&server, &token, &seen[1]) == "cancelled";
+        second_runs.then_some(seen)
+    });
+    assert_eq!(words(&seen)[..3], ["started"; 3]);
+    assert_eq!(status(&server, &token, &seen[0]), "cancelled");
+}
+
+#[test]
+fn a_schedule_pauses_itself_after_a_failure_and_says_why() {
+    let place = Place::new();
+    place.playbook("tick", &every_second(", pause_on_failure: true", "exit 3"));
+    let token = place.token("ann", "operator");
+    let server = place.serve(&[]);
+    let paused = until("it is not paused", || {
+        let paused = server.get(&token, "/api/v1/schedules")["schedules"][0]["paused"].clone();
+        (!paused.is_null()).then_some(paused)
+    });
+    assert_eq!(paused["by"], "runback");
+    let seen = until("no instant after it", || {
+        Some(firings(&server, &token)).filter(|f| f.last().is_some_and(|last| last["decision"] == "paused"))
+    });
+    let run = seen[0]["run"].as_str().expect("a run");
+    assert_eq!(paused["why"], format!("run {run}: rolled-back"));
+    let (code, log) = server.end("TERM");
+    assert!(code == Some(0) && log.contains("\"message\":\"schedule paused\""), "{log}");
+}
+
+#[test]
+fn what_was_missed_is_made_up_for_as_the_schedule_says() {
+    // Each minute at a second that was 45 s ago: nothing of it counts as on time, and the next one is some way off.
+    let now = jiff::Timestamp::now().as_millisecond().cast_unsigned();
+    let second = (now / 1000 - 45) % 60;
+    for (catchup, wanted) in [
+        ("none", ["missed", "missed", "missed", "missed"]),
+        ("last", ["missed", "missed", "missed", "started"]),
+        ("all", ["started", "started", "started", "started"]),
+    ] {
+        let place = Place::new();
+        let text = every_second(&format!(", overlap: allow_all, catchup: {catchup}"), "true");
+        place.playbook("tick", &text.replace("* * * * * *", &format!("{second} * * * * *")));
+        let token = place.token("ann", "operator");
+        let server = place.serve(&[]);
+        until("the schedule is not met", || {
+            (server.get(&token, "/api/v1/schedules")["schedules"][0]["decided"].is_u64()).then_some(())
+        });
+        server.end("KILL");
+        // As if it had been away for four minutes.
+        let store = rusqlite::Connection::open(place.path("state/journal.db")).expect("a store");
+        let back = i64::try_from(now).expect("a time") - 235_000;
+        assert_eq!(store.execute("UPDATE schedules SET decided = ?1", [back]).expect("it can be set back"), 1);
+        store.execute("DELETE FROM firings", []).expect("they can be forgotten");
+        drop(store);
+        let server = place.serve(&[]);
+        let seen = until("it does not decide", || Some(firings(&server, &token)).filter(|f| f.len() >= 4));
+        assert_eq!(words(&seen)[..4], wanted, "{catchup}: {seen:?}");
+        for firing in seen[..4].iter().filter(|f| f["decision"] == "started") {
+            until("it does not run", || (status(&server, &token, firing) == "succeeded").then_some(()));
+        }
+    }
+}
