@@ -161,7 +161,7 @@ impl Feed {
         let recent = pieces::next(self.ring.lock().unwrap_or_else(PoisonError::into_inner).pieces.iter(), after);
         match recent {
             Some(recent) => Ok(Some(recent)),
-            None => self.older.after(self.store.as_ref(), &self.run, after).await,
+            None => self.older.after(&self.run, after, |from| self.store.events(&self.run, from, CHUNK)).await,
         }
     }
 }

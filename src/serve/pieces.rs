@@ -2,11 +2,11 @@
 //! what a watcher is given is a part of it, never a copy. Knows nothing of who watches.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::Bytes;
 use runback_core::event::Event;
-use runback_exec::store::{Store, StoreError};
 use tokio::sync::OnceCell;
 
 /// Events that are read from the journal at once.
@@ -86,21 +86,22 @@ pub(super) struct Older {
 }
 
 impl Older {
-    /// What the journal has after `after`, as far as one piece of it goes.
-    pub(super) async fn after(
+    /// What the journal has after `after`, as far as one piece of it goes. `read` gives at most [`CHUNK`] events after a
+    /// number.
+    pub(super) async fn after<F, E>(
         &self,
-        store: &dyn Store,
         run: &str,
         after: u64,
-    ) -> Result<Option<(u64, Bytes)>, StoreError> {
+        read: impl Fn(u64) -> F,
+    ) -> Result<Option<(u64, Bytes)>, E>
+    where
+        F: Future<Output = Result<Vec<Event>, E>>,
+    {
         let number = after / CHUNK as u64;
         loop {
             let (chunk, fresh) = self.chunk(run, number);
-            let read = || async {
-                let events = store.events(run, number * CHUNK as u64, CHUNK).await?;
-                Ok::<_, StoreError>(cut(run, &events))
-            };
-            let pieces = match chunk.get_or_try_init(read).await {
+            let pieces = || async { Ok(cut(run, &read(number * CHUNK as u64).await?)) };
+            let pieces = match chunk.get_or_try_init(pieces).await {
                 Ok(pieces) => pieces,
                 Err(error) => {
                     self.forget(run);
@@ -152,5 +153,91 @@ impl Older {
     /// The run is gone, or nobody knows any more whether it is the same one.
     pub(super) fn forget(&self, run: &str) {
         self.chunks().retain(|((of, _), _)| of != run);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use runback_core::event::EventBody;
+
+    use super::*;
+
+    /// A journal of so many events, and how often it was read.
+    struct Journal {
+        events: AtomicUsize,
+        size: usize,
+        reads: AtomicUsize,
+    }
+
+    impl Journal {
+        fn new(events: usize, size: usize) -> Self {
+            Self { events: AtomicUsize::new(events), size, reads: AtomicUsize::default() }
+        }
+
+        async fn read(&self, after: u64) -> Result<Vec<Event>, Infallible> {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            // Whoever else wants it comes meanwhile.
+            tokio::task::yield_now().await;
+            let event = |seq| Event { seq, at: seq, body: EventBody::HoldRequested { by: "x".repeat(self.size) } };
+            let last = self.events.load(Ordering::Relaxed) as u64;
+            Ok((after + 1..=last).take(CHUNK).map(event).collect())
+        }
+
+        /// Reads on from `after` to the end, as a watcher does; the numbers that it was given.
+        async fn walk(&self, older: &Older, mut after: u64) -> Vec<u64> {
+            let mut ids = Vec::new();
+            while let Some((last, bytes)) = older.after("r", after, |from| self.read(from)).await.unwrap() {
+                assert!(bytes.len() < PIECE_BYTES + self.size + 200, "a piece of {}", bytes.len());
+                let text = String::from_utf8(bytes.to_vec()).unwrap();
+                let found = text.lines().filter_map(|l| l.strip_prefix("id: ")).map(|id| id.parse::<u64>().unwrap());
+                ids.extend(found);
+                assert_eq!(ids.last(), Some(&last));
+                after = last;
+            }
+            ids
+        }
+    }
+
+    #[tokio::test]
+    async fn each_chunk_is_read_once_however_many_come_late() {
+        let (journal, older) = (Journal::new(1000, 300), Older::default());
+        let walks = (0..100).map(|n| journal.walk(&older, n * 7));
+        for (n, ids) in futures_util::future::join_all(walks).await.into_iter().enumerate() {
+            assert_eq!(ids, (n as u64 * 7 + 1..=1000).collect::<Vec<_>>());
+        }
+        // Four chunks; the last is not full, and is read again by each who is at its end.
+        assert!(journal.reads.load(Ordering::Relaxed) <= 4 + 100, "{:?}", journal.reads);
+        let before = journal.reads.load(Ordering::Relaxed);
+        let (_, first) = older.after("r", 0, |from| journal.read(from)).await.unwrap().unwrap();
+        let (_, again) = older.after("r", 0, |from| journal.read(from)).await.unwrap().unwrap();
+        assert_eq!(first.as_ptr(), again.as_ptr(), "shared, not copied");
+        assert_eq!(journal.reads.load(Ordering::Relaxed), before);
+    }
+
+    #[tokio::test]
+    async fn what_a_journal_gets_later_is_found_and_another_run_of_the_name_is_not_mixed_up() {
+        let (journal, older) = (Journal::new(10, 1), Older::default());
+        assert_eq!(journal.walk(&older, 0).await.len(), 10);
+        journal.events.store(300, Ordering::Relaxed);
+        assert_eq!(journal.walk(&older, 10).await, (11..=300).collect::<Vec<_>>());
+        older.forget("r");
+        let other = Journal::new(3, 1);
+        assert_eq!(other.walk(&older, 0).await, [1, 2, 3]);
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_is_bounded() {
+        let (journal, older) = (Journal::new(4 * CHUNK, 60_000), Older::default());
+        assert_eq!(journal.walk(&older, 0).await.len(), 4 * CHUNK);
+        let kept: usize = older.chunks().iter().filter_map(|(_, c)| c.get()).flatten().map(Piece::len).sum();
+        assert!(kept <= OLDER_BYTES && kept > 0, "{kept}");
+        // The last to be asked for stays.
+        let reads = journal.reads.load(Ordering::Relaxed);
+        older.after("r", 4 * CHUNK as u64 - 1, |from| journal.read(from)).await.unwrap().unwrap();
+        assert_eq!(journal.reads.load(Ordering::Relaxed), reads);
     }
 }

@@ -2,11 +2,11 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 
-use super::{PATIENCE, Place, Server};
+use super::{PATIENCE, Place, Server, until};
 
 /// How long a test looks at an answer that must not come.
 const MOMENT: Duration = Duration::from_millis(400);
@@ -25,17 +25,6 @@ fn head(stream: &mut TcpStream) -> std::io::Result<String> {
         all.push(byte[0]);
     }
     Ok(String::from_utf8_lossy(&all).into_owned())
-}
-
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < end, "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]
@@ -179,8 +168,8 @@ fn readers_that_do_not_read_hold_no_memory() {
         std::thread::sleep(Duration::from_millis(250));
         (resident(&server).abs_diff(one) < 256).then(|| resident(&server).saturating_sub(before))
     });
-    // Half of what they would hold if each held the piece that it is given next.
+    // What is kept for all of them together (16 MiB), what making it takes, and little for each: not the journal 60 times.
     println!("{READERS} readers that stand still at {journal} bytes: {grown} KiB more");
-    assert!(grown < 24 << 10, "{grown} KiB more for {READERS} readers");
+    assert!(grown < 64 << 10, "{grown} KiB more for {READERS} readers");
     drop(still);
 }

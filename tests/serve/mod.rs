@@ -239,6 +239,18 @@ impl Events {
     }
 }
 
+/// Looks again until there is something, or says what there is not.
+fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < end, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// A Python with what the tests of this folder need from PyPI; `./test` makes it. Where it is not there, what needs it
 /// is skipped, and in CI that is a failure.
 fn python() -> Option<PathBuf> {

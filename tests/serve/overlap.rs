@@ -1,10 +1,8 @@
 //! Schedules whose runs meet, fail, or were missed: what becomes of their instants under a real server.
 
-use std::time::{Duration, Instant};
-
 use serde_json::Value as Json;
 
-use super::{PATIENCE, Place, Server};
+use super::{Place, Server, until};
 
 fn every_second(more: &str, run: &str) -> String {
     format!(
@@ -18,17 +16,6 @@ fn firings(server: &Server, token: &str) -> Vec<Json> {
     let mut all = all["firings"].as_array().expect("a list").clone();
     all.reverse();
     all
-}
-
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < end, "{what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 fn words(firings: &[Json]) -> Vec<&str> {

@@ -63,6 +63,35 @@ fn a_run_is_started_watched_approved_and_taken_back() {
     assert_eq!(server.post(&token, &format!("/api/v1/runs/{run}/rollback"), &json!({})).status, 409);
 }
 
+/// Priorities are inherited: what a run starts must not stand behind, as the threads that answer requests do.
+#[test]
+fn what_the_api_starts_and_takes_back_runs_at_the_priority_of_the_server() {
+    let nice = std::process::Command::new("nice").output().expect("nice runs");
+    let nice = String::from_utf8(nice.stdout).expect("a number").trim().to_owned();
+    let place = Place::new();
+    let file = place.path("undone");
+    place.playbook(
+        "nice",
+        &format!(
+            "runback: 1\nname: nice\nsteps:\n  - {{ id: a, run: nice, rollback: {{ run: nice > {} }} }}\n  - {{ id: go, uses: approval, with: {{ prompt: Go? }} }}\n  - {{ id: b, run: nice }}\n",
+            file.display()
+        ),
+    );
+    let token = place.token("ann", "operator,approver");
+    let server = place.serve(&[]);
+    let post = |path: &str, body: &serde_json::Value| server.post(&token, path, body);
+    let run = post("/api/v1/runs", &json!({ "playbook": "nice" })).json()["run"].as_str().expect("an id").to_owned();
+    server.wait_for(&token, &run, "waiting");
+    assert_eq!(post(&format!("/api/v1/runs/{run}/approve"), &json!({})).status, 202);
+    let seen = server.wait_for(&token, &run, "succeeded");
+    for step in [0, 2] {
+        assert_eq!(seen["steps"][step]["outputs"]["stdout"], json!(nice), "{}", seen["steps"][step]);
+    }
+    assert_eq!(post(&format!("/api/v1/runs/{run}/rollback"), &json!({})).status, 202);
+    server.wait_for(&token, &run, "rolled-back");
+    assert_eq!(std::fs::read_to_string(&file).expect("it was undone").trim(), nice);
+}
+
 const SLOW: &str =
     "runback: 1\nname: slow\nsteps:\n  - id: a\n    run: sleep 600\n    on_interrupt: rerun\n    timeout: 1h\n";
 

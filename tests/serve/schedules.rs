@@ -162,6 +162,39 @@ fn a_schedule_is_paused_triggered_and_filled_in_later() {
 }
 
 #[test]
+fn a_listing_explains_what_is_decided_where_clocks_change() {
+    let place = Place::new();
+    place.playbook(
+        "night",
+        "runback: 1\nname: night\nschedule:\n  - { cron: '30 2 * * *', timezone: Europe/Berlin }\nsteps:\n  - run: 'true'\n",
+    );
+    // More than a year: both changes are in it.
+    let arguments = ["schedule", "list", "--playbooks", "playbooks", "--next", "380"];
+    let list = place.json(&arguments);
+    let next = list["schedules"][0]["next"].as_array().expect("firings");
+    assert_eq!(next.len(), 380);
+    let odd: Vec<&Json> = next.iter().filter(|f| !f["explain"].is_null()).collect();
+    assert!((2..=4).contains(&odd.len()), "{odd:?}");
+    for firing in &odd {
+        let at = jiff::Timestamp::from_millisecond(firing["at"].as_i64().expect("a time")).expect("a time");
+        let wall = at.in_tz("Europe/Berlin").expect("a zone");
+        let explain = firing["explain"].as_str().expect("words");
+        assert_eq!(
+            firing["wall"].as_str().map(|w| w.ends_with("T02:30:00")),
+            Some(true),
+            "what was asked for: {firing}"
+        );
+        if explain.contains("forward") {
+            assert_eq!((wall.month(), wall.hour(), wall.minute()), (3, 3, 30), "{firing}");
+        } else {
+            assert_eq!((wall.month(), wall.hour(), wall.minute()), (10, 2, 30), "{firing}");
+            assert!(explain.contains("the first time") && wall.offset().seconds() == 7200, "{firing}");
+        }
+    }
+    assert!(place.run(&arguments).contains("the clock is set forward over this time"));
+}
+
+#[test]
 fn what_meets_a_run_of_its_own_is_passed_over() {
     let place = Place::new();
     place.playbook(
