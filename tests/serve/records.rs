@@ -120,6 +120,35 @@ fn a_server_keeps_what_it_is_told_to_and_what_can_be_resumed() {
 }
 
 #[test]
+fn an_administrator_removes_runs_that_are_over() {
+    let place = with_runs(3);
+    place.playbook("asks", "runback: 1\nname: asks\nsteps:\n  - { id: go, uses: approval, with: { prompt: Go? } }\n");
+    let (operator, admin) = (place.token("olga", "operator"), place.token("root", "admin"));
+    let server = place.serve(&[]);
+    let started = server.post(&operator, "/api/v1/runs", &json!({ "playbook": "asks" })).json();
+    let alive = started["run"].as_str().expect("an id").to_owned();
+    server.wait_for(&operator, &alive, "waiting");
+    let prune = |token: &str, body: Json| server.post(token, "/api/v1/prune", &body);
+    assert_eq!(prune(&operator, json!({ "keep": 0 })).status, 403);
+    assert_eq!(prune(&admin, json!({ "all": true })).status, 400, "it does not say which");
+    let all = json!(["run-2", "run-1", "run-0"]);
+    let kept = json!([{ "run": alive, "why": "alive" }]);
+    let would = prune(&admin, json!({ "keep": 0, "all": true, "dry_run": true })).json();
+    assert_eq!((&would["removed"], &would["kept"]), (&all, &kept));
+    assert_eq!(prune(&admin, json!({ "older_than_ms": 3_600_000 })).json()["removed"], json!([]));
+    assert_eq!(prune(&admin, json!({ "keep": 2 })).json()["removed"], json!(["run-1", "run-0"]));
+    assert_eq!(
+        server.ask("GET", "/api/v1/runs/run-0", &[("Authorization", &format!("Bearer {admin}"))], "").status,
+        404
+    );
+    assert_eq!(prune(&admin, json!({ "keep": 0, "all": true })).json()["kept"], kept);
+    super::until("they are still listed", || {
+        let list = server.get(&admin, "/api/v1/runs");
+        (list["runs"].as_array().map(Vec::len) == Some(1)).then_some(())
+    });
+}
+
+#[test]
 fn its_log_is_json_line_by_line_and_it_says_when_it_is_ready() {
     let place = Place::new();
     place.playbook("p", TWO);

@@ -2,6 +2,7 @@
 
 mod graph;
 mod playbooks;
+mod prune;
 mod runs;
 mod schedules;
 mod system;
@@ -33,7 +34,7 @@ fn of_the_server() -> Vec<Route> {
 }
 
 fn of_runs() -> Vec<Route> {
-    use Role::{Approver, Operator, Viewer};
+    use Role::{Admin, Approver, Operator, Viewer};
     vec![
         get("/api/v1/runs", "listRuns", Viewer, "Runs, newest first.").to(runs::list),
         get(
@@ -80,6 +81,7 @@ fn of_runs() -> Vec<Route> {
         post("/api/v1/runs/{run}/retry", "retryStep", Operator, "Do one failed or interrupted step again.")
             .to(runs::retry),
         post("/api/v1/runs/{run}/rollback", "rollbackRun", Operator, "Take a run back.").to(runs::rollback),
+        post("/api/v1/prune", "pruneRuns", Admin, "Remove runs that are over, with their logs.").to(prune::prune),
     ]
 }
 
