@@ -237,6 +237,39 @@ fn what_is_in_the_way_is_named() {
 }
 
 #[test]
+fn a_daemon_that_stops_in_the_middle_leaves_what_can_be_taken_back_later() {
+    let Some(mut daemon) = daemon() else { return };
+    images(&daemon);
+    let runback = Runback::new(&daemon);
+    // Never healthy, and never ended for good: it is waited for until the daemon is gone.
+    let app = COMPOSE.replacen("image: test/web:1", "image: test/web:2\n    restart: always", 1);
+    runback.put("app/docker-compose.yml", &app.replace("  log:\n", "  log:\n    restart: always\n"));
+    runback.put("app/web.env", "A=b\n");
+    runback.put("app/data/keep", "x");
+    let before = (runback.listing("app"), daemon.networks());
+    let steps = once("compose.up", &json!({"dir": "app", "wait_timeout": "60s"}));
+    let file = runback.playbook("mid", &steps);
+    let child = runback
+        .command(&["run", &file, "--run-id", "mid", "--output", "lines"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    until("both run", || daemon.docker(&["ps", "--quiet"]).lines().count() == 2);
+    daemon.stop();
+    let output = child.wait_with_output().unwrap();
+    let printed = lab::text(&output.stdout) + &lab::text(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{printed}");
+    assert!(printed.contains("the daemon does not answer") && printed.contains("runback rollback mid"), "{printed}");
+    daemon.start();
+    assert_eq!(daemon.containers().len(), 2, "what is left is told, not lost");
+    let back = runback.rollback("mid");
+    assert_eq!(back.show["status"], "rolled-back", "{}", back.printed);
+    assert!(daemon.containers().is_empty());
+    assert_eq!((runback.listing("app"), daemon.networks()), before);
+}
+
+#[test]
 fn a_project_that_was_taken_down_comes_back_as_it_was() {
     let Some(daemon) = daemon() else { return };
     images(&daemon);
@@ -583,6 +616,33 @@ fn packages_of_a_real_apt_come_and_go() {
     let busy = on(&machine, &runback, "busy", &once("package.present", &json!({"names": ["rb-web"]})));
     assert_eq!(busy.step("it")["error"]["class"], "transient", "{}", busy.printed);
     assert!(busy.error("it").contains("another installation is under way"), "{}", busy.error("it"));
+}
+
+#[test]
+fn packages_of_a_real_dnf_come_and_go() {
+    let Some(machine) = machine::machine() else { return };
+    if let Err(why) = machine::rpm_repository(&machine) {
+        assert!(std::env::var_os("CI").is_none_or(|v| v.is_empty()), "{why}");
+        eprintln!("SKIPPED: {why}");
+        return;
+    }
+    let runback = Runback::alone();
+    let all = || machine.told("rpm --query --all | sort");
+    let before = all();
+    let web = json!({"names": ["rb-web"]});
+    let first = on(&machine, &runback, "first", &once("package.present", &web));
+    assert_eq!(first.code, Some(0), "{}", first.printed);
+    assert_eq!(first.step("it")["outputs"], json!({"manager": "dnf", "installed": ["rb-lib", "rb-web"]}));
+    let again = on(&machine, &runback, "again", &once("package.present", &web));
+    assert_eq!((again.code, &again.step("it")["changed"]), (Some(0), &json!(false)), "{}", again.printed);
+    assert_eq!(runback.rollback("first").show["status"], "rolled-back");
+    assert_eq!(all(), before);
+    let nowhere = on(&machine, &runback, "nowhere", &once("package.present", &json!({"names": ["rb-nowhere"]})));
+    assert!(
+        nowhere.error("it").contains("rb-nowhere") && nowhere.error("it").contains("correct the name"),
+        "{}",
+        nowhere.error("it")
+    );
 }
 
 #[test]

@@ -46,8 +46,17 @@ pub(crate) fn machine() -> Option<Machine> {
         return None;
     }
     let dir = tempfile::tempdir().unwrap();
-    for part in ["cgroup", "layer", "root", "etc/systemd/system", "etc/rb", "etc/apt/sources.list.d", "srv/repository"]
-    {
+    for part in [
+        "cgroup",
+        "layer",
+        "root",
+        "etc/systemd/system",
+        "etc/rb",
+        "etc/apt/sources.list.d",
+        "etc/yum.repos.d",
+        "srv/repository",
+        "srv/rpm",
+    ] {
         std::fs::create_dir_all(dir.path().join(part)).unwrap();
     }
     let put = |at: &str, content: &str| std::fs::write(dir.path().join(at), content).unwrap();
@@ -123,6 +132,29 @@ fn repository(dir: &Path) {
     std::fs::write(dir.join("srv/repository/Packages"), list).unwrap();
     let source = "deb [trusted=yes] file:/srv/repository ./\n";
     std::fs::write(dir.join("etc/apt/sources.list.d/rb.list"), source).unwrap();
+}
+
+/// The same two for dnf, or why there are none. What it needs is not on every machine with Debian's packages.
+pub(crate) fn rpm_repository(machine: &Machine) -> Result<(), String> {
+    for tool in ["rpmbuild", "createrepo_c", "dnf"] {
+        if !Command::new(tool).arg("--version").output().is_ok_and(|o| o.status.success()) {
+            return Err(format!("{tool} is not there: apt-get install dnf rpm createrepo-c"));
+        }
+    }
+    let mut lines = vec!["set -e; mkdir /run/rb; cd /run/rb; export HOME=/run/rb".to_owned()];
+    for (name, needs) in [("rb-lib", ""), ("rb-web", "Requires: rb-lib\\n")] {
+        lines.push(format!(
+            "printf 'Name: {name}\\nVersion: 1.0\\nRelease: 1\\nSummary: of the tests\\nLicense: MIT\\nBuildArch: noarch\\n{needs}%%description\\nOf the tests.\\n%%files\\n' >{name}.spec"
+        ));
+        lines.push(format!("rpmbuild -bb --quiet --define '_rpmdir /srv/rpm' {name}.spec"));
+    }
+    lines.push("createrepo_c --quiet /srv/rpm".to_owned());
+    lines
+        .push("printf '[rb]\\nname=rb\\nbaseurl=file:///srv/rpm\\ngpgcheck=0\\n' >/etc/yum.repos.d/rb.repo".to_owned());
+    // dnf is what a target is asked for after apt-get.
+    lines.push("rm /usr/bin/apt-get".to_owned());
+    machine.told(&lines.join("\n"));
+    Ok(())
 }
 
 impl Machine {

@@ -26,10 +26,10 @@ esac
 mount -t tmpfs tmpfs "$dir/layer"
 mkdir "$dir/layer/upper" "$dir/layer/work"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$dir/layer/upper,workdir=$dir/layer/work" "$dir/root"
-cp -r "$dir/etc" "$dir/srv" "$dir/root"
 cd "$dir/root"
-rm -rf etc/apt/sources.list etc/apt/sources.list.d/* var/lib/apt/lists/*
-for source in "$dir"/etc/apt/sources.list.d/*; do cp "$source" etc/apt/sources.list.d; done
+# No source of packages of the machine's own: the tests need no network.
+rm -rf etc/apt/sources.list etc/apt/sources.list.d/* var/lib/apt/lists/* etc/yum.repos.d/*
+cp -r "$dir/etc" "$dir/srv" .
 mount -t proc proc proc
 mount -t tmpfs -o mode=755 tmpfs run
 mkdir run/sshd
