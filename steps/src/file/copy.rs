@@ -25,8 +25,9 @@ use runback_core::target::{FileKind, FileStat};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::placed::placed_inputs;
 use super::put::{self, Capture, Outputs, Source, Wanted};
-use super::{Mode, Ownership, before, local, paths};
+use super::{before, local, paths};
 
 /// Larger files are copied by the target, if it has them, in bytes.
 const IN_MEMORY: u64 = 16 << 20;
@@ -44,36 +45,18 @@ pub(crate) struct Place {
     pub(crate) path: String,
 }
 
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Inputs {
+placed_inputs! {
     /// The file to copy, on the machine that runback runs on; a relative path counts from the playbook's folder.
     #[serde(default)]
-    pub(crate) src: Option<String>,
+    src: Option<String>,
     /// The file to copy, on the step's target.
     #[serde(default)]
-    pub(crate) from_target: Option<String>,
+    from_target: Option<String>,
     /// The file to copy, on another target. One of these three.
     #[serde(default)]
-    pub(crate) from: Option<Place>,
+    from: Option<Place>,
     /// The copy. On `local`, a relative path counts from the playbook's folder.
-    pub(crate) path: String,
-    /// Permission bits as octal digits in quotes, such as "0644".
-    #[serde(default)]
-    pub(crate) mode: Option<Mode>,
-    /// Name or number of its owner.
-    #[serde(default)]
-    pub(crate) owner: Option<String>,
-    /// Name or number of its group.
-    #[serde(default)]
-    pub(crate) group: Option<String>,
-    /// Make the directories above it that are not there.
-    #[serde(default)]
-    pub(crate) create_dirs: bool,
-    /// A command, as a list of words, that must accept the new file before it takes the old one's place; `{path}` is the
-    /// new file.
-    #[serde(default)]
-    pub(crate) validate: Option<Vec<String>>,
+    path: String,
 }
 
 /// The step type `file.copy`.
@@ -91,15 +74,7 @@ async fn wanted<'a>(cx: &Cx<'_>, inputs: &'a Inputs) -> Result<Wanted<'a>, StepE
         }
         _ => return Err(StepError::permanent("give one of `src`, `from_target` and `from`")),
     };
-    Ok(Wanted {
-        path: cx.path(&inputs.path),
-        source,
-        ownership: Ownership { mode: inputs.mode, owner: inputs.owner.as_deref(), group: inputs.group.as_deref() },
-        new_mode: Some(mode),
-        create_dirs: inputs.create_dirs,
-        private: mode & 0o004 == 0,
-        validate: inputs.validate.as_deref().unwrap_or_default(),
-    })
+    Ok(Wanted { private: mode & 0o004 == 0, ..inputs.placed(cx, source, mode) })
 }
 
 async fn from_local(cx: &Cx<'_>, src: &str) -> Result<(Source, u32), StepError> {
@@ -170,7 +145,7 @@ impl StepType for FileCopy {
     }
 
     fn problems(&self, inputs: &Inputs) -> Vec<InputProblem> {
-        let mut all: Vec<_> = paths::file_problems("path", &inputs.path).into_iter().collect();
+        let mut all = inputs.placed_problems();
         for (key, src) in [("src", &inputs.src), ("from_target", &inputs.from_target)] {
             all.extend(src.as_deref().and_then(|src| paths::file_problems(key, src)));
         }
@@ -188,7 +163,6 @@ impl StepType for FileCopy {
                 ),
             });
         }
-        all.extend(put::validate_problems(inputs.validate.as_ref()));
         all
     }
 

@@ -24,7 +24,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::put::{self, Source, Wanted};
-use super::{Mode, Ownership, paths, text};
+use super::{Mode, paths, text};
 
 /// Whether the line shall be there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -184,16 +184,8 @@ async fn wanted<'a>(cx: &Cx<'_>, inputs: &'a Inputs) -> Result<(Wanted<'a>, Vec<
         }
     };
     let Edit { text, lines } = edit(&old, inputs)?;
-    let wanted = Wanted {
-        path,
-        source: Source::Bytes(text.into_bytes()),
-        ownership: Ownership::default(),
-        new_mode: Some(0o644),
-        create_dirs: false,
-        private: false,
-        validate: inputs.validate.as_deref().unwrap_or_default(),
-    };
-    Ok((wanted, lines))
+    let validate = inputs.validate.as_deref().unwrap_or_default();
+    Ok((Wanted { validate, ..Wanted::new(path, Source::Bytes(text.into_bytes())) }, lines))
 }
 
 #[async_trait::async_trait]

@@ -12,6 +12,7 @@ mod local;
 pub(crate) mod mode;
 pub(crate) mod parents;
 pub(crate) mod paths;
+mod placed;
 pub(crate) mod put;
 pub(crate) mod remove;
 pub(crate) mod template;

@@ -59,6 +59,14 @@ pub(crate) struct Wanted<'a> {
     pub(crate) validate: &'a [String],
 }
 
+impl Wanted<'_> {
+    /// Content for a file that keeps its mode and owner. A new one has mode 0644.
+    pub(crate) fn new(path: String, source: Source) -> Self {
+        let ownership = Ownership::default();
+        Self { path, source, ownership, new_mode: Some(0o644), create_dirs: false, private: false, validate: &[] }
+    }
+}
+
 /// The pre-state of one file, and what the action will leave.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Capture {

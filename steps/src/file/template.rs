@@ -22,41 +22,22 @@ use runback_core::step::{
     Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
 use runback_core::template::Template as Compiled;
-use schemars::JsonSchema;
-use serde::Deserialize;
 
+use super::placed::placed_inputs;
 use super::put::{self, Capture, Outputs, Source, Wanted};
-use super::{Mode, Ownership, local, paths};
+use super::{local, paths};
 
 /// In bytes; what templates are held to.
 const MAX_TEMPLATE: u64 = 64 << 10;
 
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Inputs {
+placed_inputs! {
     /// The template, on the machine that runback runs on; a relative path counts from the playbook's folder.
-    pub(crate) src: String,
+    src: String,
     /// The file to make. On `local`, a relative path counts from the playbook's folder.
-    pub(crate) path: String,
+    path: String,
     /// Names in scope of the template, with their values.
     #[serde(default)]
-    pub(crate) vars: BTreeMap<String, Json>,
-    /// Permission bits as octal digits in quotes, such as "0644".
-    #[serde(default)]
-    pub(crate) mode: Option<Mode>,
-    /// Name or number of its owner.
-    #[serde(default)]
-    pub(crate) owner: Option<String>,
-    /// Name or number of its group.
-    #[serde(default)]
-    pub(crate) group: Option<String>,
-    /// Make the directories above it that are not there.
-    #[serde(default)]
-    pub(crate) create_dirs: bool,
-    /// A command, as a list of words, that must accept the new file before it takes the old one's place; `{path}` is the
-    /// new file.
-    #[serde(default)]
-    pub(crate) validate: Option<Vec<String>>,
+    vars: BTreeMap<String, Json>,
 }
 
 /// The step type `file.template`.
@@ -64,15 +45,7 @@ pub(crate) struct Inputs {
 pub(crate) struct Template;
 
 fn wanted<'a>(cx: &Cx<'_>, inputs: &'a Inputs) -> Result<Wanted<'a>, StepError> {
-    Ok(Wanted {
-        path: cx.path(&inputs.path),
-        source: Source::Bytes(render(cx, inputs)?.into_bytes()),
-        ownership: Ownership { mode: inputs.mode, owner: inputs.owner.as_deref(), group: inputs.group.as_deref() },
-        new_mode: Some(0o644),
-        create_dirs: inputs.create_dirs,
-        private: false,
-        validate: inputs.validate.as_deref().unwrap_or_default(),
-    })
+    Ok(inputs.placed(cx, Source::Bytes(render(cx, inputs)?.into_bytes()), 0o644))
 }
 
 fn render(cx: &Cx<'_>, inputs: &Inputs) -> Result<String, StepError> {
@@ -131,8 +104,7 @@ impl StepType for Template {
 
     fn problems(&self, inputs: &Inputs) -> Vec<InputProblem> {
         let mut all: Vec<_> = paths::file_problems("src", &inputs.src).into_iter().collect();
-        all.extend(paths::file_problems("path", &inputs.path));
-        all.extend(put::validate_problems(inputs.validate.as_ref()));
+        all.extend(inputs.placed_problems());
         all
     }
 

@@ -18,35 +18,15 @@
 use runback_core::step::{
     Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
-use schemars::JsonSchema;
-use serde::Deserialize;
 
+use super::placed::placed_inputs;
 use super::put::{self, Capture, Outputs, Source, Wanted};
-use super::{Mode, Ownership, paths};
 
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Inputs {
+placed_inputs! {
     /// The file. On `local`, a relative path counts from the playbook's folder.
-    pub(crate) path: String,
+    path: String,
     /// All of its content.
-    pub(crate) content: String,
-    /// Permission bits as octal digits in quotes, such as "0644".
-    #[serde(default)]
-    pub(crate) mode: Option<Mode>,
-    /// Name or number of its owner.
-    #[serde(default)]
-    pub(crate) owner: Option<String>,
-    /// Name or number of its group.
-    #[serde(default)]
-    pub(crate) group: Option<String>,
-    /// Make the directories above it that are not there.
-    #[serde(default)]
-    pub(crate) create_dirs: bool,
-    /// A command, as a list of words, that must accept the new file before it takes the old one's place; `{path}` is the
-    /// new file.
-    #[serde(default)]
-    pub(crate) validate: Option<Vec<String>>,
+    content: String,
 }
 
 /// The step type `file.write`.
@@ -54,15 +34,7 @@ pub(crate) struct Inputs {
 pub(crate) struct Write;
 
 fn wanted<'a>(cx: &Cx<'_>, inputs: &'a Inputs) -> Wanted<'a> {
-    Wanted {
-        path: cx.path(&inputs.path),
-        source: Source::Bytes(inputs.content.clone().into_bytes()),
-        ownership: Ownership { mode: inputs.mode, owner: inputs.owner.as_deref(), group: inputs.group.as_deref() },
-        new_mode: Some(0o644),
-        create_dirs: inputs.create_dirs,
-        private: false,
-        validate: inputs.validate.as_deref().unwrap_or_default(),
-    }
+    inputs.placed(cx, Source::Bytes(inputs.content.clone().into_bytes()), 0o644)
 }
 
 #[async_trait::async_trait]
@@ -87,9 +59,7 @@ impl StepType for Write {
     }
 
     fn problems(&self, inputs: &Inputs) -> Vec<InputProblem> {
-        let mut all: Vec<_> = paths::file_problems("path", &inputs.path).into_iter().collect();
-        all.extend(put::validate_problems(inputs.validate.as_ref()));
-        all
+        inputs.placed_problems()
     }
 
     async fn preview(&self, cx: &Cx<'_>, inputs: &Inputs) -> Result<Preview, StepError> {

@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::file::put::{self, Source, Wanted};
-use crate::file::{Ownership, parents, paths, text};
+use crate::file::{parents, paths, text};
 use crate::http::look::problem;
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -162,15 +162,8 @@ fn is_wanted(info: &str, is: &Mounted, inputs: &Inputs) -> bool {
 async fn wanted<'a>(cx: &Cx<'_>, inputs: &'a Inputs) -> Result<Wanted<'a>, StepError> {
     let fstab = cx.path(&inputs.fstab);
     let table = text::read(cx, &fstab).await?.unwrap_or_default();
-    Ok(Wanted {
-        source: Source::Bytes(with_line(&table, inputs, &cx.path(&inputs.path))?.into_bytes()),
-        path: fstab,
-        ownership: Ownership::default(),
-        new_mode: Some(0o644),
-        create_dirs: false,
-        private: false,
-        validate: &[],
-    })
+    let table = with_line(&table, inputs, &cx.path(&inputs.path))?;
+    Ok(Wanted::new(fstab, Source::Bytes(table.into_bytes())))
 }
 
 async fn command(cx: &Cx<'_>, words: &[&str], help: &str) -> Result<(), StepError> {

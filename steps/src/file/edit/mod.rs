@@ -45,7 +45,7 @@ use self::change::Edit;
 use self::lines::Dialect;
 use self::render::Language;
 use super::put::{self, Capture, Outputs, Source, Wanted};
-use super::{Ownership, paths, text};
+use super::{paths, text};
 
 /// What the file is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -128,15 +128,8 @@ async fn wanted<'a>(cx: &Cx<'_>, inputs: &'a Inputs) -> Result<Wanted<'a>, StepE
                 .help("say `create: true`, or correct the path"));
         }
     };
-    Ok(Wanted {
-        path,
-        source: Source::Bytes(inputs.edited(&old)?.into_bytes()),
-        ownership: Ownership::default(),
-        new_mode: Some(0o644),
-        create_dirs: false,
-        private: false,
-        validate: inputs.validate.as_deref().unwrap_or_default(),
-    })
+    let source = Source::Bytes(inputs.edited(&old)?.into_bytes());
+    Ok(Wanted { validate: inputs.validate.as_deref().unwrap_or_default(), ..Wanted::new(path, source) })
 }
 
 #[async_trait::async_trait]
