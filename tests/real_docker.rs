@@ -512,6 +512,31 @@ fn runback_killed_leaves_no_master_no_process_and_no_file_on_either_side() {
     until("no file is left here", || lab::listing(&tmp).lines().count() == 1);
 }
 
+#[test]
+fn runback_killed_while_a_file_goes_over_leaves_no_half_of_it() {
+    let Some(host) = link::host() else { return };
+    let runback = Runback::alone();
+    let tmp = runback.path("tmp");
+    std::fs::create_dir(&tmp).unwrap();
+    std::fs::write(runback.path("large"), vec![b'x'; 12 << 20]).unwrap();
+    host.slow();
+    let copy = json!({"src": "large", "path": host.path("home/large")});
+    let file = far_away(&runback, &host, &json!({"id": "copy", "uses": "file.copy", "with": copy}));
+    let mut child = runback
+        .command(&["run", &file, "--run-id", "far", "--output", "lines"])
+        .env("TMPDIR", &tmp)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("some of it is there", || host.left().contains("/.runback-"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    until("no process is left there", || host.processes().is_empty());
+    assert_eq!(host.left(), "", "neither the file nor a part of it");
+    until("no file is left here", || lab::listing(&tmp).lines().count() == 1);
+}
+
 /// A run of these steps on a machine.
 fn on(machine: &machine::Machine, runback: &Runback, run: &str, steps: &Value) -> lab::Ran {
     let playbook = json!({

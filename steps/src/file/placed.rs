@@ -1,5 +1,5 @@
-//! Inputs of the step types that put a whole file somewhere (`file.write`, `file.template`, `file.copy`): whose it is, and
-//! who must accept it first. Knows not where the content comes from.
+//! Inputs that all step types have which put a whole file somewhere: whose it is, and who must accept it first. Knows not
+//! where the content comes from.
 
 /// Declares the inputs of such a step type: its own, `path` among them, and those that all have.
 macro_rules! placed_inputs {

@@ -11,7 +11,7 @@
 //! restart or reload is left running: its files are brought back later, as undo goes backwards. What must be restarted
 //! after that belongs to the `rollback` of a step that comes before the files.
 //!
-//! **Does not** know other service managers than systemd.
+//! **Does not** know other service managers than systemd. Tried with systemd 252.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What `virt.suspend` and `virt.resume` have in common: each is what the other's undo does.
+//! What suspending a domain and resuming it have in common: each is what the other's undo does.
 
 use runback_core::step::{Acted, Cx, Preview, StepError, Undone};
 use runback_core::target::Stream;

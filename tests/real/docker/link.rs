@@ -70,6 +70,13 @@ impl Host {
         assert!(ip(&["link", "set", &near, state]));
     }
 
+    /// What is sent to the far side from now on takes its time: about 1 MB/s.
+    pub(crate) fn slow(&self) {
+        let near = self.name.replacen("rbn", "rbh", 1);
+        let words = ["qdisc", "add", "dev", &near, "root", "tbf", "rate", "8mbit", "burst", "32kb", "latency", "400ms"];
+        assert!(Command::new("tc").args(words).status().is_ok_and(|s| s.success()));
+    }
+
     /// What lies in the home folder of the far side.
     pub(crate) fn left(&self) -> String {
         text(&Command::new("find").arg(self.path("home")).args(["-mindepth", "1"]).output().unwrap().stdout)

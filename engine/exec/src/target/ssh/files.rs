@@ -219,13 +219,14 @@ exit 1
 }
 
 /// `$t`: a name beside `$p` that nobody else uses, removed at the end however that comes. `rb_place` makes the file
-/// durable before it takes its name, and the name after.
+/// durable before it takes its name, and the name after. A shell that tells of a command that was killed may find its pipe
+/// broken.
 const PLACE: &str = r#"
 case $p in */*) d=${p%/*}; d=${d:-/} ;; *) d=. ;; esac
 [ -d "$d" ] || { echo 'the folder does not exist' >&2; exit 1; }
 t=$d/.runback-$K
 trap 'rm -f "$t"' EXIT
-trap 'exit 1' HUP INT TERM
+trap 'exit 1' HUP INT PIPE TERM
 rb_place() {
   dd if=/dev/null of="$t" conv=notrunc,fsync 2>/dev/null || sync
   mv -f "$t" "$p" && { sync "$d" 2>/dev/null || sync; }

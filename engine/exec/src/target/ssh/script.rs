@@ -92,10 +92,12 @@ pub(super) fn is_variable(name: &str) -> bool {
 /// Runs `rb_body` and says how it ended. `rb_ours` lists the processes that carry the cookie: `head` puts a line with
 /// its name before each file, and `grep` of busybox stops at a NUL. `rb_watch` waits for the end of standard input (descriptor 3) beside it.
 /// The shells' own stderr goes nowhere (they tell of every process that was killed); descriptor 4 is the real one.
-/// The first of two reads its own number from /proc/self; `$$` is the outer shell's everywhere.
+/// The first of two reads its own number from /proc/self; `$$` is the outer shell's everywhere. Where the connection is
+/// gone, what `rb_watch` says ends in a broken pipe, and it must not. The shell of `rb_body` has no cookie, as it is none of
+/// those that were started with one: that it is over, with what it removes at its end, is told by USR1.
 const WRAPPER: &str = r#"
 C=RUNBACK_COOKIE=$K
-S=
+S= E=
 rb_say() { printf '\001rb:%s:%s\n' "$K" "$*" >&4; }
 rb_nap() { sleep 0.1 2>/dev/null && return; sleep 1; n=$((n - 9)); }
 rb_ours() {
@@ -111,13 +113,14 @@ rb_signal() {
   done
 }
 rb_watch() {
-  trap '' TERM
+  trap '' TERM PIPE
+  trap E=1 USR1
   while IFS= read -r r <&3; do :; done
   kill -TERM 0
   n=$G
   if [ -r /proc/$$/environ ]; then
     rb_signal TERM
-    while [ $n -gt 0 ] && [ -n "$(rb_ours)" ]; do rb_nap; n=$((n - 1)); done
+    while [ $n -gt 0 ] && { [ -z "$E" ] || [ -n "$(rb_ours)" ]; }; do rb_nap; n=$((n - 1)); done
     n=50
     while [ $n -gt 0 ] && [ -n "$(rb_ours)" ]; do rb_signal KILL; rb_nap; n=$((n - 1)); done
     set -- $(rb_ours)
@@ -138,7 +141,7 @@ rb_pump() {
 }
 rb_self() { read -r r p 2>/dev/null </proc/self/stat && echo $r || sh -c 'echo $PPID'; }
 rb_end() {
-  [ -z "$S" ] || exec sleep 60
+  [ -z "$S" ] || { kill -USR1 $B; exec sleep 60; } 2>/dev/null
   kill -KILL $B 2>/dev/null
   rb_say exit $c
 }
@@ -150,7 +153,7 @@ if [ $I = - ]; then
   c=$?
   rb_end
 else
-  { rb_self; rb_pump $I; exec >/dev/null; rb_watch; } <&3 | {
+  { trap E=1 USR1; rb_self; rb_pump $I; exec >/dev/null; rb_watch; } <&3 | {
     trap S=1 TERM
     read -r B
     (export RUNBACK_COOKIE=$K; rb_body "$@") 3<&- 2>&4
@@ -197,6 +200,7 @@ exec "$@" 4>&-
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use std::io::{Read as _, Write as _};
+    use std::path::Path;
     use std::process::{Child, Command, Stdio};
     use std::time::{Duration, Instant};
 
@@ -336,6 +340,28 @@ mod tests {
                 child.wait().unwrap();
                 assert_eq!((rest.as_str(), alive(&key)), ("bye\n", 0), "{shell:?} {err}");
                 assert!(err.contains(&format!("\u{1}rb:{key}:stopped 0\n")), "{shell:?} {err}");
+            }
+        }
+    }
+
+    /// The connection is gone, and what the program says about its end goes into a broken pipe.
+    #[test]
+    fn the_end_of_a_connection_stops_the_whole_tree_too() {
+        let left = tempfile::tempdir().unwrap();
+        let file = left.path().join("half").display().to_string();
+        // What the shell of the body removes at its end takes a moment.
+        let body =
+            "t=$1; trap 'sleep 0.3; rm \"$t\"' EXIT; trap 'exit 1' PIPE TERM; sleep 1003 & cat >\"$t\"; sleep 1004";
+        for (i, shell) in shells().into_iter().enumerate() {
+            for stdin in [None, Some(1 << 20)] {
+                let key = format!("gone-{}-{i}-{}", std::process::id(), stdin.is_some());
+                let args = [file.as_str()];
+                let p = Program { key: &key, stdin, grace: 50, ..program(body, &args) };
+                let mut child = start(&shell, &p, &b"abc"[..stdin.map_or(0, |_| 3)]);
+                wait_for("all of it is up", || alive(&key) >= 2);
+                drop((child.stdout.take(), child.stderr.take(), child.stdin.take()));
+                wait_for("it has ended", || child.try_wait().is_ok_and(|ended| ended.is_some()));
+                assert_eq!((alive(&key), Path::new(&file).exists()), (0, false), "{shell:?}");
             }
         }
     }
