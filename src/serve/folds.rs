@@ -2,6 +2,7 @@
 //! journal says, up to the moment at which it is looked at.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Mutex as Turn;
@@ -10,10 +11,17 @@ use super::App;
 use super::problem::Problem;
 use crate::journal::{self, Run};
 
-/// Runs that are kept; the one that was looked at longest ago goes first.
+/// Runs that are kept, and steps in all of them; the one that was looked at longest ago goes first.
 const KEPT: usize = 32;
+const KEPT_STEPS: usize = 100_000;
 
-type Kept = Arc<Turn<Option<Run>>>;
+#[derive(Default)]
+struct Fold {
+    run: Turn<Option<Run>>,
+    steps: AtomicUsize,
+}
+
+type Kept = Arc<Fold>;
 
 #[derive(Default)]
 pub(crate) struct Folds {
@@ -30,8 +38,10 @@ impl Folds {
             None => (run.to_owned(), Kept::default()),
         };
         runs.push_back((id, Arc::clone(&kept)));
-        if runs.len() > KEPT {
-            runs.pop_front();
+        let mut steps: usize = runs.iter().map(|(_, fold)| fold.steps.load(Ordering::Relaxed)).sum();
+        while runs.len() > KEPT || (steps > KEPT_STEPS && runs.len() > 1) {
+            let gone = runs.pop_front();
+            steps -= gone.map_or(0, |(_, fold)| fold.steps.load(Ordering::Relaxed)).min(steps);
         }
         kept
     }
@@ -39,7 +49,7 @@ impl Folds {
     /// Looks at a run as it is now; `run` must be its whole id.
     pub(crate) async fn look<T>(&self, app: &App, run: &str, look: impl FnOnce(&Run) -> T) -> Result<T, Problem> {
         let place = self.place(run);
-        let mut kept = place.lock().await;
+        let mut kept = place.run.lock().await;
         let store = app.store.as_ref();
         if let Some(found) = kept.as_mut() {
             let brought_up = async {
@@ -57,6 +67,31 @@ impl Folds {
             Some(found) => found,
             None => journal::read(store, run, &app.catalog).await?,
         };
+        place.steps.store(found.state.ids().count(), Ordering::Relaxed);
         Ok(look(kept.insert(found)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_bounded_by_runs_and_by_steps() {
+        let folds = Folds::default();
+        let ids = || folds.runs.lock().unwrap_or_else(PoisonError::into_inner).len();
+        for n in 0..100 {
+            folds.place(&n.to_string()).steps.store(1, Ordering::Relaxed);
+        }
+        assert_eq!(ids(), KEPT);
+        for n in 0..10 {
+            folds.place(&format!("large-{n}")).steps.store(40_000, Ordering::Relaxed);
+        }
+        folds.place("last");
+        assert_eq!(ids(), 3, "the last, and two large ones before it");
+        // One that is larger than all there is room for is kept while it is the last.
+        folds.place("last").steps.store(KEPT_STEPS * 2, Ordering::Relaxed);
+        folds.place("last");
+        assert_eq!(ids(), 1);
     }
 }
