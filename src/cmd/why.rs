@@ -385,7 +385,15 @@ impl Why<'_> {
                 told.push((depth, format!("{path}: its undo is tried again in {left}")));
             }
             UndoStatus::Undoing => told.push((depth, format!("{path} is being taken back"))),
-            UndoStatus::Ready => told.push((depth, format!("{path} is about to be taken back"))),
+            UndoStatus::Ready => told.push((
+                depth,
+                match state.undo_waits_for(node) {
+                    Some((name, holder)) => {
+                        format!("{path} is taken back once {} has given the lock {name} back", state.path(holder))
+                    }
+                    None => format!("{path} is about to be taken back"),
+                },
+            )),
             UndoStatus::Pending => {
                 let later: Vec<NodeId> = state
                     .dependents(node)

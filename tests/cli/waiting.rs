@@ -73,10 +73,18 @@ steps:
   - id: prepare
     uses: file.write
     with: { path: prepared.txt, content: x }
+  - id: other
+    needs: [prepare]
+    locks: [door]
+    uses: file.write
+    with: { path: other.txt, content: x }
   - id: traffic
+    needs: [prepare]
+    locks: [door]
     run: echo there
     rollback: { uses: approval, with: { prompt: Is the traffic gone? } }
   - id: break
+    needs: [other, traffic]
     run: exit 7
 ";
 
@@ -90,6 +98,8 @@ fn an_undo_waits_for_its_answer() {
     assert!(away.all().contains("Is the traffic gone?"), "{}", away.all());
     let why = desk.run(&["why", "b1"]).all();
     assert!(why.contains("runback approve b1 traffic"), "{why}");
+    let why = desk.run(&["why", "b1", "other"]).all();
+    assert!(why.contains("other is taken back once traffic has given the lock door back"), "{why}");
     assert_eq!(desk.json(&["show", "b1"])["status"], "waiting");
     assert_eq!(desk.read("prepared.txt").as_deref(), Some("x"));
     assert_eq!(desk.run(&["approve", "b1"]).code, Some(0));

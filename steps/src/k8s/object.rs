@@ -1,6 +1,8 @@
 //! One object of a cluster: found by `kind/name`, read, changed by compare-and-set, and brought back field by field. Knows no
 //! step type.
 
+use std::time::Duration;
+
 use runback_core::Json;
 use runback_core::step::{InputProblem, StepError, Undone};
 use serde::{Deserialize, Serialize};
@@ -173,6 +175,22 @@ impl Kube<'_> {
                 Err(e) => return Err(e.into()),
             }
         }
+    }
+
+    /// [`Kube::restore`] in the namespace that was captured; `wait` = until the object is ready again, for so long.
+    pub(crate) async fn take_back(
+        mut self,
+        resource: &str,
+        touched: &Touched,
+        wait: Option<Duration>,
+    ) -> Result<Undone, StepError> {
+        self.namespace.clone_from(&touched.namespace);
+        let object = self.object(resource).await?;
+        let undone = self.restore(&object, touched).await?;
+        if let Some(timeout) = wait.filter(|_| undone.changed) {
+            self.wait_ready(&object, timeout).await?;
+        }
+        Ok(undone)
     }
 
     /// Brings back the fields that a step touched, where they still are as it left them.

@@ -307,13 +307,8 @@ impl StepType for K8sRollout {
         capture: &Capture,
         _outputs: Option<&Outputs>,
     ) -> Result<Undone, StepError> {
-        let mut kube = self.0.open(cx, inputs.place()).await?;
-        kube.namespace.clone_from(&capture.touched.namespace);
-        let object = kube.object(&inputs.resource).await?;
-        let undone = kube.restore(&object, &capture.touched).await?;
-        if inputs.waits() && inputs.action != Action::Resume && undone.changed {
-            kube.wait_ready(&object, inputs.timeout.0).await?;
-        }
-        Ok(undone)
+        let kube = self.0.open(cx, inputs.place()).await?;
+        let waits = inputs.waits() && inputs.action != Action::Resume;
+        kube.take_back(&inputs.resource, &capture.touched, waits.then_some(inputs.timeout.0)).await
     }
 }

@@ -178,13 +178,7 @@ impl StepType for K8sSetImage {
         capture: &Touched,
         _outputs: Option<&Outputs>,
     ) -> Result<Undone, StepError> {
-        let mut kube = self.0.open(cx, inputs.place()).await?;
-        kube.namespace.clone_from(&capture.namespace);
-        let object = kube.object(&inputs.resource).await?;
-        let undone = kube.restore(&object, capture).await?;
-        if inputs.wait && undone.changed {
-            kube.wait_ready(&object, inputs.timeout.0).await?;
-        }
-        Ok(undone)
+        let kube = self.0.open(cx, inputs.place()).await?;
+        kube.take_back(&inputs.resource, capture, inputs.wait.then_some(inputs.timeout.0)).await
     }
 }

@@ -72,12 +72,12 @@ impl RunState {
         never
     }
 
-    /// Something that is not taken back with the node has the name, and does not stand around it.
-    pub(super) fn runs_with(&self, node: NodeId, name: &str) -> bool {
-        let Some(holders) = self.in_run.has.get(name) else { return false };
+    /// Who has the name, is not taken back with the node, and does not stand around it.
+    pub(super) fn runs_with(&self, node: NodeId, name: &str) -> Option<NodeId> {
+        let holders = self.in_run.has.get(name)?;
         let around = self.ancestors(node);
         let apart = |n: NodeId| self.node(n).rollback.is_none() || self.node(n).rollback != self.node(node).rollback;
-        holders.iter().any(|holder| *holder != node && apart(*holder) && !around.contains(holder))
+        holders.iter().copied().find(|holder| *holder != node && apart(*holder) && !around.contains(holder))
     }
 
     /// The outermost step that has the name and does not stand around the node.

@@ -33,6 +33,14 @@ impl RunState {
         locks
     }
 
+    /// The lock that an undo waits for, and who has it: another undo, or a step that runs.
+    pub fn undo_waits_for(&self, node: NodeId) -> Option<(String, NodeId)> {
+        if self.node(node).undo != UndoStatus::Ready {
+            return None;
+        }
+        self.undo_locks().in_the_way(node)
+    }
+
     /// Its undo has begun, and goes on.
     fn is_being_undone(&self, node: NodeId) -> bool {
         let goes_on = |n: NodeId| {
@@ -60,21 +68,38 @@ impl UndoLocks<'_> {
 
     /// Takes the names of an undo and of the blocks around it. False = something else has one of them.
     pub(crate) fn take(&mut self, node: NodeId) -> bool {
-        let Some(rollback) = self.state.rollback_of(node).filter(|r| !r.names.is_empty()) else { return true };
-        let around = self.state.ancestors(node);
-        let chain = || std::iter::once(node).chain(around.iter().copied());
-        let wanted: Vec<_> = chain().filter_map(|n| Some((n, rollback.names.get(&n)?))).collect();
-        for (of, names) in &wanted {
-            let others = names.iter().filter_map(|name| self.has.get(name)).flatten();
-            // Of two that stand inside each other, the inner one has what the outer has.
-            let clash = |other: NodeId| !chain().any(|n| n == other) && !self.state.ancestors(other).contains(of);
-            if others.copied().any(clash) || names.iter().any(|name| self.state.runs_with(*of, name)) {
-                return false;
+        let free = self.in_the_way(node).is_none();
+        if free {
+            for (of, names) in self.wanted(node) {
+                self.add(of, &names);
             }
         }
-        for (of, names) in wanted {
-            self.add(of, names);
+        free
+    }
+
+    /// The names for an undo, and who is to have them.
+    fn wanted(&self, node: NodeId) -> Vec<(NodeId, Arc<[String]>)> {
+        let Some(rollback) = self.state.rollback_of(node).filter(|r| !r.names.is_empty()) else { return Vec::new() };
+        let around = self.state.ancestors(node);
+        std::iter::once(node).chain(around).filter_map(|n| Some((n, Arc::clone(rollback.names.get(&n)?)))).collect()
+    }
+
+    /// A name that an undo wants, and who has it.
+    fn in_the_way(&self, node: NodeId) -> Option<(String, NodeId)> {
+        let wanted = self.wanted(node);
+        if wanted.is_empty() {
+            return None;
         }
-        true
+        let around = self.state.ancestors(node);
+        // Of two that stand inside each other, the inner one has what the outer has.
+        let apart = |of: NodeId, other: NodeId| {
+            other != node && !around.contains(&other) && !self.state.ancestors(other).contains(&of)
+        };
+        wanted.iter().find_map(|(of, names)| {
+            names.iter().find_map(|name| {
+                let undone = self.has.get(name).into_iter().flatten().copied().find(|other| apart(*of, *other));
+                undone.or_else(|| self.state.runs_with(*of, name)).map(|holder| (name.clone(), holder))
+            })
+        })
     }
 }

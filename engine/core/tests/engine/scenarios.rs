@@ -689,6 +689,8 @@ fn undos_exclude_each_other() {
     bench.fail("last");
     bench.undo_ok("last");
     assert_eq!(bench.undoing(), ["c", "d"], "{}", bench.tail());
+    let waits = bench.state.undo_waits_for(bench.node("b/two"));
+    assert_eq!(waits, Some(("door".to_owned(), bench.node("c"))));
     bench.crash();
     assert_eq!(bench.undoing(), ["c", "d"], "{}", bench.tail());
     bench.undo_ok("d");
