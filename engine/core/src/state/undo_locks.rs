@@ -41,6 +41,15 @@ impl RunState {
         self.undo_locks().in_the_way(node)
     }
 
+    /// Every undo that could begin waits for a lock of something that has not ended.
+    pub(super) fn ready_undos_wait(&self) -> bool {
+        if self.undo_ready.is_empty() {
+            return true;
+        }
+        let locks = self.undo_locks();
+        !self.is_quiet() && self.undo_ready().all(|node| locks.in_the_way(node).is_some())
+    }
+
     /// Its undo has begun, and goes on.
     fn is_being_undone(&self, node: NodeId) -> bool {
         let goes_on = |n: NodeId| {

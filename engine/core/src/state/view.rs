@@ -84,14 +84,14 @@ impl RunState {
         }
     }
 
-    /// Nothing goes on without a person: questions or doubts are all that is left.
+    /// Nothing goes on without a person: questions or doubts are all that is left, and what waits for their locks.
     fn waits_only(&self) -> bool {
         self.busy() == 0
             && self.ready.is_empty()
             && self.backoff.is_empty()
-            && self.undo_ready.is_empty()
             && self.undo_backoff.is_empty()
             && (self.asking > 0 || self.doubts().next().is_some())
+            && self.ready_undos_wait()
     }
 
     /// Nothing runs or comes again by itself, apart from undos that have not begun. While the run is taken back, what is
