@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use crate::exit::Exit;
 use crate::failure::{Done, Failure};
 use crate::journal::status_word;
+use crate::log_limit::LogLimit;
 use crate::operator::AtTerminal;
 use crate::report::{self, Report, RunFormat, TakenUp};
 use crate::term::{self, RESET, YELLOW};
@@ -45,11 +46,19 @@ pub(crate) struct DriveArgs {
 
     #[command(flatten)]
     trace: TraceArgs,
+
+    #[command(flatten)]
+    log_limit: LogLimit,
 }
 
 impl DriveArgs {
     pub(crate) fn is_json(&self) -> bool {
         self.output == Some(RunFormat::Json)
+    }
+
+    /// In bytes.
+    pub(crate) fn log_limit(&self) -> u64 {
+        self.log_limit.bytes()
     }
 
     fn format(&self) -> RunFormat {

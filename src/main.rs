@@ -8,6 +8,7 @@ mod failure;
 mod inputs;
 mod journal;
 mod load;
+mod log_limit;
 mod next;
 mod operator;
 mod preview;

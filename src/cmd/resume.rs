@@ -9,7 +9,6 @@ use runback_core::event::Resolution;
 use runback_core::playbook::model::InputDecl;
 use runback_core::step::Catalog;
 use runback_exec::driver::{Driver, DriverError, Engine, Intent};
-use runback_exec::output::LIMIT_DEFAULT;
 use runback_exec::store::{Request, Store, StoreError};
 
 use crate::drive::{self, DriveArgs, How};
@@ -79,7 +78,8 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
         if !arguments.steps.is_empty() && store.owner(&id).await?.is_some() {
             return post_resolutions(store.as_ref(), &id, &arguments.steps).await;
         }
-        let take_up = TakeUp { store: &store, state_dir: &state_dir, inputs: &arguments.inputs };
+        let (inputs, log_limit) = (&arguments.inputs, arguments.drive.log_limit());
+        let take_up = TakeUp { store: &store, state_dir: &state_dir, inputs, log_limit };
         let (mut driver, machines) = take_up.open(&id, Intent::Resume).await?;
         for (step, resolution) in &arguments.steps {
             driver.resolve(step, *resolution, Json::Null)?;
@@ -107,7 +107,8 @@ pub(crate) fn rollback(arguments: &RollbackArguments, dir: Option<&Path>) -> Don
     let state_dir = state_dir::path(dir)?;
     state_dir::block_on(async {
         let id = store.resolve(&arguments.run).await?;
-        let take_up = TakeUp { store: &store, state_dir: &state_dir, inputs: &arguments.inputs };
+        let (inputs, log_limit) = (&arguments.inputs, arguments.drive.log_limit());
+        let take_up = TakeUp { store: &store, state_dir: &state_dir, inputs, log_limit };
         let opened = take_up.open(&id, Intent::Rollback { force: arguments.force }).await;
         let (driver, machines) = match opened {
             Err(failure) if failure.exit == Exit::Refused && store.owner(&id).await?.is_some() => {
@@ -134,6 +135,8 @@ struct TakeUp<'a> {
     store: &'a Arc<dyn Store>,
     state_dir: &'a Path,
     inputs: &'a InputArgs,
+    /// In bytes.
+    log_limit: u64,
 }
 
 impl TakeUp<'_> {
@@ -149,7 +152,7 @@ impl TakeUp<'_> {
         let inputs = self.inputs.resolve(&secret)?;
         let machines = Machines::new(&plan, &base, self.state_dir)?;
         let around = surroundings::new(&plan, base, &machines, inputs.secret).await?;
-        let engine = Arc::new(Engine { store: Arc::clone(self.store), log_limit: LIMIT_DEFAULT });
+        let engine = Arc::new(Engine { store: Arc::clone(self.store), log_limit: self.log_limit });
         let driver = Driver::open(engine, run, plan, around, intent).await?;
         Ok((driver, machines))
     }

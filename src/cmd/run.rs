@@ -7,7 +7,6 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use runback_core::event::{OnFailure, RunOptions};
 use runback_exec::driver::Engine;
-use runback_exec::output::LIMIT_DEFAULT;
 
 use crate::drive::{self, DriveArgs, How};
 use crate::failure::Done;
@@ -73,7 +72,7 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
     let store = state_dir::open(dir)?;
     state_dir::block_on(async {
         let machines = Machines::new(&plan, &loaded.base, &state_dir)?;
-        let engine = Arc::new(Engine { store: Arc::clone(&store), log_limit: LIMIT_DEFAULT });
+        let engine = Arc::new(Engine { store: Arc::clone(&store), log_limit: arguments.drive.log_limit() });
         let options = RunOptions {
             max_parallel: arguments.jobs,
             on_failure: arguments.on_failure.map(Into::into),

@@ -8,6 +8,7 @@ use runback_core::playbook::duration;
 
 use crate::exit::Exit;
 use crate::failure::{Done, Failure};
+use crate::log_limit::LogLimit;
 use crate::serve::{self, Settings, TlsFiles};
 use crate::trace::TraceArgs;
 use crate::{state_dir, term};
@@ -60,6 +61,9 @@ pub(crate) struct Arguments {
 
     #[command(flatten)]
     trace: TraceArgs,
+
+    #[command(flatten)]
+    log_limit: LogLimit,
 }
 
 fn positive(text: &str) -> Result<usize, String> {
@@ -92,6 +96,7 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
         max_queue: arguments.max_queue,
         max_connections: arguments.max_connections,
         max_streams: arguments.max_streams,
+        log_limit: arguments.log_limit.bytes(),
         print_login: term::can_ask(),
         trace: arguments.trace.clone(),
     };

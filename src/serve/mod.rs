@@ -29,7 +29,6 @@ use std::time::Duration;
 
 use runback_core::step::Catalog;
 use runback_exec::driver::Engine;
-use runback_exec::output::LIMIT_DEFAULT;
 use runback_exec::process::Processes;
 use runback_exec::process::guard::GuardCommand;
 use runback_exec::store::retention::{self, Retention};
@@ -57,6 +56,8 @@ pub(crate) struct Settings {
     pub(crate) max_queue: usize,
     pub(crate) max_connections: usize,
     pub(crate) max_streams: usize,
+    /// Bytes of output of one attempt that are kept.
+    pub(crate) log_limit: u64,
     /// The address is told on stdout with a code that logs in once.
     pub(crate) print_login: bool,
     pub(crate) trace: TraceArgs,
@@ -103,7 +104,7 @@ fn app(settings: Settings, tracer: Option<Tracer>) -> Result<Arc<App>, Failure> 
     let gate = auth::Gate::new(Arc::clone(&desk), settings.tls.is_some())?;
     let processes = Processes::new(GuardCommand::this_binary(), |warning| log::warn(warning, json!({})));
     Ok(Arc::new_cyclic(|app| App {
-        engine: Arc::new(Engine { store: Arc::clone(&store), log_limit: LIMIT_DEFAULT }),
+        engine: Arc::new(Engine { store: Arc::clone(&store), log_limit: settings.log_limit }),
         library: library::Library::new(settings.playbooks.clone(), Arc::clone(&catalog)),
         runner: runner::Runner::new(app.clone(), settings.max_runs, settings.max_queue),
         feeds: feed::Feeds::default(),

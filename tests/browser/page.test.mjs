@@ -1,51 +1,15 @@
 // What a person does with the page, in a real browser.
 
 import assert from "node:assert/strict";
-import { readFileSync, readdirSync } from "node:fs";
-import { createRequire } from "node:module";
+import { readdirSync } from "node:fs";
 import { after, before, test } from "node:test";
+import { done, reaches, status, step } from "./person.mjs";
 import { enter, open, start } from "./server.mjs";
 
-const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 let world;
 
 before(async () => (world = await start()), { timeout: 120_000 });
 after(() => world?.stop());
-
-/// Fails with what went wrong in the page, and closes it.
-async function done(page) {
-  assert.deepEqual(page.wrong, []);
-  await page.context().close();
-}
-
-const status = (page) => page.locator(".run-state .badge").getAttribute("data-status");
-const reaches = (page, wanted) => page.waitForSelector(`.run-state .badge[data-status="${wanted}"]`);
-const step = (page, name) => page.locator(".node", { has: page.getByText(name, { exact: true }) }).first();
-
-async function violations(page) {
-  // The policy of the page forbids scripts of others; the debugger's protocol may add one.
-  await page.evaluate(axe);
-  const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
-  return violations.filter((one) => ["serious", "critical"].includes(one.impact)).map((one) => `${one.id}: ${one.nodes.map((node) => `${node.html.slice(0, 160)} ${node.any[0]?.message ?? ""}`).slice(0, 3).join(" | ")}`);
-}
-
-/// The tasks of the page's main thread meanwhile, in milliseconds: of the processor, and of the clock, which on a busy
-/// machine tells more of the machine than of the page.
-async function traced(page, act) {
-  const debug = await page.context().newCDPSession(page);
-  const events = [];
-  debug.on("Tracing.dataCollected", ({ value }) => events.push(...value));
-  await debug.send("Tracing.start", { transferMode: "ReportEvents", traceConfig: { includedCategories: ["devtools.timeline", "disabled-by-default-devtools.timeline", "toplevel"] } });
-  await act();
-  const complete = new Promise((done) => debug.once("Tracing.tracingComplete", done));
-  await debug.send("Tracing.end");
-  await complete;
-  const main = new Set(events.filter((event) => event.name === "thread_name" && event.args.name === "CrRendererMain").map((event) => `${event.pid}:${event.tid}`));
-  const tasks = events.filter((event) => event.ph === "X" && event.name.endsWith("RunTask") && main.has(`${event.pid}:${event.tid}`));
-  assert.ok(tasks.length > 100, `only ${tasks.length} tasks were seen`);
-  assert.ok(tasks.some((task) => task.tdur > 0), "the browser measures the processor's time");
-  return tasks.map((task) => ({ cpu: (task.tdur ?? 0) / 1000, wall: task.dur / 1000 }));
-}
 
 test("a token is asked for, and leads back to where one came from", async () => {
   const page = await open(world);
@@ -75,7 +39,19 @@ test("a run is started from its form, watched, approved, seen to fail, and rolle
   await page.click("a:text-is('release')");
   await page.click("form.start button[type=submit]");
   assert.match(page.url(), /\/playbooks\/release$/, "what is required is missing, so nothing was started");
+  const wrong = async (label) => (await page.locator(".field", { has: page.getByLabel(label) }).locator(".field-wrong").textContent()) || null;
+  assert.equal(await wrong("version"), "version must be given.");
+  assert.equal(await wrong("dir"), "dir must be given.");
+  assert.equal(await page.evaluate(() => document.activeElement.name), "version", "the first that is wrong has the focus");
+  await page.getByLabel("version").fill("next");
+  assert.equal(await wrong("version"), "version must match [0-9]+\\.[0-9]+.");
+  await page.getByLabel("hosts").fill("web1, web2");
+  await page.click("form.start button[type=submit]");
+  assert.match(await wrong("hosts"), /must be JSON, such as \["a", "b"\]/);
+  await page.getByLabel("hosts").fill('["web1", "web2", "web3", "web4"]');
   await page.getByLabel("version").fill("1.7");
+  assert.equal(await wrong("version"), null);
+  assert.equal(await wrong("hosts"), null);
   await page.getByLabel("dir").fill(world.tier);
   await page.getByLabel("fail", { exact: true }).check();
   await page.click("button:text-is('Show the plan')");
@@ -98,10 +74,12 @@ test("a run is started from its form, watched, approved, seen to fail, and rolle
   await page.click(".run-head button:text-is('Approve…')");
   const ask = page.locator("dialog");
   assert.match(await ask.textContent(), /Switch eu-1 to 1\.7\?.*switch can start/);
+  const { digest } = await page.evaluate(async (run) => (await fetch(`/api/v1/runs/${run}`)).json(), page.url().split("/").pop().split("?")[0]);
+  assert.ok((await ask.textContent()).includes(`Bound to the plan ${digest.slice(0, 12)}`), "what the answer binds to");
   await ask.getByRole("button", { name: "Approve" }).click();
   await ask.getByLabel("ticket").fill("nothing");
   await ask.getByRole("button", { name: "Approve" }).click();
-  assert.ok(await ask.isVisible(), "the ticket is not like one");
+  assert.match(await ask.locator(".field-wrong").first().textContent(), /ticket must match OPS/);
   assert.notEqual(await status(page), "failed");
   await ask.getByLabel("ticket").fill("OPS-77");
   await ask.getByLabel("Reason").fill("window is open");
@@ -210,106 +188,5 @@ test("the keyboard reaches everything", async () => {
   await page.keyboard.press("ArrowRight");
   assert.equal(await page.getAttribute("role=tab[name='Timeline']", "aria-selected"), "true");
   await page.keyboard.press("ArrowLeft");
-  await done(page);
-});
-
-for (const colorScheme of ["light", "dark"]) {
-  test(`axe finds nothing serious: ${colorScheme}`, async () => {
-    const page = await enter(world, { colorScheme, reducedMotion: "reduce" });
-    const found = [];
-    const look = async (name) => {
-      await page.waitForTimeout(400);
-      found.push(...(await violations(page)).map((one) => `${name}: ${one}`));
-    };
-    await page.waitForSelector("#list tbody tr");
-    await page.waitForSelector(".strip");
-    await look("runs");
-    const run = await page.locator("#list tbody tr", { hasText: "release" }).first().getAttribute("data-run");
-    await page.goto(`${world.address}/playbooks`);
-    await page.waitForSelector(".card");
-    await look("playbooks");
-    await page.goto(`${world.address}/playbooks/release`);
-    await page.waitForSelector(".fields");
-    await page.click("button:text-is('Show the plan')");
-    await page.waitForSelector(".plan");
-    await look("playbook");
-    await page.click("role=tab[name='Runs']");
-    await page.waitForSelector(".durations");
-    await look("history");
-    await page.goto(`${world.address}/playbooks/broken`);
-    await page.waitForSelector(".source-note");
-    await look("broken");
-    await page.goto(`${world.address}/runs/${run}`);
-    await page.waitForSelector(".node");
-    await page.waitForSelector(".log-text");
-    await look("run");
-    for (const tab of ["Timeline", "Events", "Inputs and outputs"]) {
-      await page.click(`role=tab[name='${tab}']`);
-      await look(tab);
-    }
-    await page.goto(`${world.address}/runs/last`);
-    await page.waitForSelector(".node");
-    await page.click("button:text-is('Roll back…')");
-    await page.waitForSelector("dialog[open]");
-    await look("dialog");
-    await page.goto(`${world.address}/login`);
-    await look("login");
-    assert.deepEqual(found, []);
-    await done(page);
-  });
-}
-
-test("nothing is wider than 400 pixels", async () => {
-  const page = await enter(world, { viewport: { width: 400, height: 850 } });
-  await page.waitForSelector("#list tbody tr");
-  const run = await page.locator("#list tbody tr", { hasText: "release" }).first().getAttribute("data-run");
-  const places = ["/", "/playbooks", "/playbooks/release", "/playbooks/broken", `/runs/${run}`, "/login"];
-  for (const place of places) {
-    await page.goto(world.address + place);
-    await page.waitForTimeout(700);
-    const [wide, room] = await page.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]);
-    assert.ok(wide <= room, `${place}: ${wide} of ${room}`);
-  }
-  await done(page);
-});
-
-test("ten thousand steps: there at once, and smooth", { timeout: 300_000 }, async (t) => {
-  world.command("run", world.big);
-  const page = await enter(world);
-  await page.goto(`${world.address}/runs/last`);
-  await page.waitForSelector(".node", { timeout: 120_000 });
-  const { paint, drawn } = await page.evaluate(() => ({
-    paint: performance.getEntriesByName("first-contentful-paint")[0].startTime, drawn: performance.now(),
-  }));
-  assert.match(await page.textContent(".counts"), /10,000 succeeded/);
-  assert.ok(await page.locator(".node").count() < 2500, "only what is in view are elements");
-  await page.waitForTimeout(1500);
-  const scroll = async () => {
-    const tasks = await traced(page, async () => {
-      const box = await page.locator(".graph").boundingBox();
-      await page.mouse.move(box.x + box.width / 2, box.y + 200);
-      for (let i = 0; i < 60; i++) {
-        await page.mouse.wheel(0, 400);
-        await page.waitForTimeout(30);
-      }
-      await page.evaluate(() => document.querySelector(".graph").scrollTo(0, 1e9));
-      await page.waitForTimeout(500);
-    });
-    const top = await page.evaluate(() => document.querySelector(".graph").scrollTop);
-    return { cpu: Math.max(...tasks.map((task) => task.cpu)), wall: Math.max(...tasks.map((task) => task.wall)), top };
-  };
-  const compact = await scroll();
-  await page.click("button:text-is('Compact')");
-  await page.evaluate(() => document.querySelector(".graph").scrollTo(0, 0));
-  await page.waitForTimeout(1000);
-  const named = await scroll();
-  const told = ({ cpu, wall }) => `${Math.round(cpu)} ms (${Math.round(wall)} ms on the clock)`;
-  t.diagnostic(`first paint ${Math.round(paint)} ms, drawn after ${Math.round(drawn)} ms, longest task while scrolling ${told(compact)} as signs, ${told(named)} with names`);
-  assert.ok(compact.top > 5000 && named.top > 50_000, "it was scrolled");
-  assert.ok(paint < 1000, `first paint after ${paint} ms`);
-  assert.ok(Math.max(compact.cpu, named.cpu) <= 100, "a task was too long");
-  await page.fill("input[placeholder='Find a step']", "s57-31");
-  await page.waitForSelector(".detail h2:text-is('s57-31')");
-  await page.waitForSelector(".node[aria-selected=true]:has-text('s57-31')");
   await done(page);
 });

@@ -1,7 +1,7 @@
 // A server of its own for the tests, and a browser: both end with the tests.
 
 import { spawn, execFileSync } from "node:child_process";
-import { cpSync, mkdtempSync, rmSync, writeFileSync, mkdirSync } from "node:fs";
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync, mkdirSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -25,7 +25,8 @@ function tenThousand() {
   return `${lines.join("\n")}\n`;
 }
 
-export async function start() {
+/// `prepare` may put runs into the store before the server looks; `options` are further words for it.
+export async function start({ prepare, options = [] } = {}) {
   const dir = mkdtempSync(join(tmpdir(), "runback-browser-"));
   const [playbooks, state, tier] = ["playbooks", "state", "tier"].map((name) => join(dir, name));
   cpSync(join(here, "playbooks"), playbooks, { recursive: true });
@@ -35,7 +36,8 @@ export async function start() {
   const command = (...words) => execFileSync(runback, [...words, "--state-dir", state], { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] });
   const token = (name, role) => command("token", "create", name, "--role", role).trim();
   const tokens = { admin: token("mira", "admin"), viewer: token("olaf", "viewer") };
-  const server = spawn(runback, ["serve", "--listen", "127.0.0.1:0", "--playbooks", playbooks, "--state-dir", state], { stdio: ["ignore", "ignore", "pipe"] });
+  prepare?.({ command, state, playbooks });
+  const server = spawn(runback, ["serve", "--listen", "127.0.0.1:0", "--playbooks", playbooks, "--state-dir", state, ...options], { stdio: ["ignore", "ignore", "pipe"] });
   const address = await new Promise((found, lost) => {
     let text = "";
     server.stderr.on("data", (piece) => {
@@ -53,7 +55,9 @@ export async function start() {
     await ended;
     rmSync(dir, { recursive: true, force: true });
   };
-  return { address, browser, big, command, dir, tier, tokens, stop };
+  /// What the server holds in memory, in MiB.
+  const memory = () => Number(readFileSync(`/proc/${server.pid}/status`, "utf8").match(/^VmRSS:\s+(\d+)/m)[1]) / 1024;
+  return { address, browser, big, command, dir, memory, playbooks, tier, tokens, stop };
 }
 
 /// A page whose mistakes are kept: an exception, or something that the content security policy refused.

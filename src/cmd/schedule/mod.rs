@@ -11,7 +11,6 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use runback_core::event::RunOptions;
 use runback_exec::driver::Engine;
-use runback_exec::output::LIMIT_DEFAULT;
 use runback_exec::store::desk::Paused;
 use runback_exec::store::{SqliteStore, Store};
 use serde_json::json;
@@ -269,7 +268,7 @@ fn drive_one(entry: &Entry, at: Option<u64>, from: &str, arguments: &DriveArgs, 
     };
     state_dir::block_on(async {
         let machines = Machines::new(&good.plan, &good.base, &path)?;
-        let engine = Arc::new(Engine { store: Arc::clone(&store), log_limit: LIMIT_DEFAULT });
+        let engine = Arc::new(Engine { store: Arc::clone(&store), log_limit: arguments.log_limit() });
         let new = New { plan: &good.plan, texts: &good.texts, base: &good.base, inputs: &inputs, options };
         let around = || surroundings::new(&good.plan, good.base.clone(), &machines, inputs.secret.clone());
         let driver = start::create(&engine, &new, None, from, around).await?;

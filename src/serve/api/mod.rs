@@ -70,6 +70,13 @@ fn of_runs() -> Vec<Route> {
             "The steps of a run as a graph: what stands in what, and what needs what.",
         )
         .to(graph::show),
+        get(
+            "/api/v1/runs/{run}/rollback",
+            "rollbackOfRun",
+            Viewer,
+            "What a rollback that begins now would do: which steps it undoes, which stay and why.",
+        )
+        .to(graph::rollback),
         post("/api/v1/runs/{run}/approve", "approveRun", Approver, "Say yes to a step that asks.").to(runs::approve),
         post("/api/v1/runs/{run}/refuse", "refuseRun", Approver, "Say no to a step that asks.").to(runs::refuse),
         post("/api/v1/runs/{run}/cancel", "cancelRun", Operator, "Stop a run; what follows says `on_failure`.")
@@ -119,6 +126,13 @@ fn of_schedules() -> Vec<Route> {
             "Start the runs of instants that have none, one after the other.",
         )
         .to(schedules::backfill),
+        get(
+            "/api/v1/schedules/{schedule}/instants",
+            "instantsOfSchedule",
+            Viewer,
+            "Instants of a range that is over, and what became of each: what a backfill of it would start.",
+        )
+        .to(schedules::instants),
         get("/api/v1/firings", "listFirings", Viewer, "What was decided about instants of schedules, newest first.")
             .to(schedules::firings),
     ]

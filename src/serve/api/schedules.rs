@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use runback_core::Json;
-use runback_core::schedule::{Catchup, Fold, Gap, Overlap, Placed};
+use runback_core::schedule::{Catchup, Firing, Fold, Gap, Overlap, Placed};
 use runback_exec::store::desk::{FiringRow, Paused};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -228,16 +228,51 @@ pub(crate) struct Backfill {
     to: u64,
 }
 
+impl Backfill {
+    /// The instants of the range; it must be over, and not too long.
+    fn of(&self, entry: &Entry) -> Result<Vec<Firing>, Problem> {
+        if self.from >= self.to || self.to > words::now_ms() {
+            return Err(Problem::bad_request("`from` must be before `to`, and `to` not in the future"));
+        }
+        let found = entry.schedule.between(instant(self.from.saturating_sub(1)), instant(self.to - 1), MOST + 1);
+        if found.len() > MOST {
+            return Err(
+                Problem::bad_request(format!("these are more than {MOST} instants")).help("give a shorter range")
+            );
+        }
+        Ok(found)
+    }
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct InstantList {
+    instants: Vec<InstantView>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct InstantView {
+    at: u64,
+    run: Option<String>,
+    /// What was decided about it; null: nothing was.
+    decision: Option<String>,
+}
+
+pub(crate) async fn instants(call: Call<SchedulePath, Backfill, Nothing>) -> Result<Ok200<InstantList>, Problem> {
+    let entry = entry(&call.app, &call.path.schedule)?;
+    let mut all = Vec::new();
+    for firing in call.query.of(&entry)? {
+        let at = firing.at_ms();
+        let row = call.app.desk.firing(&entry.schedule.key, at).await?;
+        let (run, decision) = row.map_or((None, None), |row| (row.run, Some(row.decision)));
+        all.push(InstantView { at, run, decision });
+    }
+    Ok(Ok200(InstantList { instants: all }))
+}
+
 pub(crate) async fn backfill(call: Call<SchedulePath, Nothing, Backfill>) -> Result<Accepted<Triggered>, Problem> {
     let (app, body): (Arc<App>, Backfill) = (call.app, call.body);
     let entry = entry(&app, &call.path.schedule)?;
-    if body.from >= body.to || body.to > words::now_ms() {
-        return Err(Problem::bad_request("`from` must be before `to`, and `to` not in the future"));
-    }
-    let found = entry.schedule.between(instant(body.from.saturating_sub(1)), instant(body.to - 1), MOST + 1);
-    if found.len() > MOST {
-        return Err(Problem::bad_request(format!("these are more than {MOST} instants")).help("give a shorter range"));
-    }
+    let found = body.of(&entry)?;
     let mut done = Triggered { runs: Vec::new(), decided: 0 };
     for firing in found {
         let after = Some(entry.schedule.key.clone());

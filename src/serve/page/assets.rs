@@ -26,6 +26,7 @@ const ASSETS: &[Asset] = &[
     asset!("actions.js", SCRIPT),
     asset!("ansi.js", SCRIPT),
     asset!("api.js", SCRIPT),
+    asset!("broken.js", SCRIPT),
     asset!("calendar.js", SCRIPT),
     asset!("dom.js", SCRIPT),
     asset!("events.js", SCRIPT),
@@ -38,6 +39,7 @@ const ASSETS: &[Asset] = &[
     asset!("playbooks.js", SCRIPT),
     asset!("run.js", SCRIPT),
     asset!("runs.js", SCRIPT),
+    asset!("schedules.js", SCRIPT),
     asset!("shell.js", SCRIPT),
     asset!("words.js", SCRIPT),
 ];

@@ -24,6 +24,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/", get(runs))
         .route("/runs", get(|| async { Redirect::permanent("/") }))
         .route("/runs/{run}", get(run))
+        .route("/schedules", get(schedules))
         .route("/playbooks", get(playbooks))
         .route("/playbooks/{playbook}", get(playbook))
         .route("/login", get(|| async { Html(shell::login().into_string()) }))
@@ -38,6 +39,10 @@ async fn runs(asker: Asker, request: Request) -> Response {
 
 async fn run(asker: Asker, Path(run): Path<String>, request: Request) -> Response {
     shown(asker, request, Page::Run(run)).await
+}
+
+async fn schedules(asker: Asker, request: Request) -> Response {
+    shown(asker, request, Page::Schedules).await
 }
 
 async fn playbooks(asker: Asker, request: Request) -> Response {

@@ -10,6 +10,7 @@ pub(super) enum Page {
     Runs,
     /// By its id, or the beginning of one.
     Run(String),
+    Schedules,
     Playbooks,
     Playbook(String),
 }
@@ -19,6 +20,7 @@ impl Page {
         match self {
             Self::Runs => "Runs",
             Self::Run(id) | Self::Playbook(id) => id,
+            Self::Schedules => "Schedules",
             Self::Playbooks => "Playbooks",
         }
     }
@@ -27,6 +29,7 @@ impl Page {
         match self {
             Self::Runs => "runs.js",
             Self::Run(_) => "run.js",
+            Self::Schedules => "schedules.js",
             Self::Playbooks => "playbooks.js",
             Self::Playbook(_) => "playbook.js",
         }
@@ -35,7 +38,7 @@ impl Page {
     /// What the module needs, so that the browser asks for all of it at once.
     fn needs(&self) -> &'static [&'static str] {
         match self {
-            Self::Runs => &["dom.js", "api.js", "words.js", "calendar.js"],
+            Self::Runs => &["dom.js", "api.js", "words.js", "broken.js", "calendar.js"],
             Self::Run(_) => &[
                 "dom.js",
                 "api.js",
@@ -48,7 +51,8 @@ impl Page {
                 "log.js",
                 "ansi.js",
             ],
-            Self::Playbooks => &["dom.js", "api.js", "words.js"],
+            Self::Schedules => &["dom.js", "api.js", "words.js", "broken.js", "calendar.js", "actions.js", "form.js"],
+            Self::Playbooks => &["dom.js", "api.js", "words.js", "broken.js"],
             Self::Playbook(_) => &["dom.js", "api.js", "words.js", "actions.js", "form.js"],
         }
     }
@@ -84,7 +88,11 @@ fn head(title: &str, module: &str, needs: &[&str]) -> Markup {
 }
 
 pub(super) fn page(page: &Page, who: &Who) -> Markup {
-    let in_runs = matches!(page, Page::Runs | Page::Run(_));
+    let here = match page {
+        Page::Runs | Page::Run(_) => "/",
+        Page::Schedules => "/schedules",
+        Page::Playbooks | Page::Playbook(_) => "/playbooks",
+    };
     let roles: Vec<&str> = who.roles.iter().map(|r| r.name()).collect();
     html! {
         (DOCTYPE)
@@ -95,8 +103,9 @@ pub(super) fn page(page: &Page, who: &Who) -> Markup {
                 header class="top" {
                     a class="brand" href="/" { img src=(at("icon.svg")) alt="" width="22" height="22"; "runback" }
                     nav aria-label="Main" {
-                        a href="/" aria-current=[in_runs.then_some("page")] { "Runs" }
-                        a href="/playbooks" aria-current=[(!in_runs).then_some("page")] { "Playbooks" }
+                        @for (at, name) in [("/", "Runs"), ("/schedules", "Schedules"), ("/playbooks", "Playbooks")] {
+                            a href=(at) aria-current=[(at == here).then_some("page")] { (name) }
+                        }
                     }
                     span id="link" class="link-state" {}
                     span class="who" { (who.name) span class="muted" { " · " (roles.join(", ")) } }

@@ -20,6 +20,7 @@ use std::sync::Arc;
 pub use apply::IllegalTransition;
 pub use locks::InRunLocks;
 pub use node::{Node, NodeId, Rare, Status, UndoStatus};
+pub use undo::Fate;
 pub use view::{RunStatus, StepView};
 
 use crate::Json;

@@ -4,11 +4,11 @@ import { h, put } from "./dom.js";
 import { get } from "./api.js";
 import { clock, date, sign, tone } from "./words.js";
 
-const DAY = 86_400_000;
+const DAY = 86_400_000, NEXT = 40;
 /// Days before and after today.
 const PAST = 6, AHEAD = 3;
 /// What became of an instant, where it is not a run that says it.
-const DECIDED = { missed: ["⊘", "wait"], paused: ["=", "idle"], overlap: ["⊘", "idle"], buffered: ["○", "idle"], failed: ["✗", "bad"] };
+export const DECIDED = { missed: ["⊘", "wait"], paused: ["=", "idle"], overlap: ["⊘", "idle"], buffered: ["○", "idle"], failed: ["✗", "bad"] };
 
 const midnight = (ms) => new Date(ms).setHours(0, 0, 0, 0);
 
@@ -16,7 +16,7 @@ export async function calendar(box) {
   let schedules, firings, runs;
   const from = midnight(Date.now() - PAST * DAY);
   try {
-    ({ schedules } = await get("schedules", { next: 40 }));
+    ({ schedules } = await get("schedules", { next: NEXT }));
     if (!schedules.length) return;
     [{ firings }, { runs }] = await Promise.all([get("firings", { since: from, limit: 1000 }), get("runs", { since: from, limit: 500 })]);
   } catch {
@@ -33,13 +33,17 @@ export async function calendar(box) {
     const cells = days.map((day) => {
       const there = own.filter((firing) => midnight(firing.at) === day).sort((a, b) => a.at - b.at);
       const next = schedule.next.filter((one) => midnight(one.at) === day);
-      return h("td", { class: day === today ? "today" : "" }, marks(there, status), ahead(next, schedule.paused));
+      return h("td", { class: day === today ? "today" : "" }, marks(there, status), ahead(next, schedule));
     });
     const paused = schedule.paused ? h("span", { class: "muted small" }, ` paused by ${schedule.paused.by}`) : null;
-    return h("tr", null, h("th", { scope: "row" }, schedule.playbook, h("br"), h("code", { class: "muted small" }, `${schedule.cron} ${schedule.timezone}`), paused), cells);
+    return h("tr", null, h("th", { scope: "row" }, h("a", { href: "/schedules" }, schedule.playbook), h("br"), h("code", { class: "muted small" }, `${schedule.cron} ${schedule.timezone}`), paused), cells);
   });
+  const at = box.firstElementChild?.scrollLeft;
   put(box, h("section", { class: "panel strip", tabindex: 0, "aria-label": "Schedules" },
     h("table", null, h("caption", { class: "hidden" }, "Schedules by day: what they did, and when they fire next"), h("thead", null, head), h("tbody", null, rows))));
+  // Where not all of it has room, today is what one sees first.
+  const [strip, now] = [box.firstElementChild, box.querySelector("th.today")];
+  strip.scrollLeft = at ?? now.offsetLeft - strip.clientWidth + 2 * now.offsetWidth;
 }
 
 /// Single marks where there are few, a number of each kind where there are many.
@@ -61,8 +65,9 @@ function marks(firings, status) {
   return [...kinds].map(([word, list]) => h("span", { class: `badge tone-${list[0].kind}`, title: word }, h("span", { class: "sign", "aria-hidden": "true" }, list[0].mark), String(list.length), h("span", { class: "hidden" }, ` ${word}`)));
 }
 
-function ahead(next, paused) {
-  if (!next.length || paused) return null;
-  const text = next.length > 2 ? `${next.length} more` : next.map((one) => clock(one.at).slice(0, 5)).join(", ");
+function ahead(next, schedule) {
+  if (!next.length || schedule.paused) return null;
+  const more = schedule.next.length === NEXT && next.at(-1) === schedule.next.at(-1) ? "+" : "";
+  const text = next.length > 2 ? `${next.length}${more} more` : next.map((one) => clock(one.at).slice(0, 5)).join(", ");
   return h("div", { class: "next", title: next.map((one) => one.explain ?? "").join(" ").trim() || null }, text);
 }

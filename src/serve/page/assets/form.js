@@ -1,6 +1,6 @@
 // Fields made from what a playbook or an approval asks for, and their values as JSON.
 
-import { h } from "./dom.js";
+import { h, put } from "./dom.js";
 
 let ids = 0;
 
@@ -29,11 +29,9 @@ function field(name, input, required) {
       try {
         return JSON.parse(control.value);
       } catch {
-        control.setCustomValidity(`${name} must be JSON: ${kind === "list" || kind === "array" ? '["a", "b"]' : '{"key": "value"}'}`);
-        throw new Error(`${name} is not JSON`);
+        throw new Error(`${name} must be JSON, such as ${kind === "list" || kind === "array" ? '["a", "b"]' : '{"key": "value"}'}.`);
       }
     };
-    control.addEventListener("input", () => control.setCustomValidity(""));
   } else if (typeof given === "string" && given.includes("\n")) {
     control = h("textarea", { ...props, rows: Math.min(10, given.split("\n").length + 1), value: given });
     read = () => control.value;
@@ -48,8 +46,37 @@ function field(name, input, required) {
   ].filter(Boolean);
   const label = h("label", { for: id }, name, required ? h("span", { class: "required" }, " required") : null);
   const about = h("p", { id: `${id}-about`, class: "hint" }, rules.join(" · "));
-  const box = kind === "boolean" ? h("div", { class: "field field-check" }, control, label, about) : h("div", { class: "field" }, label, control, about);
-  return { name, control, read, box };
+  const fault = h("p", { id: `${id}-wrong`, class: "field-wrong" });
+  const box = kind === "boolean" ? h("div", { class: "field field-check" }, control, label, about, fault) : h("div", { class: "field" }, label, control, about, fault);
+  const one = { name, control, read, box };
+  /// Says at the field what is wrong with it, or that nothing is.
+  one.judge = () => {
+    const wrong = wrongWith(one);
+    put(fault, wrong);
+    if (wrong) control.setAttribute("aria-invalid", "true");
+    else control.removeAttribute("aria-invalid");
+    control.setAttribute("aria-describedby", wrong ? `${id}-wrong ${id}-about` : `${id}-about`);
+    return !wrong;
+  };
+  // While somebody writes for the first time nothing is held against it.
+  control.addEventListener("input", () => control.hasAttribute("aria-invalid") && one.judge());
+  control.addEventListener("change", () => control.hasAttribute("aria-invalid") && one.judge());
+  return one;
+}
+
+function wrongWith({ name, control, read }) {
+  try {
+    read();
+  } catch (error) {
+    return error.message;
+  }
+  const { validity } = control;
+  if (validity.valueMissing) return `${name} must be given.`;
+  if (validity.patternMismatch) return `${name} must match ${control.pattern.replace(/^\^\(\?:(.*)\)\$$/, "$1")}.`;
+  if (validity.rangeUnderflow) return `${name} must be at least ${control.min}.`;
+  if (validity.rangeOverflow) return `${name} must be at most ${control.max}.`;
+  if (validity.stepMismatch || validity.badInput) return `${name} must be ${control.step === "1" ? "a whole number" : "a number"}.`;
+  return validity.valid ? null : control.validationMessage;
 }
 
 /// A pattern that this browser can check too; the server checks all of them.
@@ -74,15 +101,11 @@ export class Fields {
     this.element = h("div", { class: "fields" }, this.fields.map((one) => one.box));
   }
 
-  /// False: the browser has shown what is wrong.
+  /// False: each field says what is wrong with it, and the first of those has the focus.
   check() {
-    try {
-      for (const one of this.fields) one.read();
-    } catch {
-      // It is said by the field itself.
-    }
-    for (const one of this.fields) if (!one.control.reportValidity()) return false;
-    return true;
+    const wrong = this.fields.filter((one) => !one.judge());
+    wrong[0]?.control.focus();
+    return wrong.length === 0;
   }
 
   /// Those that are filled in.

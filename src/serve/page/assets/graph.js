@@ -13,9 +13,10 @@ const SLICE = 8;
 const MOST_EDGES = 600;
 
 export class Graph {
-  /// `status(id)` gives a step's state; `onSelect(id)` is told what is looked at.
-  constructor({ status, onSelect }) {
+  /// `status(id)` gives a step's state, `word(status)` how it is told; `onSelect(id)` is told what is looked at.
+  constructor({ status, word, onSelect }) {
     this.status = status;
+    this.word = word;
     this.onSelect = onSelect;
     this.shown = new Map();
     this.todo = [];
@@ -77,6 +78,7 @@ export class Graph {
     this.placed = placed;
     this.left = Math.max(pad, (this.width - placed.w) / 2);
     this.top = pad;
+    this.box.style.setProperty("--content", `${placed.h + 2 * pad + 2}px`);
     this.space.style.height = `${placed.h + 2 * pad}px`;
     this.space.style.width = `${Math.max(this.width, placed.w + 2 * pad) - 1}px`;
     this.boxes = new Stretches(placed.h);
@@ -173,21 +175,21 @@ export class Graph {
   fill(element, at) {
     const node = this.tree.nodes[at];
     const status = this.status(node.id);
-    const shape = `${status}:${this.compact}`;
+    const shape = `${this.word(status)}:${this.compact}`;
     const group = this.tree.isGroup(at);
     if (!group && element.dataset.shape === shape) return;
     element.dataset.shape = shape;
     element.dataset.tone = tone(status);
     const name = ownName(node.id);
-    element.title = `${node.id}: ${status}`;
+    element.title = `${node.id}: ${this.word(status)}`;
     if (this.compact && !this.placed.boxes[at].group) {
-      element.setAttribute("aria-label", `${name}, ${status}`);
+      element.setAttribute("aria-label", `${name}, ${this.word(status)}`);
       element.textContent = sign(status);
       return;
     }
     const mark = h("span", { class: "sign", "aria-hidden": "true" }, sign(status));
     const fold = group ? h("span", { class: "fold", "aria-hidden": "true", data: { fold: at } }, this.folded.has(at) ? "▸" : "▾") : null;
-    const state = h("span", { class: "node-state" }, status.replace("-", " "));
+    const state = h("span", { class: "node-state" }, this.word(status));
     // The head of an open box is narrow, and what is inside says it too.
     const about = group ? [this.placed.boxes[at].group && status === "succeeded" ? null : [state, " · "], this.tally(at)] : [state, ` · ${node.type}`];
     put(element, mark, h("span", { class: "node-text" }, h("span", { class: "node-name" }, name), h("span", { class: "node-about" }, about)), fold);
@@ -249,7 +251,7 @@ export class Graph {
     this.render();
     this.shown.get(at)?.setAttribute("aria-selected", "true");
     this.box.setAttribute("aria-activedescendant", `step-${at}`);
-    if (tell) announce(`${ownName(node.id)}, ${this.status(node.id)}`);
+    if (tell) announce(`${ownName(node.id)}, ${this.word(this.status(node.id))}`);
     this.onSelect(node.id);
   }
 

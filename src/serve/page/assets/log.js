@@ -7,11 +7,38 @@ import { plain, render, strip } from "./ansi.js";
 import { bytes } from "./words.js";
 
 /// Bytes that are asked for at once, and that are kept.
-const PIECE = 128 << 10, WINDOW = 512 << 10, SCAN = 1 << 20;
+const PIECE = 128 << 10, WINDOW = 512 << 10, SCAN = 4 << 20;
+/// Bytes that are looked at in one go, and milliseconds after which the page gets its turn.
+const SLICE = 256 << 10, TURN = 30;
 const ERRORS = /\b(error|errors|fatal|failed|failure|panic|panicked|exception|traceback|denied)\b/i;
 
 /// Bytes to text, and how many of the last belong to a character that is not whole.
 const decoder = new TextDecoder();
+
+/// A stretch in parts of whole lines, and where its last whole line ends: one that goes on in the next stretch is looked
+/// at there.
+function sliced({ bytes: data, next, size }) {
+  const last = next >= size ? data.length : data.lastIndexOf(10) + 1 || data.length;
+  const slices = [];
+  for (let from = 0; from < last; ) {
+    const to = from + SLICE >= last ? last : data.indexOf(10, from + SLICE) + 1 || last;
+    slices.push([from, Math.min(to, last)]);
+    from = Math.min(to, last);
+  }
+  return { slices, end: last };
+}
+
+/// The lines of a part, and their places in the whole.
+function offsets({ bytes: data, offset }, from, stop) {
+  const list = [];
+  while (from < stop) {
+    const found = data.indexOf(10, from);
+    const to = found < 0 || found > stop ? stop : found;
+    list.push({ at: offset + from, text: decoder.decode(data.subarray(from, to)) });
+    from = to + 1;
+  }
+  return list;
+}
 
 export class Log {
   constructor() {
@@ -21,12 +48,13 @@ export class Log {
     this.follow = h("input", { type: "checkbox", checked: true, onchange: () => this.follow.checked && this.toEnd() });
     this.query = h("input", { type: "search", placeholder: "Search the output", "aria-label": "Search the output", onkeydown: (e) => {
       if (e.key === "Enter") this.find(this.matcher(), e.shiftKey ? -1 : 1);
+      if (e.key === "Escape") this.stop();
     } });
     const button = (text, { label, about }, act) => h("button", { type: "button", class: "quiet", "aria-label": label, title: label ?? about, onclick: act }, text);
     this.bar = h("div", { class: "log-bar" }, this.query,
       button("↑", { label: "Previous match" }, () => this.find(this.matcher(), -1)),
       button("↓", { label: "Next match" }, () => this.find(this.matcher(), 1)),
-      button("Jump to error", { about: "To the next line that tells of an error" }, () => this.find((line) => ERRORS.test(line), 1)),
+      button("Jump to error", { about: "To the next line that tells of an error" }, () => this.find((text) => ERRORS.test(text), 1)),
       button("Start", { about: "To the first line" }, () => this.toStart()), button("End", { about: "To the last line" }, () => this.toEnd()),
       h("label", { class: "check" }, this.follow, "Follow"), this.about);
     this.generation = 0;
@@ -40,6 +68,7 @@ export class Log {
   async open(run, params, live) {
     Object.assign(this, { run, params, live, size: 0, cut: 0, settled: false });
     this.generation += 1;
+    this.search = null;
     this.found = null;
     this.follow.checked = true;
     put(this.about, "");
@@ -96,6 +125,7 @@ export class Log {
   }
 
   tell() {
+    if (this.search?.read) return;
     const cut = this.cut ? `, ${bytes(this.cut)} of the middle not kept` : "";
     put(this.about, this.size ? `${bytes(this.size)}${cut}` : this.live() ? "no output yet" : "no output");
   }
@@ -223,50 +253,65 @@ export class Log {
 
   matcher() {
     const wanted = this.query.value.toLowerCase();
-    return wanted ? (line) => line.toLowerCase().includes(wanted) : null;
+    return wanted ? (text) => text.toLowerCase().includes(wanted) : null;
   }
 
-  /// The next line that matches, forwards or backwards from the last one that was found, all round.
+  /// The next line that matches, forwards or backwards from the last one that was found, all round. `matches` is asked
+  /// of many lines at once too. Another search, or Escape, ends it.
   async find(matches, way) {
     if (!matches || !this.size) return;
     this.follow.checked = false;
+    const own = (this.search = { matches, way, read: 0 });
     const start = this.found ?? (way > 0 ? -1 : this.size);
-    put(this.about, "searching …");
-    const hit = (await this.scan(matches, way, start)) ?? (await this.scan(matches, way, way > 0 ? -1 : this.size));
+    try {
+      const hit = (await this.scan(own, start)) ?? (await this.scan(own, way > 0 ? -1 : this.size));
+      if (own !== this.search) return;
+      this.search = null;
+      this.tell();
+      if (hit === null) return announce("nothing found"), put(this.about, "nothing found");
+      this.found = hit;
+      await this.reveal(hit);
+    } catch (error) {
+      if (own !== this.search) return;
+      this.search = null;
+      put(this.about, error.message);
+    }
+  }
+
+  stop() {
+    if (!this.search) return;
+    this.search = null;
     this.tell();
-    if (hit === null) return announce("nothing found"), put(this.about, "nothing found");
-    this.found = hit;
-    await this.reveal(hit);
   }
 
   /// Place of the first byte of a line that matches after (or before) `start`, or null.
-  async scan(matches, way, start) {
+  async scan(search, start) {
+    const { matches, way } = search;
     let at = way > 0 ? Math.max(0, start) : start;
     while (way > 0 ? at < this.size : at > 0) {
       const from = way > 0 ? at : Math.max(0, at - SCAN);
-      const piece = await this.read(from, way > 0 ? SCAN : at - from);
-      const { list, end } = this.offsets(way > 0 ? piece : this.begun(piece, from));
-      const hits = list.filter((line) => (way > 0 ? line.at > start : line.at < start) && matches(strip(line.text)));
-      if (hits.length) return (way > 0 ? hits[0] : hits.at(-1)).at;
-      const next = way > 0 ? end : Math.min(list[0]?.at ?? from, at - 1);
+      const piece = way > 0 ? await this.read(from, SCAN) : this.begun(await this.read(from, at - from), from);
+      const { slices, end } = sliced(piece);
+      if (way < 0) slices.reverse();
+      let turn = performance.now();
+      for (const [begin, stop] of slices) {
+        if (search !== this.search) return null;
+        if (matches(strip(decoder.decode(piece.bytes.subarray(begin, stop)).replaceAll("\r", "\n")))) {
+          const lines = offsets(piece, begin, stop).filter((line) => (way > 0 ? line.at > start : line.at < start) && matches(strip(line.text)));
+          if (lines.length) return (way > 0 ? lines[0] : lines.at(-1)).at;
+        }
+        if (performance.now() - turn > TURN) {
+          await new Promise((done) => setTimeout(done));
+          turn = performance.now();
+        }
+      }
+      search.read += piece.bytes.length;
+      put(this.about, `searched ${bytes(search.read)} of ${bytes(this.size)} …`);
+      const next = way > 0 ? piece.offset + end : Math.min(piece.offset, at - 1);
       if (way > 0 ? next <= at : next >= at) return null;
       at = next;
     }
     return null;
-  }
-
-  offsets(piece) {
-    const list = [];
-    let from = 0;
-    while (from < piece.bytes.length) {
-      const found = piece.bytes.indexOf(10, from);
-      const to = found < 0 ? piece.bytes.length : found;
-      // A line that goes on in the next stretch is looked at there.
-      if (found < 0 && from > 0 && piece.next < piece.size) break;
-      list.push({ at: piece.offset + from, text: decoder.decode(piece.bytes.subarray(from, to)) });
-      from = to + 1;
-    }
-    return { list, end: piece.offset + from };
   }
 
   async reveal(at) {

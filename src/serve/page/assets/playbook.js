@@ -114,7 +114,6 @@ function text(view) {
   });
   const counts = view.errors || view.warnings ? [view.errors ? plural(view.errors, "error") : null, view.warnings ? plural(view.warnings, "warning") : null].filter(Boolean).join(", ") : "No errors, no warnings.";
   return h("div", { class: "panel" }, h("div", { class: "panel-bar" }, h("code", { class: "muted" }, view.file), h("span", null, counts)),
-    view.broken && view.digest ? h("p", { class: "callout tone-bad" }, "The file is broken now. What runs is the last text that was good.") : null,
     h("div", { class: "source", tabindex: 0, role: "region", "aria-label": "Text of the playbook" }, lines));
 }
 
@@ -161,7 +160,9 @@ try {
   const panels = [["start", "Start", alone(startForm(view))], ["text", view.errors ? `Text (${plural(view.errors, "error")})` : "Text", text(view)],
     ["history", "Runs", runs, () => history(runs, view.name).catch(alarm)]];
   const all = tabs("Views of the playbook", panels);
-  put($("#content"), view.description ? h("p", { class: "lead" }, view.description) : null, all.list, all.panels);
+  const broken = view.broken ? h("div", { class: "alarm" }, h("p", null, h("strong", null, "✗ The file is broken now. "), view.digest ? "What runs is the last text that was good. " : "It was never good since the server started, so nothing of it runs. ",
+    h("button", { type: "button", class: "link", onclick: () => all.show("text") }, `Show ${plural(view.errors, "error")}`))) : null;
+  put($("#content"), broken, view.description ? h("p", { class: "lead" }, view.description) : null, all.list, all.panels);
   if (!view.digest) all.show("text");
 } catch (error) {
   alarm(error);

@@ -2,6 +2,7 @@
 
 import { $, alarm, empty, h, put } from "./dom.js";
 import { get } from "./api.js";
+import { broken } from "./broken.js";
 import { plural } from "./words.js";
 
 function card(one) {
@@ -17,6 +18,7 @@ function card(one) {
 
 try {
   const { playbooks } = await get("playbooks");
+  broken(playbooks.filter((one) => one.broken).map((one) => one.id));
   put($("#content"), playbooks.length
     ? h("ul", { class: "cards-list" }, playbooks.map(card))
     : h("div", { class: "panel" }, empty("No playbooks.", h("p", null, "Start the server with ", h("code", null, "--playbooks DIR"), " to run and schedule what is in a folder."))));

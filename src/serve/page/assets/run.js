@@ -8,7 +8,7 @@ import { Events } from "./events.js";
 import { Graph } from "./graph.js";
 import { Log } from "./log.js";
 import { clean } from "./ansi.js";
-import { badge, date, duration, grouped, plural, sign, tone, when } from "./words.js";
+import { badge, date, duration, grouped, plural, sign, stateWord, tone, when } from "./words.js";
 
 const id = document.body.dataset.run;
 const path = `runs/${encodeURIComponent(id)}`;
@@ -31,7 +31,10 @@ function statusOf(step) {
   return status === "running" && run.questions.some((open) => open.step === step) ? "waiting" : status;
 }
 
-const graph = new Graph({ status: statusOf, onSelect: select });
+/// Nobody goes on with it now.
+const isOver = () => !run.driven && !["running", "waiting", "rolling-back", "interrupted"].includes(run.status);
+
+const graph = new Graph({ status: statusOf, word: (status) => stateWord(status, isOver()), onSelect: select });
 const log = new Log();
 const events = new Events(id);
 const actions = new Actions(id, () => run, () => nodes, () => refresh());
@@ -118,7 +121,7 @@ function show(view, why) {
   document.title = `${sign(view.status)} ${view.playbook ?? ""} ${view.id} · runback`;
   put(parts.title, view.playbook ?? view.id);
   put(parts.state, badge(view.queued ? "queued" : view.status), h("code", { class: "run-id" }, view.id), h("span", { class: "muted", id: "took" }));
-  put(parts.buttons, actions.buttons());
+  actions.show(parts.buttons);
   put(parts.facts,
     "Started ", view.started_at ? when(view.started_at) : "not yet", view.by ? [" by ", h("strong", null, view.by)] : null, view.from ? ` from ${view.from}` : null,
     view.schedule ? [", schedule ", h("strong", null, view.schedule)] : null, view.owner ? `, driven by ${view.owner}` : null, view.queued ? `, place ${view.queued} in the queue` : null);
@@ -190,8 +193,8 @@ function progress(view) {
   put(parts.progress, bar, h("span", { class: "small muted" }, text));
   const order = ["waiting", "failed", "undo-failed", "interrupted", "running", "undoing", "backoff", "ready", "blocked", "succeeded", "skipped", "cancelled", "undone", "kept"];
   const chips = order.filter((status) => counts.has(status)).map((status) => h("button", {
-    type: "button", class: `chip tone-${tone(status)}`, title: `To the next that is ${status}`, onclick: () => toNext(status),
-  }, h("span", { class: "sign", "aria-hidden": "true" }, sign(status)), `${grouped(counts.get(status))} ${status}`));
+    type: "button", class: `chip tone-${tone(status)}`, title: `To the next that is ${stateWord(status, isOver())}`, onclick: () => toNext(status),
+  }, h("span", { class: "sign", "aria-hidden": "true" }, sign(status)), `${grouped(counts.get(status))} ${stateWord(status, isOver())}`));
   const focused = parts.counts.contains(document.activeElement) ? [...parts.counts.children].indexOf(document.activeElement) : -1;
   put(parts.counts, chips);
   parts.counts.children[focused]?.focus();
@@ -251,10 +254,10 @@ function showStep(step, fresh) {
   }
   const group = graph.tree.isGroup(at);
   const retry = ["failed", "interrupted"].includes(view.status) && !run.driven && ["failed", "interrupted", "waiting"].includes(run.status);
-  const text = JSON.stringify([view, retry, statusOf(step)]);
+  const text = JSON.stringify([view, retry, statusOf(step), isOver()]);
   if (shown.text !== text) {
     shown.text = text;
-    put(shown.head, h("h2", null, step), badge(statusOf(step)),
+    put(shown.head, h("h2", null, step), badge(statusOf(step), isOver()),
       retry ? h("button", { type: "button", disabled: !may("operator"), onclick: () => actions.retry(step) }, "Retry step…") : null);
     const undo = { full: "can be taken back", none: "left as it is", impossible: "cannot be taken back" }[node.undo];
     put(shown.body,
@@ -303,6 +306,8 @@ function live(event) {
 }
 
 let changed = false;
+// That a process lets go of a run is no event of it.
+setInterval(() => document.hidden || !run || isOver() || refresh(), 3000);
 setInterval(() => {
   tick();
   if (changed) graph.refresh();

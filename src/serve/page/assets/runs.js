@@ -2,8 +2,9 @@
 
 import { $, alarm, announce, empty, h, put } from "./dom.js";
 import { get, throttled, url, watch } from "./api.js";
+import { broken } from "./broken.js";
 import { calendar } from "./calendar.js";
-import { badge, duration, plural, values, when } from "./words.js";
+import { badge, duration, values, when } from "./words.js";
 
 const PAGE = 50;
 const STATES = [
@@ -13,8 +14,8 @@ const STATES = [
 const TIMES = [["", "Any time"], ["1", "Last hour"], ["24", "Last day"], ["168", "Last week"], ["720", "Last 30 days"]];
 
 const query = new URLSearchParams(location.search);
-/// Where the pages before this one began, newest first.
-let before = query.get("before") ? query.get("before").split(",").map(Number) : [];
+/// Where each page after the first begins: the time of the run before it, and how many runs of that time stood before.
+let before = query.get("before") ? query.get("before").split(",").map((one) => one.split("~").map(Number)) : [];
 const known = new Map();
 
 const select = (name, label, options) => h("select", { name, "aria-label": label, onchange: () => filter() },
@@ -42,13 +43,13 @@ function filter() {
   before = [];
   known.clear();
   remember();
-  refresh();
+  update();
 }
 
 function remember() {
   const now = new URLSearchParams();
   for (const [name, control] of Object.entries(filters)) if (control.value) now.set(name, control.value);
-  if (before.length) now.set("before", before.join(","));
+  if (before.length) now.set("before", before.map((one) => one.join("~")).join(","));
   history.replaceState(null, "", now.size ? `?${now}` : location.pathname);
 }
 
@@ -56,10 +57,12 @@ const filtered = () => Object.values(filters).some((control) => control.value);
 
 async function read() {
   const hours = Number(filters.hours.value);
-  return get("runs", {
+  const [at, same] = before.at(-1) ?? [null, 0];
+  const { runs } = await get("runs", {
     playbook: filters.playbook.value.trim(), status: filters.status.value, text: filters.text.value.trim(),
-    since: hours ? Date.now() - hours * 3_600_000 : null, until: before.at(-1) ?? null, limit: PAGE + 1,
+    since: hours ? Date.now() - hours * 3_600_000 : null, until: at === null ? null : at + 1, limit: PAGE + 1 + same,
   });
+  return runs.slice(same);
 }
 
 const cell = (name, ...content) => h("td", { data: { name } }, content);
@@ -71,7 +74,7 @@ function row(run) {
   return h("tr", { data: { run: run.id } },
     cell("State", badge(run.status)),
     cell("Playbook", h("a", { class: "row-link", href: `/runs/${encodeURIComponent(run.id)}` }, run.playbook ?? "?"), run.schedule ? h("span", { class: "muted small" }, " by schedule") : null),
-    cell("Inputs", h("span", { class: "inputs mono", title: given }, given)), cell("Started", run.started_at ? when(run.started_at) : h("span", { class: "muted" }, "not yet")),
+    cell("Inputs", given ? h("span", { class: "inputs mono", title: given }, given) : null), cell("Started", run.started_at ? when(run.started_at) : h("span", { class: "muted" }, "not yet")),
     cell("Took", run.finished_at || run.driven ? took : ""), cell("By", run.by ?? ""), cell("Run", h("code", { class: "muted" }, run.id)));
 }
 
@@ -114,24 +117,39 @@ function clear() {
   filters.text.focus();
 }
 
+/// Where the page after this one begins.
+function after(runs) {
+  const at = runs.at(-1).created_at;
+  const [time, same] = before.at(-1) ?? [null, 0];
+  return [at, runs.filter((run) => run.created_at === at).length + (time === at ? same : 0)];
+}
+
+let shown = [];
+const newer = h("button", { type: "button", onclick: () => turn(before.slice(0, -1)) }, "← Newer");
+const older = h("button", { type: "button", onclick: () => turn([...before, after(shown)]) }, "Older →");
+const place = h("span", { class: "muted" });
+
 function pages(runs, more) {
-  const newer = h("button", { type: "button", disabled: before.length === 0, onclick: () => turn(before.slice(0, -1)) }, "← Newer");
-  const older = h("button", { type: "button", disabled: !more, onclick: () => turn([...before, runs.at(-1).created_at]) }, "Older →");
+  shown = runs;
+  newer.disabled = before.length === 0;
+  older.disabled = !more;
   const first = before.length * PAGE + 1;
-  put(pager, more || before.length ? [newer, h("span", { class: "muted" }, runs.length ? `${first} to ${first + runs.length - 1}` : ""), older] : null);
+  put(place, runs.length ? `${first} to ${first + runs.length - 1}` : "");
+  if (!more && !before.length) put(pager);
+  else if (!newer.isConnected) put(pager, newer, place, older);
 }
 
 function turn(to) {
   before = to;
   remember();
-  refresh().then(() => table.scrollIntoView({ block: "nearest" }));
+  update().then(() => table.scrollIntoView({ block: "nearest" }));
 }
 
 let reading = 0;
 async function update() {
   const own = ++reading;
   try {
-    const [{ runs }, status] = await Promise.all([read(), get("status")]);
+    const [runs, status] = await Promise.all([read(), get("status")]);
     if (own !== reading) return;
     const page = runs.slice(0, PAGE);
     show(page);
@@ -141,14 +159,6 @@ async function update() {
   } catch (error) {
     if (error.status !== 0) alarm(error);
   }
-}
-
-let told = "";
-function broken(ids) {
-  if (told === ids.join()) return;
-  told = ids.join();
-  put($("#alarms"), ids.length ? h("div", { class: "alarm" }, h("p", null, `${plural(ids.length, "playbook")} cannot be read as ${ids.length === 1 ? "it is" : "they are"} now; the last good text stays in use: `,
-    ids.map((id, at) => [at ? ", " : "", h("a", { href: `/playbooks/${encodeURIComponent(id)}` }, id)]))) : null);
 }
 
 const refresh = throttled(update, 500);

@@ -7,15 +7,22 @@ const STATES = {
   blocked: ["·", "idle"], ready: ["○", "idle"], running: ["●", "run"], backoff: ["↻", "wait"], succeeded: ["✓", "good"],
   failed: ["✗", "bad"], skipped: ["⊘", "idle"], cancelled: ["■", "wait"], interrupted: ["?", "wait"], undoing: ["↶", "undo"],
   undone: ["↶", "good"], "undo-failed": ["✗", "bad"], kept: ["=", "wait"], waiting: ["◆", "wait"],
-  "rolling-back": ["↶", "undo"], "rolled-back": ["↶", "good"], stuck: ["!", "bad"], queued: ["○", "idle"],
+  "rolling-back": ["↶", "undo"], "rolled-back": ["↶", "wait"], stuck: ["!", "bad"], queued: ["○", "idle"],
 };
 
 export const sign = (status) => (STATES[status] ?? ["·", "idle"])[0];
 export const tone = (status) => (STATES[status] ?? ["·", "idle"])[1];
 
-export function badge(status) {
+/// A state in words: what a run that is over has never begun waits for nothing.
+export function stateWord(status, over) {
+  if (over && (status === "blocked" || status === "ready")) return "not started";
+  if (over && status === "undoing") return "not undone";
+  return status.replace("-", " ");
+}
+
+export function badge(status, over = false) {
   return h("span", { class: `badge tone-${tone(status)}`, data: { status } },
-    h("span", { class: "sign", "aria-hidden": "true" }, sign(status)), status.replace("-", " "));
+    h("span", { class: "sign", "aria-hidden": "true" }, sign(status)), stateWord(status, over));
 }
 
 const two = (n) => String(n).padStart(2, "0");
