@@ -45,7 +45,7 @@ async function everywhere(page, look) {
   await go("/", ".strip");
   await look("runs");
   await go("/schedules", ".schedule");
-  await page.locator("summary:text-is('Further ahead')").first().click();
+  await page.locator(".schedule:has-text('nightly') summary:text-is('Further ahead')").click();
   await page.waitForSelector(".explained");
   await look("schedules");
   for (const name of ["Pause…", "Resume…", "Run now…", "Backfill…"]) await ask(`schedules: ${name}`, `.schedule button:has-text('${name}')`);

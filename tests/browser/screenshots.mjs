@@ -51,6 +51,12 @@ try {
   await page.goto(`${world.address}/`);
   await page.waitForSelector("#list tbody tr >> nth=2");
   await picture(page, "runs");
+  await page.goto(`${world.address}/schedules`);
+  await page.waitForSelector(".schedule");
+  await page.locator(".schedule", { hasText: "nightly" }).getByText("Further ahead").click();
+  await page.waitForSelector(".explained");
+  await page.evaluate(() => document.querySelector("#calendar").remove());
+  await picture(page, "schedules");
   const dark = await enter(world, { ...view, colorScheme: "dark" });
   await dark.goto(`${world.address}/playbooks/broken`);
   await dark.waitForSelector(".source-note");

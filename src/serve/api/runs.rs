@@ -55,6 +55,9 @@ pub(crate) struct ListRuns {
     /// Text in the id, the playbook's name or the inputs.
     #[serde(default)]
     text: Option<String>,
+    /// A run's id: those that stand after it in the list.
+    #[serde(default)]
+    after: Option<String>,
     /// At most so many; 50 where nothing is said, 500 at most.
     #[serde(default)]
     #[schemars(range(min = 1, max = 500))]
@@ -119,7 +122,16 @@ pub(crate) async fn list(call: Call<Nothing, ListRuns, Nothing>) -> Result<Ok200
     let limit = query.limit.unwrap_or(50).clamp(1, MOST);
     let statuses: Vec<&str> = query.status.as_deref().map(|s| s.split(',').collect()).unwrap_or_default();
     let heads = app.index.heads();
-    let wanted = heads.iter().filter(|head| {
+    let first = match &query.after {
+        None => 0,
+        Some(id) => {
+            1 + heads.iter().position(|head| head.id == *id).ok_or_else(|| {
+                Problem::not_found(format!("there is no run `{id}` after which to go on"))
+                    .help("read the list from its start")
+            })?
+        }
+    };
+    let wanted = heads.iter().skip(first).filter(|head| {
         query.playbook.as_ref().is_none_or(|name| head.playbook.as_ref() == Some(name))
             && query.since.is_none_or(|since| head.created_at >= since)
             && query.until.is_none_or(|until| head.created_at < until)

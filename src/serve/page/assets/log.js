@@ -7,7 +7,9 @@ import { plain, render, strip } from "./ansi.js";
 import { bytes } from "./words.js";
 
 /// Bytes that are asked for at once, and that are kept.
-const PIECE = 128 << 10, WINDOW = 512 << 10, SCAN = 4 << 20;
+const PIECE = 64 << 10, WINDOW = 384 << 10, SCAN = 4 << 20;
+/// Lines that are laid out together when they come into view, and how high one is that does not wrap, in pixels.
+const PART = 100, LINE = 18.75;
 /// Bytes that are looked at in one go, and milliseconds after which the page gets its turn.
 const SLICE = 256 << 10, TURN = 30;
 const ERRORS = /\b(error|errors|fatal|failed|failure|panic|panicked|exception|traceback|denied)\b/i;
@@ -27,6 +29,9 @@ function sliced({ bytes: data, next, size }) {
   }
   return { slices, end: last };
 }
+
+/// Text without what a terminal would act on; most has none of it.
+const bare = (text) => (text.includes("\x1b") || text.includes("\r") ? strip(text.replaceAll("\r", "\n")) : text);
 
 /// The lines of a part, and their places in the whole.
 function offsets({ bytes: data, offset }, from, stop) {
@@ -139,7 +144,11 @@ export class Log {
     const fragment = h("div", { class: "log-piece" });
     if (piece.cut) fragment.append(h("div", { class: "log-cut" }, `… ${bytes(piece.cut)} are not kept …`));
     const style = plain();
-    for (const line of list) fragment.append(h("div", { class: "line" }, render(line, style)));
+    for (let at = 0; at < list.length; at += PART) {
+      const part = h("div", { class: "log-part" }, list.slice(at, at + PART).map((line) => h("div", { class: "line" }, render(line, style))));
+      part.style.containIntrinsicSize = `auto ${part.children.length * LINE}px`;
+      fragment.append(part);
+    }
     return { from: offset, to: piece.next, element: fragment, data };
   }
 
@@ -296,7 +305,7 @@ export class Log {
       let turn = performance.now();
       for (const [begin, stop] of slices) {
         if (search !== this.search) return null;
-        if (matches(strip(decoder.decode(piece.bytes.subarray(begin, stop)).replaceAll("\r", "\n")))) {
+        if (matches(bare(decoder.decode(piece.bytes.subarray(begin, stop))))) {
           const lines = offsets(piece, begin, stop).filter((line) => (way > 0 ? line.at > start : line.at < start) && matches(strip(line.text)));
           if (lines.length) return (way > 0 ? lines[0] : lines.at(-1)).at;
         }

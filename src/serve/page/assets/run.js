@@ -62,7 +62,7 @@ function page() {
     ["events", "Events", h("div", null, list), () => events.load()], ["data", "Inputs and outputs", h("div", null, data)],
   ]);
   put($("#content"), h("div", { class: "run-head" }, parts.state, parts.buttons), parts.facts, parts.attention, parts.progress, all.list, all.panels);
-  put(parts.detail, empty("Choose a step", h("p", { class: "muted" }, "Its state, its outputs and what its command printed are shown here.")));
+  put(parts.detail, empty("No step is chosen", h("p", { class: "muted" }, "The state of a step, its outputs and what its command printed are shown here. A run that has not started has none yet.")));
 }
 
 function suggest(find) {
@@ -90,10 +90,15 @@ async function load() {
   actions.secrets = drawn.secret_inputs;
   show(view, why);
   graph.set(nodes);
+  choose(view);
+  return view.last_seq;
+}
+
+/// What one looks at first: what went wrong, what asks, what runs.
+function choose(view) {
   const first = view.steps.find((step, at) => tone(step.status) === "bad" && !graph.tree.isGroup(at)) ?? view.steps.find((step) => step.error) ?? view.questions.map((q) => steps.get(q.step))[0] ?? view.steps.find((step) => step.status === "running");
   const open = new URLSearchParams(location.search).get("step") ?? first?.id ?? nodes.find((node) => node.parent === null)?.id;
   if (open) graph.selectId(open, { tell: false });
-  return view.last_seq;
 }
 
 async function update() {
@@ -103,6 +108,7 @@ async function update() {
       ({ steps: nodes } = await get(`${path}/graph`));
       show(view, why);
       graph.set(nodes);
+      if (!detail) choose(view);
     } else {
       show(view, why);
     }
@@ -123,7 +129,7 @@ function show(view, why) {
   put(parts.state, badge(view.queued ? "queued" : view.status), h("code", { class: "run-id" }, view.id), h("span", { class: "muted", id: "took" }));
   actions.show(parts.buttons);
   put(parts.facts,
-    "Started ", view.started_at ? when(view.started_at) : "not yet", view.by ? [" by ", h("strong", null, view.by)] : null, view.from ? ` from ${view.from}` : null,
+    view.started_at ? ["Started ", when(view.started_at)] : "Not started yet, asked for", view.by ? [" by ", h("strong", null, view.by)] : null, view.from ? ` from ${view.from}` : null,
     view.schedule ? [", schedule ", h("strong", null, view.schedule)] : null, view.owner ? `, driven by ${view.owner}` : null, view.queued ? `, place ${view.queued} in the queue` : null);
   attention(view, why);
   progress(view);
@@ -189,6 +195,7 @@ function progress(view) {
   const [done, total, text] = back
     ? [n("undone"), undoable, [`${grouped(n("undone"))} of ${plural(undoable, "step")} undone`, ...left].join(", ")]
     : [over, all, `${grouped(over)} of ${plural(all, "step")} over`];
+  parts.progress.hidden = total === 0 && !back;
   const bar = h("progress", { max: Math.max(1, total), value: done, "aria-label": text, class: back ? "back" : "" });
   put(parts.progress, bar, h("span", { class: "small muted" }, text));
   const order = ["waiting", "failed", "undo-failed", "interrupted", "running", "undoing", "backoff", "ready", "blocked", "succeeded", "skipped", "cancelled", "undone", "kept"];

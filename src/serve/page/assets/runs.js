@@ -14,8 +14,8 @@ const STATES = [
 const TIMES = [["", "Any time"], ["1", "Last hour"], ["24", "Last day"], ["168", "Last week"], ["720", "Last 30 days"]];
 
 const query = new URLSearchParams(location.search);
-/// Where each page after the first begins: the time of the run before it, and how many runs of that time stood before.
-let before = query.get("before") ? query.get("before").split(",").map((one) => one.split("~").map(Number)) : [];
+/// The last run of each page before this one.
+let before = query.get("after") ? query.get("after").split(",") : [];
 const known = new Map();
 
 const select = (name, label, options) => h("select", { name, "aria-label": label, onchange: () => filter() },
@@ -49,7 +49,7 @@ function filter() {
 function remember() {
   const now = new URLSearchParams();
   for (const [name, control] of Object.entries(filters)) if (control.value) now.set(name, control.value);
-  if (before.length) now.set("before", before.map((one) => one.join("~")).join(","));
+  if (before.length) now.set("after", before.join(","));
   history.replaceState(null, "", now.size ? `?${now}` : location.pathname);
 }
 
@@ -57,12 +57,11 @@ const filtered = () => Object.values(filters).some((control) => control.value);
 
 async function read() {
   const hours = Number(filters.hours.value);
-  const [at, same] = before.at(-1) ?? [null, 0];
   const { runs } = await get("runs", {
     playbook: filters.playbook.value.trim(), status: filters.status.value, text: filters.text.value.trim(),
-    since: hours ? Date.now() - hours * 3_600_000 : null, until: at === null ? null : at + 1, limit: PAGE + 1 + same,
+    since: hours ? Date.now() - hours * 3_600_000 : null, after: before.at(-1), limit: PAGE + 1,
   });
-  return runs.slice(same);
+  return runs;
 }
 
 const cell = (name, ...content) => h("td", { data: { name } }, content);
@@ -117,16 +116,9 @@ function clear() {
   filters.text.focus();
 }
 
-/// Where the page after this one begins.
-function after(runs) {
-  const at = runs.at(-1).created_at;
-  const [time, same] = before.at(-1) ?? [null, 0];
-  return [at, runs.filter((run) => run.created_at === at).length + (time === at ? same : 0)];
-}
-
 let shown = [];
 const newer = h("button", { type: "button", onclick: () => turn(before.slice(0, -1)) }, "← Newer");
-const older = h("button", { type: "button", onclick: () => turn([...before, after(shown)]) }, "Older →");
+const older = h("button", { type: "button", onclick: () => turn([...before, shown.at(-1).id]) }, "Older →");
 const place = h("span", { class: "muted" });
 
 function pages(runs, more) {
