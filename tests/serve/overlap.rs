@@ -43,6 +43,27 @@ fn one_waits_and_the_rest_is_passed_over() {
     until("the one that waited does not run", || (status(&server, &token, &seen[1]) == "succeeded").then_some(()));
 }
 
+/// What is said of the file at the instant counts: not what was there when the server came, and not after the run began.
+#[test]
+fn a_changed_playbook_counts_from_the_next_instant_on() {
+    let place = Place::new();
+    place.playbook("tick", &every_second("", "echo one"));
+    let token = place.token("ann", "operator");
+    let server = place.serve(&[]);
+    let printed = |firing: &Json| {
+        let run = firing["run"].as_str()?;
+        let seen = server.get(&token, &format!("/api/v1/runs/{run}"));
+        Some(seen["steps"][0]["outputs"]["stdout"].as_str()?.to_owned())
+    };
+    until("nothing was printed", || firings(&server, &token).iter().find_map(printed).filter(|text| text == "one"));
+    place.playbook("tick", &every_second("", "echo two"));
+    until("the change is not seen", || {
+        firings(&server, &token).iter().rev().find_map(printed).filter(|text| text == "two")
+    });
+    let all: Vec<_> = firings(&server, &token).iter().filter_map(printed).collect();
+    assert!(all.is_sorted_by_key(|text| text == "two"), "once changed, it stays so: {all:?}");
+}
+
 #[test]
 fn all_wait_and_run_one_after_the_other() {
     let place = Place::new();

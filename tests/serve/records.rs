@@ -120,6 +120,22 @@ fn a_server_keeps_what_it_is_told_to_and_what_can_be_resumed() {
 }
 
 #[test]
+fn a_server_forgets_what_is_older_than_it_is_told_to_keep() {
+    let place = with_runs(2);
+    let held = "runback: 1\nname: held\non_failure: hold\nsteps:\n  - { id: a, run: exit 1 }\n";
+    std::fs::write(place.path("held.yaml"), held).expect("a file");
+    assert_eq!(told(&place, &["run", "held.yaml", "--run-id", "held-1"]).0, Some(1));
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    let token = place.token("vic", "viewer");
+    let server = place.serve(&["--keep-for", "1s"]);
+    super::until("the old ones are still listed", || {
+        let list = server.get(&token, "/api/v1/runs");
+        let ids: Vec<_> = list["runs"].as_array()?.iter().map(|r| r["id"].clone()).collect();
+        (ids == [json!("held-1")]).then_some(())
+    });
+}
+
+#[test]
 fn an_administrator_removes_runs_that_are_over() {
     let place = with_runs(3);
     place.playbook("asks", "runback: 1\nname: asks\nsteps:\n  - { id: go, uses: approval, with: { prompt: Go? } }\n");
