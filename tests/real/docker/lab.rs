@@ -71,6 +71,8 @@ impl Daemon {
                 "--host",
                 &self.host(),
             ])
+            // A containerd that is slow to end is told to write its stacks there first.
+            .env("TMPDIR", self.dir.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
