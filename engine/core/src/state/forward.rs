@@ -151,9 +151,8 @@ impl RunState {
     /// What a failure does to all that is around it.
     fn halt_for(&mut self, node: NodeId) {
         // A resume goes through all failures again: those inside a block that is or was taken back are dealt with.
-        let rolling = |up: NodeId| self.rollbacks.iter().any(|r| !r.done && r.of == up);
         let around = self.ancestors(node);
-        if around.into_iter().any(|up| up != ROOT && (self.node(up).taken_back || rolling(up))) {
+        if around.into_iter().any(|up| up != ROOT && (self.node(up).taken_back || self.is_taken_back_now(up))) {
             return;
         }
         let domain = self.domain(node);

@@ -68,7 +68,7 @@ impl RunState {
                 continue;
             }
             let is_action = matches!(self.kind(node), PlanKind::Action(_));
-            let rolling = self.rollbacks.iter().any(|r| !r.done && r.of == node);
+            let rolling = self.is_taken_back_now(node);
             let n = &self.nodes[node.at()];
             if rolling || n.taken_back {
                 failed = true;

@@ -262,10 +262,7 @@ impl RunState {
                 continue;
             }
             let Some(earlier) = self.earlier_instance(at) else { continue };
-            let live = |s: &Self, n: NodeId| {
-                matches!(s.nodes[n.at()].undo, UndoStatus::Ready | UndoStatus::Undoing | UndoStatus::Backoff)
-            };
-            if live(self, at) || self.subtree(at).into_iter().any(|n| live(self, n)) {
+            if self.undo_is_live(at) || self.subtree(at).into_iter().any(|n| self.undo_is_live(n)) {
                 continue;
             }
             self.nodes[at.at()].undo_gave_way = true;
@@ -278,6 +275,16 @@ impl RunState {
                 self.advance_undo(&mut todo);
             }
         }
+    }
+
+    /// Its undo is ready, runs, or comes again.
+    pub(super) fn undo_is_live(&self, node: NodeId) -> bool {
+        matches!(self.node(node).undo, UndoStatus::Ready | UndoStatus::Undoing | UndoStatus::Backoff)
+    }
+
+    /// A rollback of the block is under way.
+    pub(super) fn is_taken_back_now(&self, block: NodeId) -> bool {
+        self.rollbacks.iter().any(|r| !r.done && r.of == block)
     }
 
     fn end_rollback_if_done(&mut self, index: u32) {

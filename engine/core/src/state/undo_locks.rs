@@ -52,19 +52,14 @@ impl RunState {
 
     /// Its undo has begun, and goes on.
     fn is_being_undone(&self, node: NodeId) -> bool {
-        let goes_on = |n: NodeId| {
-            let undo = self.node(n).undo;
-            let again = undo == UndoStatus::Ready && self.node(n).undo_tries > 0;
-            again || matches!(undo, UndoStatus::Undoing | UndoStatus::Backoff)
-        };
+        let n = self.node(node);
         if self.step(node).action().is_some() {
-            return goes_on(node);
+            let waits_for_the_first = n.undo == UndoStatus::Ready && n.undo_tries == 0;
+            return self.undo_is_live(node) && !waits_for_the_first;
         }
         let inside = self.subtree(node);
-        let live = |n: &NodeId| goes_on(*n) || self.node(*n).undo == UndoStatus::Ready;
-        let n = self.node(node);
         let open = n.undo_opened && !n.undo_settled;
-        open && inside.iter().any(|n| self.node(*n).undo_tries > 0) && inside.iter().any(live)
+        open && inside.iter().any(|n| self.node(*n).undo_tries > 0) && inside.iter().any(|n| self.undo_is_live(*n))
     }
 }
 
