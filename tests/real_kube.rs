@@ -6,6 +6,8 @@
 
 #![expect(clippy::print_stdout, reason = "it is a test runner of its own")]
 
+#[path = "real_kube/between.rs"]
+mod between;
 #[path = "real_kube/changes.rs"]
 mod changes;
 #[path = "real_kube/cluster.rs"]
@@ -18,6 +20,8 @@ mod faults;
 mod inside;
 #[path = "real_kube/many.rs"]
 mod many;
+#[path = "real_kube/others.rs"]
+mod others;
 #[path = "real_kube/play.rs"]
 mod play;
 #[path = "real_kube/playbooks.rs"]
@@ -58,7 +62,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let keep = chosen(&arguments);
-    let all = reads::TESTS.iter().chain(changes::TESTS).chain(inside::TESTS).chain(rolling::TESTS);
+    let all = reads::TESTS.iter().chain(changes::TESTS).chain(others::TESTS).chain(inside::TESTS).chain(rolling::TESTS);
     let shared: Vec<Test> = all.chain(playbooks::TESTS).chain(exports::TESTS).filter(|t| keep(t.0)).copied().collect();
     // These measure, or stop the API server: they come last, one by one.
     let alone: Vec<Test> = many::TESTS.iter().chain(faults::TESTS).filter(|t| keep(t.0)).copied().collect();

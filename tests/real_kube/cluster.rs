@@ -4,8 +4,8 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,7 @@ pub(crate) enum Started {
 pub(crate) struct Api {
     tls: PathBuf,
     url: String,
+    kinds: OnceLock<Vec<(String, String)>>,
 }
 
 pub(crate) struct Cluster {
@@ -65,7 +66,7 @@ impl Cluster {
             .and_then(|r| r.split('"').next())
             .expect("it names the server")
             .to_owned();
-        let api = Api { tls: dir.path().join("tls"), url };
+        let api = Api { tls: dir.path().join("tls"), url, kinds: OnceLock::new() };
         let stopping = Arc::new(AtomicBool::new(false));
         let kubelet = {
             let (api, stopping) = (api.clone(), stopping.clone());
@@ -228,6 +229,43 @@ impl Api {
 
     pub(crate) fn get(&self, path: &str) -> Json {
         self.find(path).unwrap_or_else(|| panic!("{path} is not there"))
+    }
+
+    /// The paths' beginnings and names of all kinds that namespaces hold and that can be listed, as the API server tells of them;
+    /// without those that only report on others.
+    fn kinds(&self) -> &[(String, String)] {
+        self.kinds.get_or_init(|| {
+            let groups = self.get("/apis")["groups"].as_array().cloned().unwrap_or_default();
+            let versions = groups
+                .iter()
+                .filter_map(|g| Some(format!("/apis/{}", g["preferredVersion"]["groupVersion"].as_str()?)));
+            // `ingresses` of `extensions` are those of `networking.k8s.io` (before 1.22).
+            let reports = ["events", "endpoints", "endpointslices", "leases", "controllerrevisions"];
+            let mut kinds = Vec::new();
+            for at in std::iter::once("/api/v1".to_owned()).chain(versions) {
+                for kind in self.find(&at).unwrap_or_default()["resources"].as_array().into_iter().flatten() {
+                    let name = kind["name"].as_str().unwrap_or_default();
+                    let lists = kind["verbs"].as_array().is_some_and(|v| v.contains(&json!("list")));
+                    let twice = at.contains("/extensions/");
+                    if kind["namespaced"] == true && lists && !name.contains('/') && !reports.contains(&name) && !twice
+                    {
+                        kinds.push((at.clone(), name.to_owned()));
+                    }
+                }
+            }
+            let knows = |name: &str| kinds.iter().any(|k| k.1 == name);
+            assert!(knows("deployments") && knows("configmaps") && knows("roles"), "{kinds:?}");
+            kinds
+        })
+    }
+
+    /// All that a namespace holds, whatever it is, by the plural of its kind.
+    pub(crate) fn everything(&self, namespace: &str) -> Vec<(&str, Vec<Json>)> {
+        let listed = self.kinds().iter().map(|(at, plural)| {
+            let list = self.find(&format!("{at}/namespaces/{namespace}/{plural}")).unwrap_or_default();
+            (plural.as_str(), list["items"].as_array().cloned().unwrap_or_default())
+        });
+        listed.collect()
     }
 
     pub(crate) fn must(&self, method: &str, path: &str, body: &Json) -> Json {

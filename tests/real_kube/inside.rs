@@ -4,12 +4,14 @@ use std::path::PathBuf;
 
 use serde_json::{Value as Json, json};
 
+use crate::changes::versions;
 use crate::cluster::{Cluster, until};
 use crate::play::{Play, deployment, own, path, workload};
 use crate::serve::serve;
 
 pub(crate) const TESTS: &[crate::Test] = &[
     ("inside_exec_and_logs", exec_and_logs),
+    ("inside_a_wait_says_why_a_container_crashes", crash),
     ("inside_run_to_the_end", run),
     ("inside_run_is_followed_after_a_kill", run_killed),
     ("inside_a_port_for_the_duration_of_a_block", port_forward),
@@ -74,6 +76,38 @@ fn exec_and_logs(cluster: &Cluster, ns: &str) {
     let lost =
         json!([{ "uses": "k8s.exec", "with": { "resource": "pod/lost", "namespace": ns, "command": ["true"] } }]);
     Play::new(cluster, &lost).run(&[]).is(3).says("does not have a host assigned");
+}
+
+/// What a person would look for: the exit code, the last lines of the log, the last events.
+fn crash(cluster: &Cluster, ns: &str) {
+    let mut web = deployment("web", 1, "app:1");
+    web["spec"]["template"]["spec"]["containers"][0]["command"] =
+        json!(["sh", "-c", "echo starting; echo cannot bind port 80 >&2; exit 3"]);
+    make(cluster, ns, "deployments", &web);
+    let uid = cluster.api.get(&path(ns, "deployments", "web"))["metadata"]["uid"].clone();
+    let about = json!({ "apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "namespace": ns, "uid": uid });
+    make(
+        cluster,
+        ns,
+        "events",
+        &json!({ "metadata": { "name": "web.1" }, "involvedObject": about, "type": "Warning", "reason": "QuotaExceeded",
+            "message": "no room for more", "lastTimestamp": "2026-01-01T00:00:00Z" }),
+    );
+    until("the end of its program", || {
+        let pods = cluster.api.get(&path(ns, "pods", ""));
+        pods["items"][0]["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 3
+    });
+    until("the controller to see it", || {
+        cluster.api.get(&path(ns, "deployments", "web"))["status"]["unavailableReplicas"] == 1
+    });
+    let step = json!([{ "uses": "k8s.wait", "with": { "resource": "deploy/web", "namespace": ns, "timeout": "4s" } }]);
+    Play::new(cluster, &step)
+        .run(&[])
+        .is(3)
+        .says("still waiting for 0 of 1 pods available")
+        .says("main: ended with exit code 3")
+        .says("/main: starting cannot bind port 80")
+        .says("event QuotaExceeded: no room for more");
 }
 
 fn job(ns: &str, script: &str, more: &Json) -> Json {
@@ -309,23 +343,9 @@ fn cordon(cluster: &Cluster, _ns: &str) {
     Play::new(cluster, &absent).run(&[]).is(3).says("node/absent is not there");
 }
 
-/// Every object of the namespace with its version.
-fn versions(cluster: &Cluster, ns: &str) -> Vec<String> {
-    let plurals =
-        ["deployments", "replicasets", "services", "configmaps", "secrets", "jobs", "pods", "serviceaccounts"];
-    let mut all = Vec::new();
-    for plural in plurals {
-        let list = cluster.api.get(&path(ns, plural, ""));
-        let items = list["items"].as_array().expect("a list").iter();
-        all.extend(items.map(|o| format!("{plural} {} {}", o["metadata"]["name"], o["metadata"]["resourceVersion"])));
-    }
-    all
-}
-
 fn plan(cluster: &Cluster, ns: &str) {
     make(cluster, ns, "deployments", &deployment("web", 1, "app:1"));
     until("the pod", || cluster.api.get(&path(ns, "deployments", "web"))["status"]["availableReplicas"] == 1);
-    std::thread::sleep(std::time::Duration::from_secs(1));
     let before = versions(cluster, ns);
     let step = |uses: &str, mut with: Json| {
         with["namespace"] = json!(ns);

@@ -62,6 +62,20 @@ impl Play {
         Self { dir, kubeconfig, file, env: Vec::new() }
     }
 
+    /// Of a playbook whose API server listens without TLS at a port of this machine.
+    pub(crate) fn at_port(port: u16, namespace: &str, text: &str) -> Self {
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{ "name": "c", "cluster": { "server": format!("http://127.0.0.1:{port}") } }],
+            "users": [{ "name": "u", "user": {} }],
+            "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "u", "namespace": namespace } }],
+        });
+        let play = Self::at(String::new(), text);
+        play.put("kubeconfig", &config.to_string());
+        let at = play.path("kubeconfig");
+        play.with_kubeconfig(at)
+    }
+
     /// One that ships, where it lies.
     pub(crate) fn of_shipped(cluster: &Cluster, name: &str) -> Self {
         let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("playbooks").join(name);

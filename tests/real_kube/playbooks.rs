@@ -77,22 +77,25 @@ fn run(play: &Play, all: &[(&str, &str)]) -> crate::play::Ended {
     play.run(&given.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// What a namespace holds, without what the server keeps; pods of controllers by their number only, since each is another.
+/// What a namespace holds, of every kind that the API server knows, without what the server keeps; pods of controllers by their
+/// number only, since each is another. And what has the namespace in its name and is of none.
 fn holds(cluster: &Cluster, ns: &str) -> Vec<Json> {
     let mut all = Vec::new();
-    let plurals =
-        ["deployments", "statefulsets", "daemonsets", "replicasets", "replicationcontrollers", "services", "pods"];
-    let more = ["configmaps", "secrets", "serviceaccounts", "persistentvolumeclaims", "jobs"];
-    for plural in plurals.iter().chain(&more) {
-        let list = cluster.api.get(&path(ns, plural, ""));
-        let items = list["items"].as_array().expect("a list").iter().cloned();
+    for (plural, items) in cluster.api.everything(ns) {
         let owned = |o: &Json| o["metadata"]["ownerReferences"].as_array().is_some_and(|l| !l.is_empty());
-        let (made, own_ones): (Vec<Json>, Vec<Json>) = items.partition(owned);
+        let (made, own_ones): (Vec<Json>, Vec<Json>) = items.into_iter().partition(owned);
         // A set of an earlier revision stays by design, without pods.
-        if *plural != "replicasets" {
-            all.push(json!({ *plural: made.len() }));
+        if plural != "replicasets" {
+            all.push(json!({ plural: made.len() }));
         }
         all.extend(own_ones.into_iter().map(own));
+    }
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let wide = ["/api/v1/persistentvolumes", "/apis/storage.k8s.io/v1/storageclasses"].map(str::to_owned);
+    for at in wide.into_iter().chain(["clusterroles", "clusterrolebindings"].map(|k| format!("{rbac}/{k}"))) {
+        let list = cluster.api.get(&at);
+        let named = list["items"].as_array().expect("a list").iter().map(|o| &o["metadata"]["name"]);
+        all.extend(named.filter(|n| n.as_str().is_some_and(|n| n.contains(ns))).cloned());
     }
     all
 }
@@ -260,10 +263,11 @@ fn nginx_app(cluster: &Cluster, ns: &str) {
 }
 
 fn nfs_pv_pvc(cluster: &Cluster, ns: &str) {
+    let volume = format!("nfs-{ns}");
     let given = |claim| {
         [
             ("namespace", ns),
-            ("volume", "nfs-playbook"),
+            ("volume", volume.as_str()),
             ("claim", claim),
             ("server", "127.0.0.1"),
             ("path", "/srv"),
@@ -282,17 +286,17 @@ fn nfs_pv_pvc(cluster: &Cluster, ns: &str) {
     let (bad, good) = (given("first"), given("second"));
     back_and_forth(cluster, ns, "nfs-pv-pvc.yaml", &bad, &good, "another volume fits the claim better");
     let claim = cluster.api.get(&path(ns, "persistentvolumeclaims", "second"));
-    assert_eq!(claim["spec"]["volumeName"], "nfs-playbook");
+    assert_eq!(claim["spec"]["volumeName"], volume);
 }
 
 /// Provisions what is claimed of a class, as ceph-csi would. Ends with the process.
-fn play_provisioner(cluster: &Cluster, ns: &str, class: &'static str) {
+fn play_provisioner(cluster: &Cluster, ns: &str, class: String) {
     let (api, ns) = (cluster.api.clone(), ns.to_owned());
     std::thread::spawn(move || {
         loop {
             let claims = api.find(&path(&ns, "persistentvolumeclaims", "")).unwrap_or_default();
             for claim in claims["items"].as_array().into_iter().flatten() {
-                if claim["spec"]["storageClassName"] != class || claim["spec"]["volumeName"].is_string() {
+                if claim["spec"]["storageClassName"] != class.as_str() || claim["spec"]["volumeName"].is_string() {
                     continue;
                 }
                 let meta = &claim["metadata"];
@@ -312,19 +316,19 @@ fn play_provisioner(cluster: &Cluster, ns: &str, class: &'static str) {
 }
 
 fn rbd_storageclass(cluster: &Cluster, ns: &str) {
-    play_provisioner(cluster, ns, "rbd-good");
+    let (good, bad) = (format!("good-{ns}"), format!("bad-{ns}"));
+    play_provisioner(cluster, ns, good.clone());
     let given =
         |class, timeout| [("namespace", ns), ("cluster_id", "5f9b1c1e"), ("class", class), ("timeout", timeout)];
     let canary = "AQBcanary0key==";
     let of = || Play::of_shipped(cluster, "rbd-storageclass.yaml").with_env("CEPH_USER_KEY", canary);
     let before = holds(cluster, ns);
     let play = of();
-    run(&play, &given("rbd-bad", "5s")).is(3).says("still waiting for its phase Bound");
+    run(&play, &given(&bad, "5s")).is(3).says("still waiting for its phase Bound");
     is_again(cluster, ns, &before);
-    assert!(cluster.api.find("/apis/storage.k8s.io/v1/storageclasses/rbd-bad").is_none());
     play.lacks(&[canary]);
     let play = of();
-    run(&play, &given("rbd-good", "60s")).is(0);
+    run(&play, &given(&good, "60s")).is(0);
     play.lacks(&[canary]);
     assert_eq!(cluster.api.get(&path(ns, "secrets", "ceph-kube"))["data"]["userKey"], "QVFCY2FuYXJ5MGtleT09");
 }

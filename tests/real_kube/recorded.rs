@@ -10,8 +10,12 @@ use crate::play::Play;
 use crate::serve::{Answer, serve};
 
 pub(crate) const TESTS: &[(&str, fn())] = &[
+    ("recorded_answers_are_all_replayed", all_are_used),
     ("recorded_reads", reads),
     ("recorded_scale", scale),
+    ("recorded_scale_of_every_kind", scale_kinds),
+    ("recorded_apply_and_back", applied),
+    ("recorded_strategic_patch_and_back", patched),
     ("recorded_refusals", refusals),
     ("recorded_conflict_is_tried_again", stale),
     ("recorded_pods", pods),
@@ -73,6 +77,8 @@ fn discovery(path: &str) -> Option<Json> {
             kind("pods", "Pod", "po", true),
             kind("configmaps", "ConfigMap", "cm", true),
             kind("nodes", "Node", "no", false),
+            kind("replicationcontrollers", "ReplicationController", "rc", true),
+            sub("replicationcontrollers/scale", "Scale", "autoscaling", "v1"),
             sub("pods/eviction", "Eviction", "policy", "v1"),
         ])),
         "/apis/apps/v1" => list(json!([
@@ -80,6 +86,8 @@ fn discovery(path: &str) -> Option<Json> {
             sub("deployments/scale", "Scale", "autoscaling", "v1"),
             kind("replicasets", "ReplicaSet", "rs", true),
             sub("replicasets/scale", "Scale", "autoscaling", "v1"),
+            kind("statefulsets", "StatefulSet", "sts", true),
+            sub("statefulsets/scale", "Scale", "autoscaling", "v1"),
         ])),
         _ => None,
     }
@@ -96,17 +104,8 @@ impl Stage {
         let asked: Arc<Mutex<Vec<String>>> = Arc::default();
         let (seen, scene) = (asked.clone(), Mutex::new(scene.0));
         let port = serve(move |method, path| answer(&scene, &seen, method, path));
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "c",
-            "clusters": [{ "name": "c", "cluster": { "server": format!("http://127.0.0.1:{port}") } }],
-            "users": [{ "name": "u", "user": {} }],
-            "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "u", "namespace": NS } }],
-        });
         let playbook = json!({ "runback": 1, "name": "test", "steps": steps });
-        let play = Play::at(String::new(), &playbook.to_string());
-        play.put("kubeconfig", &config.to_string());
-        let at = play.path("kubeconfig");
-        Self { play: play.with_kubeconfig(at), asked }
+        Self { play: Play::at_port(port, NS, &playbook.to_string()), asked }
     }
 
     fn count(&self, request: &str) -> usize {
@@ -136,6 +135,20 @@ fn answer(
     all[at].3 = true;
     let body = if all[at].2.is_null() { String::new() } else { all[at].2.to_string() };
     (all[at].1, json, body)
+}
+
+/// What is recorded is there to be replayed.
+fn all_are_used() {
+    let source = include_str!("recorded.rs");
+    let kinds = ["ReplicaSet", "StatefulSet", "ReplicationController"];
+    for one in recordings() {
+        let name = one["name"].as_str().expect("a text");
+        let general = kinds.iter().fold(name.to_owned(), |name, kind| name.replace(kind, "{kind}"));
+        let used = [name, &general]
+            .iter()
+            .any(|n| source.contains(&format!("\"{n}\"")) || source.contains(&format!("\"{n}#")));
+        assert!(used, "`{name}` is replayed by no test");
+    }
 }
 
 fn reads() {
@@ -173,6 +186,77 @@ fn scale() {
         stage.count(&format!("PATCH /apis/apps/v1/namespaces/{NS}/deployments/web/scale?fieldManager=runback")),
         1
     );
+}
+
+fn scale_kinds() {
+    for (resource, kind, at) in [
+        ("rs/rs", "ReplicaSet", format!("/apis/apps/v1/namespaces/{NS}/replicasets/rs")),
+        ("sts/sts", "StatefulSet", format!("/apis/apps/v1/namespaces/{NS}/statefulsets/sts")),
+        ("rc/rc", "ReplicationController", format!("/api/v1/namespaces/{NS}/replicationcontrollers/rc")),
+    ] {
+        let (before, after) = (format!("get scale of a {kind}"), format!("patch scale of a {kind}"));
+        let (get, patch) = (format!("GET {at}/scale"), format!("PATCH {at}/scale"));
+        // To be captured, to be changed, and to be taken back.
+        let scene = Scene::new().then(&before).then(&before).at(&get, &after).then(&after).at(&patch, &before);
+        let scene = scene.at(&format!("GET {at}"), &format!("create {kind}"));
+        let to = body(&format!("{after}#/spec/replicas")).1;
+        let step = json!([{ "uses": "k8s.scale", "with": { "resource": resource, "replicas": to, "wait": false } }]);
+        let stage = Stage::new(scene, &step);
+        stage.play.run(&[]).is(0);
+        assert_eq!(stage.count(&patch), 1, "{kind}");
+        stage.play.rollback(&[]).is(0);
+        assert_eq!(stage.count(&patch), 2, "{kind}");
+    }
+}
+
+fn applied() {
+    let at = format!("/apis/apps/v1/namespaces/{NS}/deployments/ssa");
+    let (get, patch) = (format!("GET {at}"), format!("PATCH {at}"));
+    let recorded = recordings();
+    let manifest =
+        recorded.iter().find(|r| r["name"] == "apply creates").expect("it is recorded")["request"]["body"].clone();
+    let with = json!({ "manifest": manifest, "field_manager": "a", "wait": false });
+    let steps = json!([{ "uses": "k8s.apply", "with": with }]);
+    let made = || Scene::new().at(&get, "get what is absent").then("apply creates").then("apply creates");
+    // As it was left: the API server says so itself, asked what applying once more would change.
+    let scene = made().at(&get, "apply without change").at(&get, "apply without change");
+    let scene = scene.at(&get, "get what is absent").then("apply without change").then("delete in the foreground");
+    let stage = Stage::new(scene, &steps);
+    stage.play.run(&[]).is(0);
+    stage.play.rollback(&[]).is(0);
+    assert_eq!((stage.count(&format!("{patch}?fieldManager=a&dryRun=All")), stage.count("DELETE")), (3, 1));
+    // Another manager has taken fields over by then.
+    let scene = made().at(&get, "apply by another, forced").at(&get, "apply by another, forced");
+    let stage = Stage::new(scene.at(&get, "get what is absent").then("delete in the foreground"), &steps);
+    stage.play.run(&[]).is(0);
+    stage
+        .play
+        .rollback(&[])
+        .is(4)
+        .says("deployment.apps/ssa in rec80521 stays: others have changed it since: \"b\" at");
+    assert_eq!(stage.count("DELETE"), 0);
+    stage.play.rollback(&["--force"]).is(0);
+    assert_eq!(stage.count("DELETE"), 1);
+}
+
+fn patched() {
+    let at = format!("/apis/apps/v1/namespaces/{NS}/deployments/ssa");
+    let (get, patch) = (format!("GET {at}"), format!("PATCH {at}"));
+    let (before, after) = ("apply by another, forced", "strategic merge patch of one container");
+    let scene = Scene::new().at(&get, before).at(&get, before).at(&get, before).at(&get, after);
+    let scene = scene.then(after).then(after).at(&patch, before);
+    let containers = json!([{ "name": "main", "image": "app:3" }]);
+    let with = json!({ "resource": "deploy/ssa", "patch": { "spec": { "template": { "spec": { "containers": containers } } } } });
+    let steps = json!([
+        { "id": "patch", "uses": "k8s.patch", "with": with },
+        { "uses": "assert", "with": { "that": [
+            "'.spec.template.spec.containers[name=\"main\"].image' in steps.patch.outputs.fields"] } },
+    ]);
+    let stage = Stage::new(scene, &steps);
+    stage.play.run(&[]).is(0);
+    assert_eq!(stage.count(&format!("{patch}?fieldManager=runback&fieldValidation=Strict")), 1);
+    stage.play.rollback(&[]).is(0);
+    assert_eq!(stage.count(&patch), 3, "a rehearsal, the patch, and its inverse");
 }
 
 fn refusals() {
@@ -214,6 +298,31 @@ fn refusals() {
         ),
         (ssa(json!({ "replicsa": 3 })), with_ssa().then("apply with an unknown field"), "a field's name is misspelt"),
         (
+            patch("merge", json!({ "spec": { "replicsa": 3 } })),
+            with_ssa().at(
+                &format!("PATCH /apis/apps/v1/namespaces/{NS}/deployments/ssa"),
+                "create with an unknown field, Strict",
+            ),
+            "a field's name is misspelt",
+        ),
+        (
+            patch("strategic", json!({ "spec": { "replicas": 3 } })),
+            with_ssa().then("patch with an unknown patch type"),
+            "custom resources take `merge` and `json`",
+        ),
+        (
+            scale("deploy/web"),
+            Scene::new().then("get scale of a deployment").then("merge patch scale to -1"),
+            "correct spec.replicas: Invalid value: -1: must be greater than or equal to 0",
+        ),
+        (
+            json!({ "uses": "k8s.drain", "with": { "node": "n1" } }),
+            Scene::new()
+                .own("GET /api/v1/nodes/n1", 200, json!({ "kind": "Node", "metadata": { "name": "n1" }, "spec": {} }))
+                .at("GET /api/v1/pods", "forbidden: list everywhere"),
+            "a ClusterRole bound to that user needs the rule { apiGroups: [\"\"], resources: [\"pods\"], verbs: [\"list\"] }",
+        ),
+        (
             ssa(json!({})),
             Scene::new().at(
                 &format!("PATCH /apis/apps/v1/namespaces/{NS}/deployments/ssa"),
@@ -248,6 +357,17 @@ fn stale() {
     let stage = Stage::new(scene, &json!([{ "uses": "k8s.set_image", "with": with }]));
     stage.play.run(&[]).is(0);
     assert_eq!(stage.count(&request), 3, "a rehearsal, one that came too late, and one more");
+    let request = format!("PATCH /apis/apps/v1/namespaces/{NS}/deployments/web/scale");
+    let scene = Scene::new()
+        .then("get scale of a deployment")
+        .at(&request, "replace scale again with the old resourceVersion")
+        .then("merge patch scale")
+        .then("get deployment after the controllers saw it");
+    let to = body("merge patch scale#/spec/replicas").1;
+    let step = json!([{ "uses": "k8s.scale", "with": { "resource": "deploy/web", "replicas": to, "wait": false } }]);
+    let stage = Stage::new(scene, &step);
+    stage.play.run(&[]).is(0);
+    assert_eq!(stage.count(&request), 2, "one that came too late, and one more");
 }
 
 fn pods() {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
+use crate::between::{Between, When};
 use crate::cluster::{Cluster, until};
 use crate::play::{Play, path, workload};
 use crate::serve::serve;
@@ -15,6 +16,7 @@ use crate::serve::serve;
 pub(crate) const TESTS: &[crate::Test] = &[
     ("rolling_update_keeps_its_bounds_both_ways", bounds),
     ("rolling_update_killed_in_the_middle_goes_on", killed),
+    ("rolling_update_killed_before_and_after_each_move_both_ways", killed_between),
     ("rolling_update_drift_moves_nothing", drift),
     ("rolling_update_checks_between_moves", checked),
     ("rolling_update_that_gets_stuck_goes_back", stuck),
@@ -119,7 +121,7 @@ fn killed(cluster: &Cluster, ns: &str) {
     };
     let mut at = BTreeSet::new();
     let seen = watched(cluster, ns, || {
-        for (verb, moves) in std::iter::once("run").chain(std::iter::repeat("resume")).zip(1..8) {
+        for (verb, moves) in std::iter::once("run").chain(std::iter::repeat("resume")).zip(1..=8) {
             let mut child = play.start(verb);
             until("the next move", || moved() >= moves || child.try_wait().expect("it is ours").is_some());
             assert!(child.try_wait().expect("it is ours").is_none(), "it ended by itself after {} moves", moved());
@@ -129,10 +131,41 @@ fn killed(cluster: &Cluster, ns: &str) {
         }
         drop(play.resume().is(0));
     });
-    assert_eq!(at.into_iter().collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7], "killed after each of these moves");
+    assert_eq!(at.into_iter().collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7, 8], "killed after each of these moves");
     assert_eq!((seen, wanted(cluster, ns)), ((4, 5), (json!(0), json!(4))));
     play.rollback(&[]).is(0);
     assert_eq!(wanted(cluster, ns), (json!(4), json!(0)));
+}
+
+/// Killed twice at each move, by `kill -9`: when it is recorded and the API server has not heard of it, and when it is made and
+/// runback does not know. Forward, and on the way back.
+fn killed_between(cluster: &Cluster, ns: &str) {
+    controllers(cluster, ns, "app:2");
+    let way = Between::new(&cluster.api, |asked| asked.method == "PATCH" && asked.path.contains("/scale?"));
+    let with = json!({ "from": "rc/v1", "to": "rc/v2", "max_surge": 1, "max_unavailable": 0 });
+    let steps = json!([
+        { "id": "roll", "uses": "k8s.rolling_update", "with": with },
+        // Each move is counted once, however often it was begun.
+        { "uses": "assert", "with": { "that": ["steps.roll.outputs.moves == 8"] } },
+    ]);
+    let play = Play::at_port(way.port, ns, &json!({ "runback": 1, "name": "test", "steps": steps }).to_string());
+    let new = || wanted(cluster, ns).1.as_i64().unwrap_or_default();
+    let old = || wanted(cluster, ns).0.as_i64().unwrap_or_default();
+    let moves: [(&str, &dyn Fn() -> i64); 2] = [("run", &|| new() + 4 - old()), ("rollback", &|| old() + 4 - new())];
+    for (first, moved) in moves {
+        let seen = watched(cluster, ns, || {
+            let mut verb = first;
+            for made in 0..8 {
+                way.kills(When::Before, || play.start(verb));
+                assert_eq!(moved(), made, "a move that was not heard of is not made");
+                verb = "resume";
+                way.kills(When::After, || play.start(verb));
+                assert_eq!(moved(), made + 1, "one move at a time");
+            }
+            play.resume().is(if first == "run" { 0 } else { 3 });
+        });
+        assert_eq!((seen, moved()), ((4, 5), 8), "{first}");
+    }
 }
 
 fn checked(cluster: &Cluster, ns: &str) {

@@ -4,13 +4,13 @@
 //! They go in the order in which a cluster can take them: namespaces, definitions, rights, configuration, storage,
 //! services, workloads. A field that another manager owns with another value is an error that names both, unless
 //! `force_conflicts: true`. **Undo** goes backwards: what did not exist is deleted; of what did, exactly the fields that
-//! changed are as before, each only where it still is as this step left it. Replaced values of a Secret are never kept and
-//! cannot come back.
+//! changed are as before. Where somebody else has changed what this step left, in one of the objects, that is reported and none
+//! of them is touched. Replaced values of a Secret are never kept and cannot come back.
 
 use base64::Engine as _;
 use runback_core::Json;
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Class, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
 use runback_core::target::Stream;
 use schemars::JsonSchema;
@@ -20,6 +20,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::client::{Ask, Clusters, Kube, Patch, k8s_inputs};
 use super::delete::Propagation;
+use super::fields;
 use super::kind::Kind;
 use super::manifest;
 use super::object::{Object, Touched, common_problems, problem, text, uid};
@@ -176,25 +177,51 @@ impl Kube<'_> {
         Ok((Some(object), live, Some(after)))
     }
 
-    /// Deletes what this step created, unless it is another object, or somebody has put work into it.
-    async fn uncreate(&self, object: &Object, created: Option<&str>, limit: Period) -> Result<Undone, StepError> {
+    /// Refuses where an object is not as this step created it: another one, one that somebody has put work into, or one of
+    /// whose fields has another value than was applied (API servers before 1.22 do not record who scales).
+    async fn as_created(
+        &self,
+        object: &Object,
+        live: &Json,
+        created: Option<&str>,
+        wanted: Option<&Json>,
+    ) -> Result<(), StepError> {
+        let stays = |why: String| {
+            StepError::conflict(format!("{object} stays: {why}"))
+                .help("nothing was touched; settle it with the other side; `--force` deletes it all the same")
+        };
+        let ours = created.map_or_else(|| applied_by(live, self.manager), |created| created == uid(live));
+        if !ours {
+            return Err(stays("it is not the object that this step created".to_owned()));
+        }
+        let foreign = foreign_managers(live, self.manager);
+        if !foreign.is_empty() {
+            return Err(stays(format!("others have changed it since: {}", foreign.join(", "))));
+        }
+        let Some(wanted) = wanted.filter(|_| text(live, "/metadata/deletionTimestamp").is_empty()) else {
+            return Ok(());
+        };
+        let again = self.apply(object, wanted, true, true).await?;
+        let changes = fields::diff(&show::veiled(live), &show::veiled(&again));
+        let one = |c: &fields::Change| {
+            let (now, left) = (show::value(c.before.as_ref()), show::value(c.after.as_ref()));
+            format!("{} is {now}, where this step left {left}", fields::show_path(&c.path))
+        };
+        let list: Vec<_> = changes.iter().map(one).collect();
+        if list.is_empty() { Ok(()) } else { Err(stays(list.join("; "))) }
+    }
+
+    /// Deletes what this step created, unless others have to do with it by now.
+    async fn uncreate(
+        &self,
+        object: &Object,
+        created: Option<&str>,
+        wanted: Option<&Json>,
+        limit: Period,
+    ) -> Result<Undone, StepError> {
         let Some(live) = self.find(object).await? else { return Ok(Undone { changed: false, note: None }) };
         if !self.cx.force {
-            let ours = created.map_or_else(|| applied_by(&live, self.manager), |created| created == uid(&live));
-            if !ours {
-                return Err(StepError::conflict(format!(
-                    "{object} stays: it is not the object that this step created"
-                ))
-                .help("it was created by somebody else meanwhile; `--force` deletes it all the same"));
-            }
-            let foreign = foreign_managers(&live, self.manager);
-            if !foreign.is_empty() {
-                return Err(StepError::conflict(format!(
-                    "{object} stays: others have changed it since: {}",
-                    foreign.join(", ")
-                ))
-                .help("settle it with them; `--force` deletes it all the same"));
-            }
+            self.as_created(object, &live, created, wanted).await?;
         }
         let options =
             json!({ "propagationPolicy": Propagation::Foreground.name(), "preconditions": { "uid": uid(&live) } });
@@ -215,15 +242,17 @@ fn applied_by(object: &Json, manager: &str) -> bool {
     entries(object).any(|e| text(e, "/manager") == manager && text(e, "/operation") == "Apply")
 }
 
+/// Programs of the cluster itself, which complete what they are given.
+const CONTROLLERS: &[&str] =
+    &["cloud-controller-manager", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet"];
+
 /// Managers that own more than status and metadata, apart from the cluster's own controllers.
 fn foreign_managers(object: &Json, manager: &str) -> Vec<String> {
-    let others = entries(object).filter(|e| text(e, "/manager") != manager && !text(e, "/manager").starts_with("kube"));
-    // kubectl-edit is a person, whatever its name begins with.
-    let people =
-        entries(object).filter(|e| text(e, "/manager").starts_with("kubectl") && text(e, "/manager") != manager);
+    let others =
+        entries(object).filter(|e| !CONTROLLERS.contains(&text(e, "/manager")) && text(e, "/manager") != manager);
     let works =
         |e: &&Json| e["fieldsV1"].as_object().is_some_and(|f| f.keys().any(|k| k != "f:status" && k != "f:metadata"));
-    others.chain(people).filter(works).map(|e| format!("\"{}\" at {}", text(e, "/manager"), text(e, "/time"))).collect()
+    others.filter(works).map(|e| format!("\"{}\" at {}", text(e, "/manager"), text(e, "/time"))).collect()
 }
 
 #[async_trait::async_trait]
@@ -365,36 +394,63 @@ impl StepType for K8sApply {
     ) -> Result<Undone, StepError> {
         let kube = self.0.open(cx, inputs.place()).await?;
         let notes = cx.host.notes();
-        let (mut done, mut failed) = (Vec::new(), Vec::<StepError>::new());
-        for before in capture.objects.iter().rev() {
+        // Files that have changed since say nothing of what was applied.
+        let read = inputs.objects(cx).await.ok().filter(|all| digest(all) == capture.digest).unwrap_or_default();
+        let mut all = Vec::new();
+        for (at, before) in capture.objects.iter().enumerate().rev() {
             // Without its kind nothing of it is left.
             let Some(kind) = kube.kind_of(&before.api_version, &before.kind).await? else { continue };
             let object = Object::new(kind, &before.name, &before.namespace);
-            let undone = if let Some(touched) = &before.touched {
-                kube.restore(&object, touched).await
-            } else {
-                let path = object.path();
-                let created = notes.iter().rev().find(|n| text(n, "/created") == path).map(|n| text(n, "/uid"));
-                kube.uncreate(&object, created, inputs.timeout).await
+            let path = object.path();
+            let created = notes.iter().rev().find(|n| text(n, "/created") == path).map(|n| text(n, "/uid"));
+            all.push((object, before.touched.as_ref(), created, read.get(at)));
+        }
+        // Where somebody else has changed one of them, none is touched.
+        let mut drifts = Vec::new();
+        for (object, touched, created, wanted) in all.iter().filter(|_| !cx.force) {
+            let found = match touched {
+                Some(touched) => kube.drift(object, touched).await,
+                None => match kube.find(object).await? {
+                    Some(live) => kube.as_created(object, &live, *created, *wanted).await,
+                    None => Ok(()),
+                },
+            };
+            match found {
+                Err(e) if e.class != Class::Conflict => return Err(e),
+                found => drifts.extend(found.err()),
+            }
+        }
+        if let Some(drift) = together(drifts) {
+            return Err(drift);
+        }
+        let (mut done, mut failed) = (Vec::new(), Vec::new());
+        for (object, touched, created, wanted) in &all {
+            let undone = match touched {
+                Some(touched) => kube.restore(object, touched).await,
+                None => kube.uncreate(object, *created, *wanted, inputs.timeout).await,
             };
             match undone {
                 Ok(one) => done.extend(one.note.filter(|_| one.changed)),
                 Err(e) => failed.push(e),
             }
         }
-        if failed.is_empty() {
+        let Some(mut failed) = together(failed) else {
             return Ok(Undone { changed: !done.is_empty(), note: (!done.is_empty()).then(|| done.join("; ")) });
-        }
-        let mut all = failed.remove(0);
-        for more in failed {
-            all.message.push_str("; ");
-            all.message.push_str(&more.message);
-        }
+        };
         if !done.is_empty() {
-            all.message = format!("{} (done: {})", all.message, done.join("; "));
+            failed.message = format!("{} (done: {})", failed.message, done.join("; "));
         }
-        Err(all)
+        Err(failed)
     }
+}
+
+/// One error that says all of them, with the way out of the first.
+fn together(errors: Vec<StepError>) -> Option<StepError> {
+    errors.into_iter().reduce(|mut all, more| {
+        all.message.push_str("; ");
+        all.message.push_str(&more.message);
+        all
+    })
 }
 
 #[cfg(test)]
@@ -409,8 +465,12 @@ mod tests {
             entry("kube-controller-manager", json!({ "f:spec": {} })),
             entry("kubectl-edit", json!({ "f:spec": { "f:replicas": {} } })),
             entry("watcher", json!({ "f:status": {}, "f:metadata": {} })),
+            entry("kubernetes-dashboard", json!({ "f:spec": { "f:replicas": {} } })),
             entry("helm", json!({ "f:data": {} })),
         ] } });
-        assert_eq!(foreign_managers(&object, "runback"), ["\"helm\" at t", "\"kubectl-edit\" at t"]);
+        assert_eq!(
+            foreign_managers(&object, "runback"),
+            ["\"kubectl-edit\" at t", "\"kubernetes-dashboard\" at t", "\"helm\" at t"]
+        );
     }
 }

@@ -151,6 +151,9 @@ impl From<ApiError> for StepError {
     }
 }
 
+/// Said by more than one version in different ways.
+pub(crate) const UNKNOWN_FIELD: &str = "a field's name is misspelt, or this version of the cluster does not have it";
+
 fn refused(status: &Status, error: &ApiError) -> StepError {
     let message =
         if status.message.is_empty() { format!("{}: {}", error.request, status.code) } else { status.message.clone() };
@@ -176,14 +179,17 @@ fn refused(status: &Status, error: &ApiError) -> StepError {
         }
         415 => StepError::permanent(message)
             .help("this kind does not take that type of patch; custom resources take `merge` and `json`"),
+        // Where fieldValidation is looked at, since 1.25.
+        422 | 400 if message.contains("unknown field \"") => StepError::permanent(message).help(UNKNOWN_FIELD),
         422 | 400 => {
             let list: Vec<_> = fields().map(|c| format!("{}: {}", c.field, c.message)).collect();
             let told = StepError::permanent(message);
             if list.is_empty() { told } else { told.help(format!("correct {}", list.join("; "))) }
         }
         // Server-side apply of an unknown field is a 500 with 1.20 to 1.36.
-        500 if status.message.contains("field not declared in schema") => StepError::permanent(message)
-            .help("a field's name is misspelt, or this version of the cluster does not have it"),
+        500 if status.message.contains("field not declared in schema") => {
+            StepError::permanent(message).help(UNKNOWN_FIELD)
+        }
         _ if error.passes() => StepError::transient(message),
         _ => StepError::permanent(message),
     }

@@ -193,11 +193,10 @@ impl Kube<'_> {
         Ok(undone)
     }
 
-    /// Brings back the fields that a step touched, where they still are as it left them.
-    pub(crate) async fn restore(&self, object: &Object, touched: &Touched) -> Result<Undone, StepError> {
-        let nothing = Undone { changed: false, note: None };
+    /// The object, where fields that a step touched are still to be brought back; None = nothing is to do.
+    async fn touched(&self, object: &Object, touched: &Touched) -> Result<Option<Json>, StepError> {
         if touched.changes.is_empty() {
-            return Ok(nothing);
+            return Ok(None);
         }
         let Some(live) = self.find(object).await? else {
             return Err(StepError::conflict(format!("{object} is gone: its fields cannot be brought back"))
@@ -207,8 +206,20 @@ impl Kube<'_> {
             return Err(StepError::conflict(format!("{object} is another object than the one that this step changed"))
                 .help("compare them; `--force` brings the fields back in the new one"));
         }
-        if fields::is_undone(&show::veiled(&live), &touched.changes) {
-            return Ok(nothing);
+        Ok((!fields::is_undone(&show::veiled(&live), &touched.changes)).then_some(live))
+    }
+
+    /// What [`Kube::restore`] would refuse because of others. Changes nothing.
+    pub(crate) async fn drift(&self, object: &Object, touched: &Touched) -> Result<(), StepError> {
+        let Some(live) = self.touched(object, touched).await? else { return Ok(()) };
+        let back = fields::restore(&show::veiled(&live), &touched.changes, self.cx.force);
+        back.map(|_| ()).map_err(|drifts| drifted(object, &live, &drifts))
+    }
+
+    /// Brings back the fields that a step touched, where they still are as it left them.
+    pub(crate) async fn restore(&self, object: &Object, touched: &Touched) -> Result<Undone, StepError> {
+        if self.touched(object, touched).await?.is_none() {
+            return Ok(Undone { changed: false, note: None });
         }
         let lost = touched.changes.iter().find(|c| c.before.as_ref().is_some_and(show::is_veil));
         if let Some(lost) = lost {

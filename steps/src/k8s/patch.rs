@@ -3,7 +3,7 @@
 //! The plan shows the change as the API server itself computes it (a dry run). **Undo** brings back exactly the fields that
 //! the patch touches, each only where it still is as the patch left it: another field that somebody changed meanwhile stays,
 //! and a changed one is reported with its owner. `preconditions` are values that fields must have before; another value is
-//! an error and nothing is changed.
+//! an error and nothing is changed. So is a field that the API server does not know, which it would drop in silence.
 
 use std::collections::BTreeMap;
 
@@ -15,8 +15,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::client::{Clusters, Kube, Patch, k8s_inputs};
-use super::fields;
+use super::client::{Ask, Clusters, Kube, Patch, k8s_inputs};
+use super::fields::{self, Seg};
 use super::object::{Object, Touched, common_problems, problem, split, text};
 use super::show;
 use crate::json_path::{JsonPath, same};
@@ -111,7 +111,9 @@ impl Inputs {
                 body
             }
         };
-        kube.patch(object, self.kind(), &body, dry).await.map_err(|e| {
+        // API servers before 1.25 do not look at fieldValidation: see `dropped`.
+        let path = format!("{}{}&fieldValidation=Strict", object.path(), kube.query(dry));
+        kube.call(&Ask::patch(path, self.kind(), &body)).await.map_err(|e| {
             let (stale, code) = (e.is_stale(), e.code());
             let mut error = StepError::from(e);
             if stale {
@@ -128,7 +130,15 @@ impl Inputs {
             let live = kube.must(object).await?;
             self.check(object, &live)?;
             match self.send(kube, object, &live, dry).await {
-                Ok(after) => return Ok((live, after)),
+                Ok(after) => match dropped(&self.patch, &after, &mut Vec::new()) {
+                    Some(path) => {
+                        return Err(StepError::permanent(format!(
+                            "{object}: the API server drops {path}: it does not know that field"
+                        ))
+                        .help(super::error::UNKNOWN_FIELD));
+                    }
+                    None => return Ok((live, after)),
+                },
                 Err(e) if round < 20 && moved(kube, object, &live, &e).await => round += 1,
                 Err(e) => return Err(e),
             }
@@ -143,6 +153,36 @@ impl Inputs {
             error.help = Some("an operation's path is not there, or a `test` does not hold; `add` makes what is missing, and `/` in a key is written ~1".to_owned());
         }
         error
+    }
+}
+
+/// A field of a patch that is not in the object afterwards. API servers leave out what is empty, and drop in silence what they
+/// do not know, those since 1.25 only where they are not asked to be strict. Lists are theirs to merge.
+fn dropped(patch: &Json, after: &Json, path: &mut Vec<Seg>) -> Option<String> {
+    for (key, value) in patch.as_object()? {
+        let directive = key.starts_with('$') || (path.is_empty() && (key == "stringData" || key == "status"));
+        if directive || is_empty(value) {
+            continue;
+        }
+        path.push(Seg::Key(key.clone()));
+        let Some(there) = after.get(key) else { return Some(fields::show_path(path)) };
+        if let Some(found) = dropped(value, there, path) {
+            return Some(found);
+        }
+        path.pop();
+    }
+    None
+}
+
+/// What an API server does not keep, or need not: absent is the same.
+fn is_empty(value: &Json) -> bool {
+    match value {
+        Json::Object(map) => map.iter().all(|(key, value)| key.starts_with('$') || is_empty(value)),
+        Json::Array(list) => list.is_empty(),
+        Json::String(text) => text.is_empty(),
+        Json::Null | Json::Bool(false) => true,
+        Json::Number(number) => number.as_f64() == Some(0.0),
+        Json::Bool(true) => false,
     }
 }
 
@@ -299,5 +339,24 @@ mod tests {
         );
         assert_eq!(problems(json!({ "resource": "deploy/web", "patch": [{ "op": "add" }] }))[0].message, "is a list");
         assert_eq!(problems(json!({ "resource": "deploy/web", "type": "merge", "patch": {} })), []);
+    }
+
+    #[test]
+    fn a_field_that_the_server_drops_is_found() {
+        let after = json!({ "spec": { "replicas": 2, "template": { "spec": { "containers": [{ "name": "a" }] } } } });
+        let of = |patch: Json| dropped(&patch, &after, &mut Vec::new());
+        assert_eq!(of(json!({ "spec": { "replicsa": 3 } })).as_deref(), Some(".spec.replicsa"));
+        assert_eq!(
+            of(json!({ "spec": { "template": { "spek": { "x": "y" } } } })).as_deref(),
+            Some(".spec.template.spek")
+        );
+        for known in [
+            json!({ "spec": { "replicas": 2, "paused": false, "minReadySeconds": 0, "strategy": null } }),
+            json!({ "spec": { "template": { "metadata": { "labels": {}, "annotations": { "$patch": "delete" } } } } }),
+            json!({ "spec": { "template": { "spec": { "$setElementOrder/containers": [{}], "containers": [{ "name": "b" }] } } } }),
+            json!({ "stringData": { "a": "b" }, "status": { "x": 1 } }),
+        ] {
+            assert_eq!(of(known.clone()), None, "{known}");
+        }
     }
 }

@@ -6,7 +6,7 @@
 //! Both controllers must exist: apply the new one with `replicas: 0` first. **Undo** is the same moves backwards, under the
 //! same bounds, unless somebody else has scaled one of the two meanwhile.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use runback_core::Json;
@@ -266,6 +266,12 @@ impl Pair<'_> {
     }
 }
 
+/// How many moves notes tell of. One that was recorded and not made, as runback was killed in between, is recorded again.
+fn moves(notes: &[Json]) -> usize {
+    let moves = notes.iter().filter(|n| !text(n, "/scale").is_empty());
+    moves.map(|n| (text(n, "/scale"), count(&n["from"]), count(&n["to"]))).collect::<BTreeSet<_>>().len()
+}
+
 /// Repeats the check until it holds.
 async fn holds(cx: &Cx<'_>, check: &Check, limit: Period) -> Result<(), StepError> {
     let began = cx.host.now_ms();
@@ -412,9 +418,8 @@ impl StepType for K8sRollingUpdate {
         let (shrinking, growing) = inputs.pair(&kube).await?;
         let mut pair = Pair { kube: &kube, shrinking, growing, ready_since: HashMap::new() };
         pair.roll(inputs, bounds).await?;
-        let moves = cx.host.notes().iter().filter(|n| !text(n, "/scale").is_empty()).count();
         let changed = capture.from != 0 || capture.to != bounds.goal;
-        let moves = u32::try_from(moves).unwrap_or(u32::MAX);
+        let moves = u32::try_from(moves(&cx.host.notes())).unwrap_or(u32::MAX);
         Ok(Acted { outputs: Outputs { replicas: bounds.goal, moves }, changed })
     }
 

@@ -17,6 +17,7 @@ use serde_json::json;
 use super::client::{Ask, Clusters, Kube, Patch, k8s_inputs};
 use super::fields::{self, Seg};
 use super::object::{Object, common_problems, problem, split, text, uid};
+use super::show;
 use crate::period::Period;
 
 k8s_inputs! {
@@ -156,7 +157,9 @@ impl StepType for K8sScale {
         let now = replicas(&scale_of(&kube, &object).await?);
         inputs.refuse(&object, now)?;
         let owner = owner(&kube.must(&object).await?);
-        let details = owner.filter(|_| now != inputs.replicas).map(|o| warning(&object, &o)).into_iter().collect();
+        let count = |n: u32| json!({ "spec": { "replicas": n } });
+        let mut details = show::diff(&object.to_string(), &count(now), &count(inputs.replicas));
+        details.extend(owner.filter(|_| now != inputs.replicas).map(|o| warning(&object, &o)));
         let summary = if now == inputs.replicas {
             format!("{object} has {now} replicas already")
         } else {
