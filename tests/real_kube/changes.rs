@@ -9,6 +9,7 @@ use crate::play::{Play, deployment, own, path, workload};
 pub(crate) const TESTS: &[crate::Test] = &[
     ("scale_and_back", scale),
     ("scale_of_every_kind", scale_kinds),
+    ("scale_of_a_custom_kind", scale_custom),
     ("scale_drift_is_reported_and_forced", scale_drift),
     ("patch_of_each_type_is_taken_back", patch),
     ("patch_undo_keeps_what_others_did", patch_beside_others),
@@ -20,6 +21,7 @@ pub(crate) const TESTS: &[crate::Test] = &[
     ("set_image_that_cannot_be_pulled_is_rolled_back", broken_image),
     ("rollout_restart_pause_resume_and_undo", rollout),
     ("delete_and_make_again", delete),
+    ("delete_leaves_orphans_where_it_shall", delete_orphan),
     ("plan_shows_diffs_and_changes_nothing", plan),
 ];
 
@@ -71,6 +73,39 @@ fn scale_kinds(cluster: &Cluster, ns: &str) {
     let owned = Play::new(cluster, &json!([to(&format!("rs/{set}"), 3)]));
     owned.plan(&[]).says("belongs to the Deployment web");
     owned.run(&[]).is(3).says("belongs to the Deployment web");
+}
+
+/// Whatever has the subresource, wherever it keeps the number.
+fn scale_custom(cluster: &Cluster, ns: &str) {
+    let number = json!({ "type": "object", "properties": { "size": { "type": "integer" } } });
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": { "name": "pools.scale.example.com" },
+        "spec": {
+            "group": "scale.example.com", "scope": "Namespaced",
+            "names": { "plural": "pools", "singular": "pool", "kind": "Pool" },
+            "versions": [{ "name": "v1", "served": true, "storage": true,
+                "subresources": { "scale": { "specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size" } },
+                "schema": { "openAPIV3Schema": { "type": "object", "properties": { "spec": number, "status": number } } } }],
+        },
+    });
+    let pool = json!({ "apiVersion": "scale.example.com/v1", "kind": "Pool", "metadata": { "name": "p" }, "spec": { "size": 3 } });
+    Play::new(cluster, &json!([{ "uses": "k8s.apply", "with": { "namespace": ns, "manifest": [definition, pool] } }]))
+        .run(&[])
+        .is(0);
+    let play = Play::new(
+        cluster,
+        &json!([{ "uses": "k8s.scale", "with": { "resource": "pool/p", "namespace": ns, "replicas": 7, "only_if": 3 } }]),
+    );
+    let at = format!("/apis/scale.example.com/v1/namespaces/{ns}/pools/p");
+    play.plan(&[]).is(0).says("from 3 to 7 replicas");
+    play.run(&[]).is(0);
+    assert_eq!(cluster.api.get(&at)["spec"]["size"], 7);
+    cluster.api.merge(&at, "ops-team", &json!({ "spec": { "size": 9 } }));
+    play.rollback(&[]).is(4).says("has 9 replicas, where this step left 7");
+    assert_eq!(cluster.api.get(&at)["spec"]["size"], 9);
+    play.rollback(&["--force"]).is(0);
+    assert_eq!(cluster.api.get(&at)["spec"]["size"], 3);
 }
 
 fn scale_drift(cluster: &Cluster, ns: &str) {
@@ -334,6 +369,22 @@ fn delete(cluster: &Cluster, ns: &str) {
     assert_eq!(own(cluster.api.get(&path(ns, "services", "web"))), service);
     let other = json!([{ "uses": "k8s.delete", "with": { "resource": "deploy/web", "namespace": ns, "uid": "00000000-0000-0000-0000-000000000000" } }]);
     Play::new(cluster, &other).run(&[]).is(3).says("only 00000000-0000-0000-0000-000000000000 may be deleted");
+}
+
+fn delete_orphan(cluster: &Cluster, ns: &str) {
+    make(cluster, ns, "replicasets", &workload("apps/v1", "ReplicaSet", "rs", 1, "app:1"));
+    until("its pod", || cluster.api.get(&path(ns, "replicasets", "rs"))["status"]["readyReplicas"] == 1);
+    let pods = || cluster.api.get(&path(ns, "pods", ""))["items"].clone();
+    let uid = pods()[0]["metadata"]["uid"].clone();
+    let with = json!({ "resource": "rs/rs", "namespace": ns, "propagation": "orphan" });
+    let play = Play::new(cluster, &json!([{ "uses": "k8s.delete", "with": with }]));
+    play.run(&[]).is(0);
+    assert!(cluster.api.find(&path(ns, "replicasets", "rs")).is_none());
+    assert_eq!((&pods()[0]["metadata"]["uid"], pods().as_array().map(Vec::len)), (&uid, Some(1)));
+    // The new one takes the pod up again.
+    play.rollback(&[]).is(0);
+    until("its pod", || cluster.api.get(&path(ns, "replicasets", "rs"))["status"]["readyReplicas"] == 1);
+    assert_eq!((&pods()[0]["metadata"]["uid"], pods().as_array().map(Vec::len)), (&uid, Some(1)));
 }
 
 /// Every object of the namespace with its version, once no controller writes any more.

@@ -53,6 +53,52 @@ fn other_kinds_by_their_own_rules() {
 }
 
 #[test]
+fn workloads_and_services_by_their_own_rules() {
+    let of = |api: &str, k: &str, spec: Json, status: Json| {
+        stage(&kind(api, k), &json!({ "metadata": { "generation": 1 }, "spec": spec, "status": status }))
+    };
+    let waits = |text: &str| Waits(text.to_owned());
+    let seen = |more: Json| {
+        let mut status = json!({ "observedGeneration": 1 });
+        for (key, value) in more.as_object().into_iter().flatten() {
+            status[key] = value.clone();
+        }
+        status
+    };
+    let three = || json!({ "replicas": 3 });
+    let stateful = |status: Json| of("apps/v1", "StatefulSet", three(), seen(status));
+    assert_eq!(stateful(json!({ "replicas": 4, "readyReplicas": 4 })), waits("1 pods to go"));
+    let half = json!({ "replicas": 3, "readyReplicas": 3, "updatedReplicas": 1, "currentRevision": "a", "updateRevision": "b" });
+    assert_eq!(stateful(half), waits("1 of 3 pods updated"));
+    assert_eq!(stateful(json!({ "replicas": 3, "readyReplicas": 2 })), waits("2 of 3 pods ready"));
+    assert_eq!(stateful(json!({ "replicas": 3, "readyReplicas": 3 })), Ready);
+    let daemons = |status: Json| of("apps/v1", "DaemonSet", json!({}), seen(status));
+    let want = |updated: u32, available: u32| json!({ "desiredNumberScheduled": 2, "updatedNumberScheduled": updated, "numberAvailable": available });
+    assert_eq!(daemons(want(1, 2)), waits("1 of 2 pods updated"));
+    assert_eq!(daemons(want(2, 1)), waits("1 of 2 pods available"));
+    assert_eq!(daemons(want(2, 2)), Ready);
+    for (api, k) in [("apps/v1", "ReplicaSet"), ("v1", "ReplicationController")] {
+        assert_eq!(of(api, k, three(), seen(json!({ "replicas": 5 }))), waits("2 pods to go"), "{k}");
+        assert_eq!(of(api, k, three(), seen(json!({ "replicas": 2 }))), waits("2 of 3 pods made"), "{k}");
+        assert_eq!(of(api, k, three(), seen(json!({ "replicas": 3 }))), waits("0 of 3 pods available"), "{k}");
+        assert_eq!(of(api, k, three(), seen(json!({ "replicas": 3, "availableReplicas": 3 }))), Ready, "{k}");
+    }
+    let service = |spec: Json, status: Json| of("v1", "Service", spec, status);
+    assert_eq!(service(json!({ "type": "ClusterIP" }), json!({})), Ready);
+    assert_eq!(service(json!({ "type": "LoadBalancer" }), json!({})), waits("its load balancer's address"));
+    let address = json!({ "loadBalancer": { "ingress": [{ "ip": "192.0.2.1" }] } });
+    assert_eq!(service(json!({ "type": "LoadBalancer" }), address), Ready);
+    assert_eq!(of("networking.k8s.io/v1", "Ingress", json!({}), json!({})), Ready);
+    let definition = |conditions: Json| {
+        of("apiextensions.k8s.io/v1", "CustomResourceDefinition", json!({}), json!({ "conditions": conditions }))
+    };
+    assert_eq!(definition(json!([])), waits("its condition Established"));
+    assert_eq!(definition(json!([{ "type": "Established", "status": "True" }])), Ready);
+    let taken = json!([{ "type": "NamesAccepted", "status": "False", "reason": "ShortNamesConflict", "message": "m" }]);
+    assert_eq!(definition(taken), Failed("ShortNamesConflict: m".to_owned()));
+}
+
+#[test]
 fn selectors_become_queries() {
     let of = |s: Json| selector(&json!({ "spec": { "selector": s } }));
     assert_eq!(of(json!({ "app": "rc" })).as_deref(), Some("app=rc"));
