@@ -76,14 +76,15 @@ pub(crate) fn load(file: &str, catalog: &Catalog) -> Loaded {
             return unreadable(file, "", base, diagnostic);
         }
     };
-    let text = match yaml::decode(SourceId(0), &bytes) {
-        Ok(text) => text,
-        Err((text, diagnostic)) => return unreadable(file, &text, base, *diagnostic),
-    };
-    let mut files =
-        FromFiles { base: &base, texts: vec![PlaybookText { name: file.to_owned(), text: text.to_owned() }] };
-    let checked = check::check(file, text, &mut files, catalog);
-    Loaded { texts: files.texts, checked, base }
+    if let Err((text, diagnostic)) = yaml::decode(SourceId(0), &bytes) {
+        return unreadable(file, &text, base, *diagnostic);
+    }
+    let text = String::from_utf8(bytes).unwrap_or_default(); // just decoded
+    let mut files = FromFiles { base: &base, used: Vec::new() };
+    let checked = check::check(file, &text, &mut files, catalog);
+    let mut texts = vec![PlaybookText { name: file.to_owned(), text }];
+    texts.append(&mut files.used);
+    Loaded { texts, base, checked }
 }
 
 fn unreadable(file: &str, text: &str, base: PathBuf, diagnostic: Diagnostic) -> Loaded {
@@ -118,17 +119,18 @@ fn read_help(path: &Path, error: &std::io::Error) -> Option<String> {
 
 struct FromFiles<'a> {
     base: &'a Path,
-    texts: Vec<PlaybookText>,
+    /// What has been read.
+    used: Vec<PlaybookText>,
 }
 
 impl Load for FromFiles<'_> {
     fn load(&mut self, name: &str) -> Result<String, String> {
-        if let Some(known) = self.texts.iter().skip(1).find(|t| t.name == name) {
+        if let Some(known) = self.used.iter().find(|t| t.name == name) {
             return Ok(known.text.clone());
         }
         let path = self.base.join(name);
         let text = std::fs::read_to_string(&path).map_err(|e| e.to_string())?;
-        self.texts.push(PlaybookText { name: name.to_owned(), text: text.clone() });
+        self.used.push(PlaybookText { name: name.to_owned(), text: text.clone() });
         Ok(text)
     }
 }

@@ -1,6 +1,6 @@
 //! Where in which file a value stands. Knows nothing of YAML.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Index of a file in [`Sources`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -59,7 +59,8 @@ impl<T> std::ops::Deref for Spanned<T> {
 pub struct Source {
     pub name: Arc<str>,
     pub text: Arc<str>,
-    line_starts: Arc<[u32]>,
+    /// Made when the first position is asked for: a text without mistakes needs none.
+    line_starts: Arc<OnceLock<Vec<u32>>>,
 }
 
 /// A position counted from 1; columns in characters.
@@ -71,11 +72,14 @@ pub struct Position {
 
 impl Source {
     pub fn new(name: impl Into<Arc<str>>, text: impl Into<Arc<str>>) -> Self {
-        let text = text.into();
-        let line_starts = std::iter::once(0)
-            .chain(text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i as u32 + 1))
-            .collect();
-        Self { name: name.into(), text, line_starts }
+        Self { name: name.into(), text: text.into(), line_starts: Arc::default() }
+    }
+
+    fn line_starts(&self) -> &[u32] {
+        self.line_starts.get_or_init(|| {
+            let breaks = self.text.bytes().enumerate().filter(|(_, b)| *b == b'\n');
+            std::iter::once(0).chain(breaks.map(|(i, _)| i as u32 + 1)).collect()
+        })
     }
 
     pub fn position(&self, offset: u32) -> Position {
@@ -83,8 +87,9 @@ impl Source {
         while !self.text.is_char_boundary(offset) {
             offset -= 1;
         }
-        let line = self.line_starts.partition_point(|s| *s as usize <= offset) - 1;
-        let column = self.text[self.line_starts[line] as usize..offset].chars().count();
+        let line_starts = self.line_starts();
+        let line = line_starts.partition_point(|s| *s as usize <= offset) - 1;
+        let column = self.text[line_starts[line] as usize..offset].chars().count();
         Position { line: line + 1, column: column + 1 }
     }
 }

@@ -11,6 +11,10 @@ use super::place::{Edge, Placed, Why};
 
 /// Reports one shortest circle for each knot of steps.
 pub(super) fn find(placed: &mut Placed<'_>, pairs: &[(StepIdx, StepIdx)]) {
+    if pairs.iter().all(|(step, needed)| needed < step) {
+        // Each needs only what stands above it: no circle, and nearly every playbook.
+        return;
+    }
     let mut graph = DiGraph::<(), ()>::with_capacity(placed.steps.len(), pairs.len());
     for _ in 0..placed.steps.len() {
         graph.add_node(());

@@ -269,6 +269,9 @@ impl<'a> Placed<'a> {
 
     fn list(&mut self, steps: Vec<Step>, context: &Context) {
         let mut above = None;
+        self.steps.reserve(steps.len());
+        self.notes.reserve(steps.len());
+        self.frames[context.frame].ids.reserve(steps.len());
         for step in steps {
             above = Some(self.one(step, context, above, true));
         }
@@ -313,14 +316,15 @@ impl<'a> Placed<'a> {
             }
             Action::Uses(uses) => {
                 let own = Own { target: step.target.as_ref(), env: &step.env };
-                let action = self.action(&uses, &own, &context.defaults, &mut note);
+                let from_run = uses.from_run;
+                let action = self.action(uses, &own, &context.defaults, &mut note);
                 let detach = action.as_ref().is_some_and(|a| a.step_type.descriptor().detach);
-                let policy = policy_of(self, detach, uses.from_run);
+                let policy = policy_of(self, detach, from_run);
                 let Some(mut action) = action else {
                     // Reported; the step still takes its place so that others can refer to it.
                     return self.push_unknown(idx, id, step.span, context, note, policy);
                 };
-                action.rollback = self.rollback(&step.rollback, &own, &context.defaults, &mut note);
+                action.rollback = self.rollback(step.rollback, &own, &context.defaults, &mut note);
                 (PlanKind::Action(Box::new(action)), policy)
             }
             Action::Block(children) => {
@@ -488,7 +492,12 @@ impl<'a> Placed<'a> {
     /// The edges as pairs without duplicates.
     pub(super) fn edge_pairs(&self) -> Vec<(StepIdx, StepIdx)> {
         let mut pairs: Vec<_> = self.edges.iter().map(|e| (e.from, e.to)).collect();
-        pairs.sort_unstable();
+        if pairs.is_sorted_by_key(|(step, _)| *step) {
+            // As nearly always: step by step, as they were noted.
+            pairs.chunk_by_mut(|a, b| a.0 == b.0).for_each(<[_]>::sort_unstable);
+        } else {
+            pairs.sort_unstable();
+        }
         pairs.dedup();
         pairs
     }

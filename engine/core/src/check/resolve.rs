@@ -52,15 +52,13 @@ fn needs(placed: &mut Placed<'_>, step: StepIdx) {
         }
         return;
     };
-    let mut seen: Vec<&str> = Vec::new();
-    for need in &given {
+    for (i, need) in given.iter().enumerate() {
         let name = need.value.as_str();
-        if seen.contains(&name) {
+        if given[..i].iter().any(|before| before.value == name) {
             let message = format!("`needs` names `{name}` twice");
             placed.diagnostics.push(Diagnostic::new(Code::NeedsTwice, message, need.span, "a second time"));
             continue;
         }
-        seen.push(name);
         match placed.frames[frame].ids.get(name).copied() {
             Some(to) if to == step => {
                 let message = format!("step `{name}` needs itself");

@@ -94,11 +94,20 @@ pub(super) fn targets(source: SourceId, text: &str, node: &Node) -> (Vec<TargetD
     (targets, lower.diagnostics)
 }
 
-/// The items of the list under a key, which leaves an empty list there.
+/// The items of the list under a key. Leaves an empty list there.
 fn take_list(node: &mut Node, key: &str) -> Vec<Node> {
     let NodeValue::Map(pairs) = &mut node.value else { return Vec::new() };
     match pairs.iter_mut().find(|(k, _)| k.as_str() == Some(key)) {
         Some((_, Node { value: NodeValue::List(items), .. })) => std::mem::take(items),
+        _ => Vec::new(),
+    }
+}
+
+/// The entries of the map under a key. Leaves an empty map there.
+fn take_map(node: &mut Node, key: &str) -> Vec<(Node, Node)> {
+    let NodeValue::Map(pairs) = &mut node.value else { return Vec::new() };
+    match pairs.iter_mut().find(|(k, _)| k.as_str() == Some(key)) {
+        Some((_, Node { value: NodeValue::Map(entries), .. })) => std::mem::take(entries),
         _ => Vec::new(),
     }
 }
@@ -132,7 +141,7 @@ impl Lower<'_> {
         };
         keys.get("finally").and_then(|n| self.list(n, "finally"));
         // Given ids first: a made one gives way.
-        self.given_ids(steps.iter().chain(&finally), &mut ids);
+        self.given_ids(steps.iter().chain(&finally), steps.len(), &mut ids);
         let steps = self.steps(steps, "", &mut ids);
         let finally = self.steps(finally, "finally-", &mut ids);
         let playbook = Playbook {

@@ -5,6 +5,7 @@
 //! key, an unknown tag, a template without quotes), it goes on, so that all of them are told at once.
 
 mod build;
+mod halves;
 mod inner;
 mod scalar;
 mod syntax;
@@ -129,6 +130,9 @@ pub fn parse_lossy(source: SourceId, text: &str) -> (Option<Node>, Vec<Diagnosti
         let message = format!("the file has {} bytes, over the limit of {} MiB", text.len(), MAX_BYTES >> 20);
         let start = Span::new(source, 0, 0);
         return (None, vec![Diagnostic::new(Code::YamlTooLarge, message, start, "this file")]);
+    }
+    if let Some(root) = halves::read(source, text) {
+        return (Some(root), Vec::new());
     }
     let mut recovery = syntax::Recovery::default();
     loop {

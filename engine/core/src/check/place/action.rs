@@ -18,12 +18,12 @@ use crate::check::schema::CompiledSchema;
 impl Placed<'_> {
     pub(super) fn action(
         &mut self,
-        uses: &Uses,
+        uses: Uses,
         own: &Own<'_>,
         defaults: &Defaults,
         note: &mut Note,
     ) -> Option<PlanAction> {
-        let step_type = self.step_type(uses)?;
+        let step_type = self.step_type(&uses)?;
         let name = step_type.descriptor().name;
         let schema = self.schema(name, &step_type);
         let text = Arc::clone(&self.sources.get(uses.with.span.source).text);
@@ -42,7 +42,9 @@ impl Placed<'_> {
             note.references.push(Noted { reference: r.clone(), place: Place::With });
         });
         for (key, script) in &schema.lines {
-            if let Some(value) = uses.with_template.get(key) {
+            if !uses.with_template.is_literal()
+                && let Some(value) = uses.with_template.get(key)
+            {
                 value.for_each_template(&mut |t| {
                     note.lines.push(CommandLine { script: *script, template: t.clone() });
                 });
@@ -72,7 +74,7 @@ impl Placed<'_> {
         let (access, undo) = step_type.capabilities(&uses.with_template);
         Some(PlanAction {
             step_type,
-            with: uses.with_template.clone(),
+            with: uses.with_template,
             expressions,
             target: target.cloned(),
             env,
@@ -84,7 +86,7 @@ impl Placed<'_> {
 
     pub(super) fn rollback(
         &mut self,
-        rollback: &Rollback,
+        rollback: Rollback,
         own: &Own<'_>,
         defaults: &Defaults,
         note: &mut Note,
@@ -92,10 +94,10 @@ impl Placed<'_> {
         match rollback {
             Rollback::Auto => PlanRollback::Auto,
             Rollback::None => PlanRollback::None,
-            Rollback::Step { uses, condition } => match self.action(uses, own, defaults, note) {
+            Rollback::Step { uses, condition } => match self.action(*uses, own, defaults, note) {
                 Some(action) => PlanRollback::Action {
                     action: Box::new(action),
-                    only_if_succeeded: *condition == RollbackIf::Succeeded,
+                    only_if_succeeded: condition == RollbackIf::Succeeded,
                 },
                 None => PlanRollback::None,
             },

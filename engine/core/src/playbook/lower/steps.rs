@@ -1,10 +1,9 @@
 //! `steps`, `finally` and blocks: what each step does, after what, and how it is taken back.
 
-use std::borrow::Borrow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::fields::{Fields, Keys};
-use super::{Lower, ON_FAILURE, head};
+use super::{Lower, ON_FAILURE, head, take_list, take_map};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::expr::Expr;
 use crate::playbook::model::{Action, ForEach, Rollback, RollbackIf, Step, Uses};
@@ -78,19 +77,20 @@ fn no_action() -> Action {
     Action::Block(Vec::new())
 }
 
+/// What is taken out of a step's map, since the model keeps it as it is: an empty one is left there.
+struct Taken {
+    /// What stands under `with`, if that is a map.
+    with: Vec<(Node, Node)>,
+    /// What stands under `steps`, if that is a list.
+    steps: Vec<Node>,
+}
+
 impl Lower<'_> {
     /// One list of steps. `prefix` keeps the ids that are made for it apart from those of other lists of the
     /// same scope; `ids` holds the ids that the scope has.
-    pub(super) fn steps<N: Borrow<Node>>(
-        &mut self,
-        items: impl IntoIterator<Item = N, IntoIter: ExactSizeIterator>,
-        prefix: &str,
-        ids: &mut HashSet<String>,
-    ) -> Vec<Step> {
-        let items = items.into_iter();
+    pub(super) fn steps(&mut self, items: Vec<Node>, prefix: &str, ids: &mut HashSet<String>) -> Vec<Step> {
         let mut steps = Vec::with_capacity(items.len());
-        for (index, item) in items.enumerate() {
-            let item = item.borrow();
+        for (index, mut item) in items.into_iter().enumerate() {
             if let NodeValue::Str(text, _) = &item.value {
                 let message = "a step must be a map, not a string";
                 let help = format!("for a shell script write `- run: {}`", text.lines().next().unwrap_or_default());
@@ -98,8 +98,9 @@ impl Lower<'_> {
                 self.report(Diagnostic::new(Code::WrongType, message, span, "a string").help(help));
                 continue;
             }
-            let Some(keys) = self.fields(item, &STEP) else { continue };
-            steps.push(self.step(item, &keys, index, prefix, ids));
+            let taken = Taken { with: take_map(&mut item, "with"), steps: take_list(&mut item, "steps") };
+            let Some(keys) = self.fields(&item, &STEP) else { continue };
+            steps.push(self.step(&keys, taken, item.span, index, prefix, ids));
         }
         steps
     }
@@ -110,12 +111,21 @@ impl Lower<'_> {
         }
     }
 
-    /// Notes the ids that are given to steps of one scope, and reports those that are given twice.
-    pub(super) fn given_ids<'n>(&mut self, steps: impl Iterator<Item = &'n Node>, ids: &mut HashSet<String>) {
-        let mut first: std::collections::HashMap<&str, Span> = std::collections::HashMap::new();
+    /// Reports the ids that are given twice to the steps of one scope, which has about so many. Where one of them has
+    /// none, notes the others', so that the one that is made for it gives way.
+    pub(super) fn given_ids<'n>(
+        &mut self,
+        steps: impl Iterator<Item = &'n Node>,
+        about: usize,
+        ids: &mut HashSet<String>,
+    ) {
+        let mut first: HashMap<&str, Span> = HashMap::with_capacity(about);
+        let mut all_have_one = true;
         for item in steps {
-            let Some(id) = item.get("id") else { continue };
-            let Some(text) = id.as_str() else { continue };
+            let Some((id, text)) = item.get("id").and_then(|id| Some((id, id.as_str()?))) else {
+                all_have_one = false;
+                continue;
+            };
             if let Some(before) = first.get(text) {
                 let message = format!("two steps have the id `{text}`");
                 self.report(
@@ -126,13 +136,23 @@ impl Lower<'_> {
                 continue;
             }
             first.insert(text, id.span);
-            ids.insert(text.to_owned());
+        }
+        if !all_have_one {
+            ids.extend(first.into_keys().map(str::to_owned));
         }
     }
 
-    fn step(&mut self, node: &Node, keys: &Fields<'_>, index: usize, prefix: &str, ids: &mut HashSet<String>) -> Step {
+    fn step(
+        &mut self,
+        keys: &Fields<'_>,
+        taken: Taken,
+        span: Span,
+        index: usize,
+        prefix: &str,
+        ids: &mut HashSet<String>,
+    ) -> Step {
         let given = keys.get("id").and_then(|n| self.step_id(n));
-        let action = self.action(keys);
+        let action = self.action(keys, taken);
         let is_block = matches!(&action, Action::Block(_));
         let id_given = given.is_some();
         let id = given.unwrap_or_else(|| {
@@ -147,7 +167,7 @@ impl Lower<'_> {
         Step {
             id,
             id_given,
-            span: node.span,
+            span,
             needs: keys.get("needs").map(|n| self.strings(n, "needs")),
             when: keys.get("when").and_then(|n| self.expression(n, "when")),
             for_each: keys.get("for_each").and_then(|n| self.for_each(n)),
@@ -190,7 +210,7 @@ impl Lower<'_> {
         Some(Spanned::new(id.to_owned(), node.span))
     }
 
-    fn action(&mut self, keys: &Fields<'_>) -> Action {
+    fn action(&mut self, keys: &Fields<'_>, taken: Taken) -> Action {
         let actions = keys.present(&["uses", "run", "steps"]);
         match actions[..] {
             [] if ["uses", "run", "steps"].iter().any(|key| keys.misspelt(key)) => return no_action(),
@@ -212,18 +232,17 @@ impl Lower<'_> {
         }
         if let Some(steps) = keys.get("steps") {
             let mut ids = HashSet::new();
-            let items = self.list(steps, "steps").unwrap_or_default();
-            if steps.as_list().is_some() {
-                self.not_empty(steps, items);
+            if self.list(steps, "steps").is_some() {
+                self.not_empty(steps, &taken.steps);
             }
-            self.given_ids(items.iter(), &mut ids);
-            return Action::Block(self.steps(items, "", &mut ids));
+            self.given_ids(taken.steps.iter(), taken.steps.len(), &mut ids);
+            return Action::Block(self.steps(taken.steps, "", &mut ids));
         }
-        self.uses(keys).map_or_else(no_action, Action::Uses)
+        self.uses(keys, taken.with).map_or_else(no_action, Action::Uses)
     }
 
-    /// `uses` + `with`, or `run`; of a step or of its rollback.
-    fn uses(&mut self, keys: &Fields<'_>) -> Option<Uses> {
+    /// `uses` + `with`, whose entries have been taken out, or `run`; of a step or of its rollback.
+    fn uses(&mut self, keys: &Fields<'_>, entries: Vec<(Node, Node)>) -> Option<Uses> {
         if let Some((key, script)) = keys.pair("run") {
             return self.run(key, script, keys.pair("outputs"));
         }
@@ -238,11 +257,11 @@ impl Lower<'_> {
             );
             return None;
         }
-        let empty = Node { span: head(self.text, node.span), value: NodeValue::Map(Vec::new()) };
-        let with = match keys.get("with") {
-            Some(with) if self.map(with, "`with`").is_some() => with.clone(),
-            _ => empty,
+        let span = match keys.get("with") {
+            Some(with) if self.map(with, "`with`").is_some() => with.span,
+            _ => head(self.text, node.span),
         };
+        let with = Node { span, value: NodeValue::Map(entries) };
         let with_template = self.value(&with);
         Some(Uses { step_type: Spanned::new(step_type.to_owned(), node.span), with, with_template, from_run: false })
     }
@@ -432,7 +451,8 @@ impl Lower<'_> {
             let message = "`with` gives the inputs of a step type, and this rollback has no `uses`".to_owned();
             self.pointless(with.span, message, "leave it out");
         }
-        let uses = Box::new(self.uses(&keys)?);
+        let entries = keys.get("with").and_then(Node::as_map).unwrap_or_default().to_vec();
+        let uses = Box::new(self.uses(&keys, entries)?);
         Some(Rollback::Step { uses, condition })
     }
 }

@@ -25,7 +25,7 @@ fn walk(node: &Node, visit: &mut dyn FnMut(&Node)) {
 fn suspect(node: &Node, raw: &str) -> Option<Diagnostic> {
     let (message, help) = match &node.value {
         NodeValue::Str(text, Style::Plain) => {
-            if ["yes", "no", "on", "off"].iter().any(|word| text.eq_ignore_ascii_case(word)) {
+            if is_switch(text) {
                 (format!("`{text}` is a string here, and a boolean to YAML 1.1"), quote_or(text))
             } else if is_sexagesimal(text) {
                 let message = format!("`{text}` is a string here, and a number in base 60 to YAML 1.1");
@@ -44,6 +44,11 @@ fn suspect(node: &Node, raw: &str) -> Option<Diagnostic> {
         _ => return None,
     };
     Some(Diagnostic::new(Code::NorwayProblem, message, node.span, "written without quotes").help(help))
+}
+
+/// What is a boolean to YAML 1.1 only.
+fn is_switch(text: &str) -> bool {
+    text.len() <= 3 && ["yes", "no", "on", "off"].iter().any(|word| text.eq_ignore_ascii_case(word))
 }
 
 fn quote_or(text: &str) -> String {

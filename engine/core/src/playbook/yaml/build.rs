@@ -23,11 +23,18 @@ pub(super) struct Built {
     pub(super) diagnostics: Vec<Diagnostic>,
     /// What ended the pass before the end.
     pub(super) stopped: Option<Stopped>,
+    /// Nodes, see [`MAX_NODES`].
+    pub(super) weight: usize,
 }
 
 /// One pass. The parser sees the patched text, which has the length of the original; scalars that touch a
 /// patch take their text from the original.
 pub(super) fn build(source: SourceId, text: &str, patches: &Patches) -> Built {
+    build_at(source, text, 0, patches)
+}
+
+/// Like [`build`], for a text that begins at an offset of its file. What it says of mistakes has no place in the file.
+pub(super) fn build_at(source: SourceId, text: &str, offset: usize, patches: &Patches) -> Built {
     let options = granit_parser::options! {
         emit_comments: false,
         emit_unresolved_aliases: true,
@@ -35,7 +42,7 @@ pub(super) fn build(source: SourceId, text: &str, patches: &Patches) -> Built {
         flow_nesting_limit: MAX_DEPTH + 1,
         block_nesting_limit: MAX_DEPTH + 1,
     };
-    let mut builder = Builder::new(source, text, patches);
+    let mut builder = Builder::new(source, text, offset, patches);
     let mut stopped = None;
     for next in Parser::new_from_str_with_options(patches.text(text), options) {
         let step = match next {
@@ -56,15 +63,21 @@ pub(super) fn build(source: SourceId, text: &str, patches: &Patches) -> Built {
         let message = "the file holds no playbook: it is empty";
         builder.diagnostics.push(Diagnostic::new(Code::YamlEmpty, message, start, "nothing here").help(help));
     }
-    Built { root: builder.root, diagnostics: builder.diagnostics, stopped }
+    let Builder { root, diagnostics, weight, .. } = builder;
+    Built { root, diagnostics, stopped, weight }
 }
 
 struct Builder<'t> {
     source: SourceId,
     text: &'t str,
+    /// Where the text begins in the file.
+    offset: usize,
     patches: &'t Patches,
     diagnostics: Vec<Diagnostic>,
     stack: Vec<Frame>,
+    /// What the open lists and maps hold so far: each has what lies above the one that it opened in. In a map, keys
+    /// and values take turns.
+    items: Vec<Node>,
     root: Option<Node>,
     done: bool,
     anchors: HashMap<usize, Anchored>,
@@ -77,7 +90,9 @@ struct Builder<'t> {
 
 /// A list or map that is not closed yet.
 struct Frame {
-    items: Items,
+    is_map: bool,
+    /// The first of its items in [`Builder::items`].
+    first: usize,
     flow: bool,
     start: usize,
     /// 0 = none.
@@ -85,11 +100,6 @@ struct Frame {
     weight_before: usize,
     /// Levels below.
     height: usize,
-}
-
-enum Items {
-    List(Vec<Node>),
-    Map(Vec<(Node, Node)>, Option<Node>),
 }
 
 /// What an alias stands for.
@@ -103,13 +113,15 @@ struct Anchored {
 type Step = Result<(), Option<Stopped>>;
 
 impl<'t> Builder<'t> {
-    fn new(source: SourceId, text: &'t str, patches: &'t Patches) -> Self {
+    fn new(source: SourceId, text: &'t str, offset: usize, patches: &'t Patches) -> Self {
         Self {
             source,
             text,
+            offset,
             patches,
             diagnostics: Vec::new(),
             stack: Vec::new(),
+            items: Vec::new(),
             root: None,
             done: false,
             anchors: HashMap::new(),
@@ -134,11 +146,11 @@ impl<'t> Builder<'t> {
             }
             Event::SequenceStart(style, anchor, tag) => {
                 self.collection_tag(tag.as_deref(), "seq", at);
-                self.open(Items::List(Vec::new()), style, anchor, &range)?;
+                self.open(false, style, anchor, &range)?;
             }
             Event::MappingStart(style, anchor, tag) => {
                 self.collection_tag(tag.as_deref(), "map", at);
-                self.open(Items::Map(Vec::new(), None), style, anchor, &range)?;
+                self.open(true, style, anchor, &range)?;
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(&range)?,
             Event::Alias(id) => self.alias(id, &range)?,
@@ -162,7 +174,7 @@ impl<'t> Builder<'t> {
     }
 
     fn span(&self, range: &Range<usize>) -> Span {
-        Span::new(self.source, range.start, range.end)
+        Span::new(self.source, self.offset + range.start, self.offset + range.end)
     }
 
     fn report(
@@ -194,14 +206,15 @@ impl<'t> Builder<'t> {
         None
     }
 
-    fn open(&mut self, items: Items, style: StructureStyle, anchor: usize, range: &Range<usize>) -> Step {
+    fn open(&mut self, is_map: bool, style: StructureStyle, anchor: usize, range: &Range<usize>) -> Step {
         if self.stack.len() >= MAX_DEPTH {
             return Err(self.too_deep(range));
         }
         // `[a: 1]` holds a flow map without brackets; like a block one, it ends with its last value.
         let flow = style == StructureStyle::Flow && self.text[range.start..].starts_with(['[', '{']);
         self.last_end = range.start + usize::from(flow);
-        self.stack.push(Frame { items, flow, start: range.start, anchor, weight_before: self.weight, height: 0 });
+        let (first, start, weight_before) = (self.items.len(), range.start, self.weight);
+        self.stack.push(Frame { is_map, first, flow, start, anchor, weight_before, height: 0 });
         self.count(1, range)
     }
 
@@ -212,12 +225,16 @@ impl<'t> Builder<'t> {
         }
         let end = if frame.flow { range.end } else { self.last_end };
         let span = frame.start..end.max(frame.start);
-        let value = match frame.items {
-            Items::List(mut items) => {
-                items.shrink_to_fit();
-                NodeValue::List(items)
+        let value = if frame.is_map {
+            let mut pairs = Vec::with_capacity((self.items.len() - frame.first) / 2);
+            let mut items = self.items.drain(frame.first..);
+            while let (Some(key), Some(value)) = (items.next(), items.next()) {
+                pairs.push((key, value));
             }
-            Items::Map(pairs, _) => self.map(pairs, frame.flow, &span),
+            drop(items);
+            self.map(pairs, frame.flow, &span)
+        } else {
+            NodeValue::List(self.items.drain(frame.first..).collect())
         };
         let node = Node { span: self.span(&span), value };
         self.anchored(frame.anchor, &node, self.weight - frame.weight_before, frame.height + 1)?;
@@ -230,9 +247,12 @@ impl<'t> Builder<'t> {
             return text;
         }
         let twice = duplicates(&pairs);
+        if twice.is_empty() {
+            return NodeValue::Map(pairs);
+        }
         for (first, again) in &twice {
             let (first, again) = (pairs[*first].0.span, pairs[*again].0.span);
-            let key = &self.text[again.start as usize..again.end as usize];
+            let key = &self.text[again.start as usize - self.offset..again.end as usize - self.offset];
             let message = format!("the key `{key}` stands twice in one map");
             self.diagnostics.push(
                 Diagnostic::new(Code::YamlDuplicateKey, message, again, "here again")
@@ -266,22 +286,14 @@ impl<'t> Builder<'t> {
             return;
         };
         frame.height = frame.height.max(height);
-        match &mut frame.items {
-            Items::List(items) => items.push(node),
-            Items::Map(pairs, key) => {
-                if let Some(key) = key.take() {
-                    pairs.push((key, node));
-                } else {
-                    if matches!(&node.value, NodeValue::Str(s, Style::Plain) if &**s == "<<") {
-                        let message = "`<<` merge keys are not part of YAML 1.2";
-                        let help = "write the keys out, or give what steps share under `defaults:`";
-                        let diagnostic = Diagnostic::new(Code::YamlMergeKey, message, node.span, "a merge key");
-                        self.diagnostics.push(diagnostic.help(help));
-                    }
-                    *key = Some(node);
-                }
-            }
+        let is_key = frame.is_map && (self.items.len() - frame.first).is_multiple_of(2);
+        if is_key && matches!(&node.value, NodeValue::Str(s, Style::Plain) if &**s == "<<") {
+            let message = "`<<` merge keys are not part of YAML 1.2";
+            let help = "write the keys out, or give what steps share under `defaults:`";
+            let diagnostic = Diagnostic::new(Code::YamlMergeKey, message, node.span, "a merge key");
+            self.diagnostics.push(diagnostic.help(help));
         }
+        self.items.push(node);
     }
 
     fn anchored(&mut self, anchor: usize, node: &Node, weight: usize, height: usize) -> Step {
@@ -437,7 +449,7 @@ fn tag_range(at: &granit_parser::Span, text: &str) -> Range<usize> {
 }
 
 /// Pairs of indices (first, again) of keys that are the same, as the keys of a JSON object are.
-fn duplicates(pairs: &[(Node, Node)]) -> Vec<(usize, usize)> {
+pub(super) fn duplicates(pairs: &[(Node, Node)]) -> Vec<(usize, usize)> {
     fn name(key: &Node) -> Cow<'_, str> {
         key.as_str().map_or_else(|| key.key_text().into(), Cow::Borrowed)
     }

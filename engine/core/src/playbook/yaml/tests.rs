@@ -219,7 +219,7 @@ fn all_map(text: &str, node: &Node) {
 }
 
 /// Text that is often YAML.
-fn yamlish() -> impl Strategy<Value = String> {
+pub(super) fn yamlish() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         Just("\n"),
         Just("  "),
