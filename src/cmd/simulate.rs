@@ -33,6 +33,10 @@ pub(crate) struct Arguments {
     /// How it is told
     #[arg(long, short, value_enum, value_name = "FORMAT", default_value = "lines")]
     pub(crate) output: RunFormat,
+
+    /// Print nothing when it succeeds
+    #[arg(long, short)]
+    quiet: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Done {
@@ -42,7 +46,7 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
     known(&plan, arguments)?;
     let inputs: Inputs = arguments.inputs.resolve(&plan.scopes[0].inputs)?;
     let format = if arguments.output == RunFormat::Json { RunFormat::Json } else { RunFormat::Lines };
-    let mut report = report::simulated(format);
+    let mut report = report::simulated(format, arguments.quiet);
     let start = Start { plan, base: &loaded.base, inputs: &inputs, on_failure: None, script };
     let simulated = simulate::simulate(start, Some(report.as_mut()))?;
     let status = simulated.state.status();

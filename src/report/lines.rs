@@ -140,6 +140,13 @@ impl Report for Lines {
 #[derive(Debug, Default)]
 pub(crate) struct Quiet {
     warnings: Vec<String>,
+    simulated: bool,
+}
+
+impl Quiet {
+    pub(super) fn simulated() -> Self {
+        Self { simulated: true, ..Self::default() }
+    }
 }
 
 impl Reporter for Quiet {
@@ -160,6 +167,7 @@ impl Report for Quiet {
         for warning in &self.warnings {
             term::line(&format!("{YELLOW}!{RESET} {warning}"));
         }
-        term::line(summary::text(state, status, logs).trim_end());
+        let text = if self.simulated { summary::simulated(state, status) } else { summary::text(state, status, logs) };
+        term::line(text.trim_end());
     }
 }

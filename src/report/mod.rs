@@ -67,9 +67,10 @@ pub(crate) fn new(format: RunFormat, quiet: bool, logs: Option<PathBuf>) -> Box<
 }
 
 /// For a simulation: the clock counts from its start, and there is nothing to type next.
-pub(crate) fn simulated(format: RunFormat) -> Box<dyn Report> {
+pub(crate) fn simulated(format: RunFormat, quiet: bool) -> Box<dyn Report> {
     match format {
         RunFormat::Json => Box::new(json::Json),
+        _ if quiet => Box::new(lines::Quiet::simulated()),
         RunFormat::Tty | RunFormat::Lines => Box::new(lines::Lines::simulated()),
     }
 }

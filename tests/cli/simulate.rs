@@ -32,6 +32,15 @@ fn waits_cost_nothing() {
     assert!(began.elapsed() < std::time::Duration::from_secs(20), "three hours of waiting are over at once");
 }
 
+#[test]
+fn quiet_means_silent_when_it_succeeds() {
+    let desk = Desk::new();
+    desk.write("release.yaml", RELEASE);
+    let quiet = ["simulate", "release.yaml", "-i", "version=11", "--quiet"];
+    assert_eq!(desk.run(&quiet).all(), "exit 0\n");
+    insta::assert_snapshot!("quiet_failure", desk.told(&[&quiet[..], &["--fail", "extra"]].concat()));
+}
+
 /// A script says nothing of output, so silence is no reason to end what it lets take its time.
 #[test]
 fn a_long_scripted_step_is_not_idle() {

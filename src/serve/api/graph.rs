@@ -1,16 +1,16 @@
 //! The steps of a run as a graph: what stands in what, what needs what, what a rollback does. Their states are `runs`'.
 
 use std::cmp::Reverse;
-use std::collections::HashSet;
 
 use runback_core::event::OnFailure;
-use runback_core::plan::{PlanKind, PlanRollback};
+use runback_core::plan::PlanKind;
 use runback_core::state::{FINAL, Fate, NodeId, ROOT, RunState};
 use runback_core::step::{Access, UndoKind};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::runs::RunPath;
+use crate::cmd::why::kept;
 use crate::serve::problem::Problem;
 use crate::serve::route::{Call, Nothing, Ok200};
 
@@ -99,7 +99,7 @@ pub(crate) struct RollbackView {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Kept {
     step: String,
-    why: &'static str,
+    why: String,
 }
 
 pub(crate) async fn rollback(call: Call<RunPath, Nothing, Nothing>) -> Result<Ok200<RollbackView>, Problem> {
@@ -109,27 +109,14 @@ pub(crate) async fn rollback(call: Call<RunPath, Nothing, Nothing>) -> Result<Ok
 }
 
 fn fates(state: &RunState) -> RollbackView {
-    let kept = state.behind_points_of_no_return(ROOT);
+    let behind = state.behind_points_of_no_return(ROOT);
     let mut inside: Vec<NodeId> = state.ids().filter(|n| state.root(*n) == ROOT).collect();
     inside.sort_by_key(|n| Reverse(state.node(*n).start_seq));
     let path = |n: &NodeId| state.path(*n).to_string();
-    let of = |fate: Fate| inside.iter().filter(|n| state.fate(**n, &kept) == fate).collect::<Vec<_>>();
+    let of = |fate: Fate| inside.iter().filter(|n| state.fate(**n, &behind) == fate).collect::<Vec<_>>();
     RollbackView {
         undo: of(Fate::Undo).into_iter().map(path).collect(),
-        keep: of(Fate::Keep).into_iter().map(|n| Kept { step: path(n), why: why_kept(state, *n, &kept) }).collect(),
-        past: inside.iter().find(|n| state.step(**n).irreversible && kept.contains(n)).map(path),
-    }
-}
-
-fn why_kept(state: &RunState, node: NodeId, kept: &HashSet<NodeId>) -> &'static str {
-    if state.step(node).irreversible && kept.contains(&node) {
-        return "it is the point of no return";
-    }
-    if kept.contains(&node) {
-        return "it is before the point of no return";
-    }
-    match &state.step(node).kind {
-        PlanKind::Action(action) if matches!(action.rollback, PlanRollback::None) => "rollback: none",
-        _ => "it cannot be taken back",
+        keep: of(Fate::Keep).into_iter().map(|n| Kept { step: path(n), why: kept(state, *n) }).collect(),
+        past: inside.iter().find(|n| state.step(**n).irreversible && behind.contains(n)).map(path),
     }
 }
