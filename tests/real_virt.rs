@@ -13,6 +13,8 @@ mod domains;
 mod fleet;
 #[path = "real_virt/guests.rs"]
 mod guests;
+#[path = "real_virt/host.rs"]
+mod host;
 #[path = "real_virt/lab.rs"]
 mod lab;
 #[path = "real_virt/whole.rs"]

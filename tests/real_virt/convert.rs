@@ -134,6 +134,10 @@ fn what_is_in_the_way_is_told_first() {
     let error = refused("manifest", &json!({}));
     assert!(error.contains("the source: -i ova: corrupt OVA: checksum of disk"), "{error}");
     std::fs::remove_file(lab.path("v2v-refuse")).unwrap();
+    // Trap: virt-v2v leaves temporary folders when it is killed, also one that only looks. So it has one of its own.
+    let looked = std::fs::read_to_string(lab.path("looked")).unwrap();
+    assert!(looked.lines().count() == 4 && looked.lines().all(|l| l.starts_with(&lab.text("tmp/"))), "{looked}");
+    assert!(lab.left().is_empty(), "{:?}", lab.left());
 
     let error = refused("domain", &json!({"name": "test"}));
     assert!(error.contains("there is a domain test already, running"), "{error}");
@@ -148,6 +152,11 @@ fn what_is_in_the_way_is_told_first() {
     assert!(error.contains("libvirt has no network nowhere"), "{error}");
     let error = refused("bridge", &json!({"name": "web2", "networks": {}, "bridges": {"VM Network": "br-nowhere"}}));
     assert!(error.contains("there is no bridge br-nowhere"), "{error}");
+    let error =
+        refused("card", &json!({"name": "web2", "networks": {}, "mac": {"00:0c:29:aa:bb:cc": {"bridge": "lo"}}}));
+    assert!(error.contains("lo on local is no bridge, but the loopback"), "{error}");
+    let error = refused("tmp", &json!({"name": "web2", "tmp": "/nowhere/at/all"}));
+    assert!(error.contains("/nowhere/at/all is not there"), "{error}");
 
     lab.ova("huge.ova", &[("capacity=\"456\"", "capacity=\"999999999\"")]);
     let error = refused("space", &json!({"name": "web2", "input": {"ova": lab.text("work/huge.ova")}}));
@@ -198,6 +207,25 @@ fn temporary_space_is_looked_at() {
     let packed = json!({"name": "web2", "input": {"ova": lab.text("work/packed.ova")}, "tmp": middle.path});
     let ran = lab.run("packed", &json!([lab.convert(&packed)])).failed();
     assert!(ran.error("convert").contains("temporary files may need 1.4 GiB"), "{}", ran.error("convert"));
+    // Enough for the disk, and enough for temporary files, and not for both.
+    let both = json!({"name": "web3", "output": {"dir": format!("{}/images", middle.path)}, "tmp": middle.path});
+    let ran = lab.run("both", &json!([lab.convert(&both)])).failed();
+    assert!(
+        ran.error("convert").contains("on one file system, and the disks may need 456 MiB"),
+        "{}",
+        ran.error("convert")
+    );
+}
+
+/// Trap: the appliance boots the host's own kernel, and a host may have none.
+#[test]
+fn a_host_without_a_kernel_is_refused() {
+    let Some(lab) = Lab::stand_in() else { return };
+    let file = lab.playbook("kernel", &json!([lab.convert(&json!({}))]));
+    let words = ["run", &file, "--run-id", "kernel", "--output", "lines"];
+    let ran = lab.ended_as("kernel", lab.altered("mount -t tmpfs none /boot", &words)).failed();
+    assert!(ran.error("convert").contains("there is no kernel in /boot of local"), "{}", ran.error("convert"));
+    assert_eq!(lab.conversions(), [""; 0]);
 }
 
 /// Worth a look, and no reason to stop.
@@ -266,7 +294,11 @@ fn alive(pid: &str) -> bool {
 fn a_cancel_leaves_nothing() {
     let Some(lab) = Lab::stand_in() else { return };
     lab.tell("v2v-hold");
-    let file = lab.playbook("cancel", &json!([lab.convert(&json!({}))]));
+    // Trap: where this is set, virt-v2v would unpack there, and leave it.
+    std::fs::create_dir(lab.path("appliance")).unwrap();
+    let mut step = lab.convert(&json!({}));
+    step["env"] = json!({"LIBGUESTFS_CACHEDIR": lab.text("appliance")});
+    let file = lab.playbook("cancel", &json!([step]));
     let mut running = lab.spawn(&["run", &file, "--run-id", "cancel", "--output", "lines"]);
     until("the copy runs", 60, || lab.path("v2v-held").exists());
     let writer = std::fs::read_to_string(lab.path("v2v-writer")).unwrap().trim().to_owned();
@@ -277,6 +309,7 @@ fn a_cancel_leaves_nothing() {
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     assert!(!alive(&writer), "what escaped into a session of its own has ended too");
     assert!(lab.left().is_empty(), "{:?}", lab.left());
+    assert!(names(&lab.path("appliance")).is_empty(), "{:?}", names(&lab.path("appliance")));
     assert_eq!(lab.show("cancel", "")["status"], "cancelled");
 }
 
@@ -299,13 +332,12 @@ fn a_conversion_outlives_runback() {
     };
     until("it is attached to again", 60, || lab.show("killed", "")["owner"].is_object() || logs().contains("28%"));
     assert!(!logs().contains("84%"));
+    // What `resume` itself prints, and not only the log of the step.
+    let shown = || std::fs::read_to_string(lab.path("spawned.log")).unwrap();
+    until("progress is shown again", 60, || shown().contains("copying disk 1/1: 28%"));
     lab.tell("v2v-go");
-    assert_eq!(
-        resumed.wait().unwrap().code(),
-        Some(0),
-        "{}",
-        std::fs::read_to_string(lab.path("spawned.log")).unwrap()
-    );
+    assert_eq!(resumed.wait().unwrap().code(), Some(0), "{}", shown());
+    assert!(shown().contains("copying disk 1/1: 84%"), "{}", shown());
     assert!(logs().contains("copying disk 1/1: 84%"), "progress goes on: {}", logs());
     assert_eq!(lab.conversions(), ["web1"], "converted once");
     assert_eq!(names(&lab.path("images")), ["web1-sda", "web1.xml"]);
@@ -314,6 +346,21 @@ fn a_conversion_outlives_runback() {
     assert_eq!((&show["status"], &show["steps"][0]["attempts"]), (&json!("succeeded"), &json!(1)));
     lab.rollback("killed").ok();
     assert!(lab.left().is_empty(), "{:?}", lab.left());
+}
+
+/// Trap: the phase is in one stream, the percent only in a bar of the other; the operator sees both while it runs.
+#[test]
+fn phase_percent_rate_and_time_left_are_seen_on_a_terminal() {
+    let Some(lab) = Lab::stand_in() else { return };
+    lab.tell("v2v-hold");
+    let file = lab.playbook("live", &json!([lab.convert(&json!({}))]));
+    let mut running = lab.spawn_as(lab.on_a_terminal(&["run", &file, "--run-id", "live"]));
+    let drawn = || String::from_utf8_lossy(&std::fs::read(lab.path("spawned.log")).unwrap()).into_owned();
+    // Since the recorded beginning of the copy some time has passed, so the rate is low.
+    let whole = |line: &str| line.contains("copying disk 1/1, ") && line.contains("/s, ") && line.contains(" left");
+    until("it is drawn", 60, || drawn().split("28% ").skip(1).any(whole));
+    lab.tell("v2v-go");
+    assert_eq!(running.wait().unwrap().code(), Some(0), "{}", drawn());
 }
 
 /// As after a power cut: neither runback nor the conversion is there any more, and what it left lies about.

@@ -194,3 +194,43 @@ fn errors_name_the_domain_and_the_way_out() {
     let ran = lab.run("xml", &one("virt.define", &json!({"xml": "<network/>"}))).failed();
     assert!(ran.error("it").contains("not a <domain>"), "{}", ran.error("it"));
 }
+
+/// Trap: "Domain is already active", "domain is not running": somebody does the same in the same moment, and then it is so.
+#[test]
+fn somebody_who_is_faster_is_no_failure() {
+    let Some(lab) = Lab::fake() else { return };
+    // Says everything to libvirt twice that is about to be tried.
+    let twice = "#!/bin/sh\nPATH=${PATH#*:}\nverb=$(cat $LAB/race)\n\
+        case \" $* \" in *\" $verb test \"*) virsh \"$@\" >/dev/null; echo \"$verb\" >>$LAB/raced ;; esac\nexec virsh \"$@\"\n";
+    lab.program("virsh", twice);
+    for (verb, after) in [
+        ("destroy", "shut off"),
+        ("start", "running"),
+        ("suspend", "paused"),
+        ("resume", "running"),
+        ("shutdown", "shut off"),
+    ] {
+        std::fs::write(lab.path("race"), verb).unwrap();
+        let ran = lab.run(verb, &one(&format!("virt.{verb}"), &json!({"domain": "test"}))).ok();
+        assert_eq!((lab.state("test").as_str(), &ran.step("it")["changed"]), (after, &json!(true)), "{verb}");
+    }
+    let raced = std::fs::read_to_string(lab.path("raced")).unwrap();
+    assert_eq!(raced.lines().collect::<Vec<_>>(), ["destroy", "start", "suspend", "resume", "shutdown"]);
+}
+
+/// Trap: "already exists with uuid". Who was faster keeps his domain, also when this run is taken back.
+#[test]
+fn a_domain_that_appears_meanwhile_is_left_alone() {
+    let Some(lab) = Lab::fake() else { return };
+    std::fs::write(lab.path("theirs.xml"), small("web")).unwrap();
+    let first = format!(
+        "#!/bin/sh\nPATH=${{PATH#*:}}\ncase \" $* \" in *\" define \"*) virsh -q -c {} define $LAB/theirs.xml >/dev/null ;; esac\n\
+         exec virsh \"$@\"\n",
+        lab.uri
+    );
+    lab.program("virsh", &first);
+    let ran = lab.run("race", &one("virt.define", &json!({"xml": small("web")}))).failed();
+    assert!(ran.error("it").contains("a domain of that name is there, and is another one"), "{}", ran.error("it"));
+    assert_eq!(ran.step("it")["error"]["class"], "conflict");
+    assert_eq!(lab.state("web"), "shut off", "theirs stays: {}", ran.printed);
+}

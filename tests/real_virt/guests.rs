@@ -85,12 +85,45 @@ fn a_managed_save_image_is_lost_only_when_told() {
     assert_eq!(lab.state("web"), "shut off");
 }
 
+/// Trap: an NVRAM file keeps libvirt from undefining a domain. It holds what the guest's UEFI boots.
+#[test]
+fn an_nvram_file_is_lost_only_when_told() {
+    let Some(lab) = Lab::real() else { return };
+    let (code, nvram) = (lab.text("work/CODE.fd"), lab.text("work/web_VARS.fd"));
+    std::fs::write(&code, "").unwrap();
+    let uefi = format!(
+        "<os><type machine='q35'>hvm</type><loader readonly='yes' type='pflash'>{code}</loader><nvram>{nvram}</nvram></os>"
+    );
+    let xml = machine("web", &[], "").replace("<os><type>hvm</type></os>", &uefi);
+    lab.define(&xml);
+    std::fs::write(&nvram, "boot entries").unwrap();
+    let forget = |lose: bool| one("virt.undefine", &json!({"domain": "web", "lose": lose}));
+    let plan = lab.plan("plan", &forget(false));
+    assert!(plan.contains("would refuse: web stays defined: it has an NVRAM file"), "{plan}");
+    let ran = lab.run("keep", &forget(false)).failed();
+    assert!(ran.error("it").contains(&format!("an NVRAM file ({nvram})")), "{}", ran.error("it"));
+    assert!(Path::new(&nvram).exists());
+    lab.run("lose", &forget(true)).ok();
+    assert_eq!((lab.state("web").as_str(), Path::new(&nvram).exists()), ("gone", false));
+
+    // One that came with the first start of what a step has defined goes with its undo.
+    lab.run("define", &one("virt.define", &json!({"xml": xml}))).ok();
+    std::fs::write(&nvram, "boot entries").unwrap();
+    lab.rollback("define").ok();
+    assert_eq!((lab.state("web").as_str(), Path::new(&nvram).exists()), ("gone", false));
+}
+
 /// Trap: a vsock in a definition keeps the domain from starting on a host without vhost-vsock.
 #[test]
 fn what_the_host_lacks_is_dropped_or_named() {
     let Some(lab) = Lab::real() else { return };
     let lan = "<interface type='bridge'><source bridge='br0'/><model type='virtio'/></interface>";
-    if !Path::new("/dev/vhost-vsock").exists() {
+    if Path::new("/dev/vhost-vsock").exists() {
+        let xml = machine("web", &[], "<vsock model='virtio'/>");
+        lab.run("has-one", &one("virt.define", &json!({"xml": xml}))).ok();
+        assert!(lab.virsh(&["dumpxml", "web"]).contains("vsock"), "it stays where the host has one");
+        lab.rollback("has-one").ok();
+    } else {
         let xml = machine("web", &[], &format!("{lan}<vsock model='virtio'/>"));
         let steps = json!([
             {"id": "define", "uses": "virt.define", "with": {"xml": xml}},
@@ -98,6 +131,7 @@ fn what_the_host_lacks_is_dropped_or_named() {
         ]);
         lab.run("dropped", &steps).ok();
         assert!(!lab.virsh(&["dumpxml", "web"]).contains("vsock"));
+        assert_eq!(lab.state("web"), "running");
         lab.rollback("dropped").ok();
         let mut kept = steps;
         kept[0]["with"]["keep_vsock"] = json!(true);
@@ -210,35 +244,55 @@ fn a_host_is_looked_at() {
     assert!(error.contains("libvirtd does not answer") && error.contains("99999999 GiB are wanted"), "{error}");
 }
 
-/// With a stand-in that does to libvirt what virt-install does.
 #[test]
 fn a_machine_is_installed_and_taken_back() {
     let Some(lab) = Lab::real() else { return };
-    let xml = machine("new", &[&lab.text("images/new.qcow2")], "");
-    std::fs::write(lab.path("new.xml"), xml).unwrap();
-    let virsh = format!("virsh -q -c '{}'", lab.uri);
-    let stand_in = format!(
-        "#!/bin/sh\necho \"$@\" >$LAB/words\n{virsh} vol-create-as images new.qcow2 1G --format qcow2\n\
-         [ ! -e $LAB/fail ] || {{ echo 'ERROR    no answer' >&2; exit 1; }}\n{virsh} define $LAB/new.xml && {virsh} start new\n"
-    );
-    lab.program("virt-install", &stand_in);
+    let real = "#!/bin/sh\necho \"$@\" >$LAB/words\nPATH=${PATH#*:}\nexec virt-install \"$@\"\n";
+    lab.program("virt-install", real);
+    let iso = lab.text("debian.iso");
+    std::fs::write(&iso, [0; 2048]).unwrap();
     let with = json!({"name": "new", "memory_mib": 64, "vcpus": 1, "disk_gib": 1, "pool": "images",
-        "cdrom": lab.text("debian.iso"), "bridge": "br0"});
+        "cdrom": iso, "bridge": "br0"});
     let before = names(&lab.path("images"));
     let ran = lab.run("install", &one("virt.install", &with)).ok();
     assert_eq!((ran.outputs("it")["state"].as_str(), lab.state("new")), (Some("running"), "running".to_owned()));
-    let words = std::fs::read_to_string(lab.path("words")).unwrap();
-    assert!(words.contains("--disk pool=images,size=1,format=qcow2,bus=virtio --cdrom"), "{words}");
-    assert!(words.contains("--network bridge=br0,model=virtio --graphics none"), "{words}");
+    assert_eq!(ran.outputs("it")["disks"], json!([lab.text("images/new.qcow2")]));
+    let xml = lab.virsh(&["dumpxml", "new"]);
+    assert!(xml.contains("<source bridge='br0'/>") && xml.contains(&format!("<source file='{iso}'")), "{xml}");
     let ran = lab.run("twice", &one("virt.install", &with)).failed();
     assert!(ran.error("it").contains("there is a domain new already"), "{}", ran.error("it"));
     lab.rollback("install").ok();
     assert_eq!((lab.state("new"), names(&lab.path("images"))), ("gone".to_owned(), before.clone()));
-    // Its disk is made before it fails.
-    std::fs::write(lab.path("fail"), "").unwrap();
+
+    // An image that is there already is the disk, and stays.
+    let image = lab.image("images/ready,made.qcow2");
+    let import = json!({"name": "new", "memory_mib": 64, "vcpus": 1, "import": image, "network": "default"});
+    let ran = lab.run("import", &one("virt.install", &import)).ok();
+    assert_eq!(ran.outputs("it")["disks"], json!([image]));
+    lab.rollback("import").ok();
+    assert_eq!((lab.state("new").as_str(), Path::new(&image).exists()), ("gone", true));
+    std::fs::remove_file(image).unwrap();
+
+    // Its disk is made before it dies.
+    let virsh = format!("virsh -q -c '{}'", lab.uri);
+    let dies = format!(
+        "#!/bin/sh\n{virsh} vol-create-as images new.qcow2 1G --format qcow2\necho 'ERROR    no answer' >&2\nexit 1\n"
+    );
+    lab.program("virt-install", &dies);
     let ran = lab.run("broken", &one("virt.install", &with)).failed();
     assert!(ran.error("it").contains("no answer"), "{}", ran.error("it"));
     assert_eq!(names(&lab.path("images")), before);
+
+    // Somebody else makes one of that name meanwhile: it is theirs.
+    std::fs::write(lab.path("theirs.xml"), machine("new", &[], "")).unwrap();
+    lab.program(
+        "virt-install",
+        &format!("#!/bin/sh\n{virsh} define $LAB/theirs.xml\necho 'ERROR    in use' >&2\nexit 1\n"),
+    );
+    let ran = lab.run("race", &one("virt.install", &with));
+    assert_eq!(ran.code, Some(4), "{}", ran.printed);
+    assert!(ran.printed.contains("another domain has that name now"), "{}", ran.printed);
+    assert_eq!(lab.state("new"), "shut off");
 }
 
 #[test]

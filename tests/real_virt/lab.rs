@@ -84,7 +84,7 @@ impl Lab {
     }
 
     /// In the network of libvirtd: what is on its bridges can be reached from there.
-    fn inside(&self, program: &str) -> Command {
+    pub(crate) fn inside(&self, program: &str) -> Command {
         if self.fake {
             return Command::new(program);
         }
@@ -134,7 +134,30 @@ impl Lab {
     }
 
     pub(crate) fn runback(&self, words: &[&str]) -> Command {
-        let mut command = self.inside(env!("CARGO_BIN_EXE_runback"));
+        self.dressed(self.inside(env!("CARGO_BIN_EXE_runback")), words)
+    }
+
+    /// The same on a machine that a line of shell has altered: its mounts are seen there only.
+    pub(crate) fn altered(&self, alter: &str, words: &[&str]) -> Command {
+        let mut command = self.inside("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-euc", &format!("{alter}\nexec \"$@\""), "sh"]);
+        command.arg(env!("CARGO_BIN_EXE_runback"));
+        self.dressed(command, words)
+    }
+
+    /// The same on a terminal of its own; what it draws comes out.
+    pub(crate) fn on_a_terminal(&self, words: &[&str]) -> Command {
+        let plain = self.runback(words);
+        let line: Vec<_> =
+            [plain.get_program()].into_iter().chain(plain.get_args()).map(|w| w.to_str().unwrap()).collect();
+        let mut command = Command::new("script");
+        command.args(["-qefc", &format!("stty cols 160 rows 40; exec {}", line.join(" ")), "/dev/null"]);
+        command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.env("TERM", "xterm").env_remove("LIBGUESTFS_PATH").env_remove("CI").stdin(Stdio::null());
+        command
+    }
+
+    fn dressed(&self, mut command: Command, words: &[&str]) -> Command {
         let path = format!("{}:{}", self.text("bin"), std::env::var("PATH").unwrap());
         command.args(words).arg("--state-dir").arg(self.path("state"));
         command.env("PATH", path).env("LAB", &self.dir).env_remove("LIBGUESTFS_PATH").stdin(Stdio::null());
@@ -143,7 +166,11 @@ impl Lab {
 
     /// `run`, `resume` or `rollback`, to its end.
     pub(crate) fn ended(&self, run: &str, words: &[&str]) -> Ran {
-        let output = self.runback(words).output().unwrap();
+        self.ended_as(run, self.runback(words))
+    }
+
+    pub(crate) fn ended_as(&self, run: &str, mut command: Command) -> Ran {
+        let output = command.output().unwrap();
         let printed = text(&output.stdout) + &text(&output.stderr);
         Ran { code: output.status.code(), show: self.show(run, &printed), printed }
     }
@@ -188,8 +215,12 @@ impl Lab {
 
     /// A run in the background.
     pub(crate) fn spawn(&self, words: &[&str]) -> Child {
+        self.spawn_as(self.runback(words))
+    }
+
+    pub(crate) fn spawn_as(&self, mut command: Command) -> Child {
         let log = std::fs::File::create(self.path("spawned.log")).unwrap();
-        self.runback(words).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
+        command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
     }
 }
 

@@ -84,9 +84,10 @@ fn a_guest_moves_to_kvm_and_back() {
     let log = std::fs::read_to_string(lab.path("spawned.log")).unwrap();
     assert!(!lab.marked().is_empty(), "the conversion goes on: {log}");
     let ran = lab.ended("move", &["resume", "move", "--output", "lines"]).ok();
+    assert!(ran.printed.contains("copying disk 1/1: 100%"), "progress is shown again: {}", ran.printed);
     let logs = lab.runback(&["logs", "move", "convert"]).output().unwrap();
     let logs = String::from_utf8_lossy(&logs.stdout).into_owned();
-    assert!(logs.contains("copying disk 1/1: 100%"), "progress goes on: {logs}");
+    assert_eq!(logs.matches("] Converting ").count(), 1, "converted once: {logs}");
     assert_eq!(ran.step("convert")["attempts"], 1, "converted once");
 
     assert_eq!(lab.state("web1"), "running");
@@ -101,6 +102,10 @@ fn a_guest_moves_to_kvm_and_back() {
     let page = ask.arg("http://192.168.77.10:8080/").output().unwrap();
     let page = String::from_utf8_lossy(&page.stdout).into_owned();
     assert!(page.contains("GUEST-READY name=web1 disk=/dev/vda1") && page.contains("nic=virtio_net"), "{page}");
+    // The host knows its address by now.
+    let wait = json!({"domain": "web1", "source": "arp", "port": 8080, "within": "30s"});
+    let waited = lab.run("wait", &json!([{"id": "it", "uses": "virt.wait", "with": wait}])).ok();
+    assert_eq!(waited.outputs("it")["address"], "192.168.77.10");
 
     lab.rollback("move").ok();
     assert_eq!(lab.everything(), before, "no domain, no volume, no temporary file");

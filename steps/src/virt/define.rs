@@ -25,6 +25,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::domain::{self, Info};
+use super::undefine::Lose;
 use super::virsh::{Connection, libvirt_inputs, name_problems};
 use super::xml::{self, Edits, Interface};
 use crate::file::{diff, sha256_hex};
@@ -106,6 +107,9 @@ pub(crate) struct Outputs {
 pub(crate) struct Capture {
     name: String,
     before: Option<Before>,
+    /// That of the domain that is defined. A journal of before this was kept has none.
+    #[serde(default)]
+    uuid: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -252,7 +256,7 @@ impl StepType for VirtDefine {
             }
             None => None,
         };
-        Ok(Capture { name, before })
+        Ok(Capture { name, before, uuid: Some(uuid) })
     }
 
     async fn act(&self, cx: &Cx<'_>, inputs: &Inputs, capture: &Capture) -> Result<Acted<Outputs>, StepError> {
@@ -282,6 +286,14 @@ impl StepType for VirtDefine {
                 Some(before) => back(cx, &connection, before).await,
             };
         };
+        if capture.uuid.as_ref().is_some_and(|uuid| *uuid != now.uuid) && !cx.force {
+            let note = format!("somebody has defined another domain of that name ({})", now.uuid);
+            // An attempt that failed on it has left nothing of its own.
+            return match (&capture.before, outputs) {
+                (None, None) => Ok(Undone { changed: false, note: Some(format!("{name}: {note}, which stays")) }),
+                _ => Err(domain::drift(name, &note)),
+            };
+        }
         let kept = domain::definition(cx, &connection, name).await?;
         if let Some(before) = &capture.before
             && before.xml == kept
@@ -318,6 +330,8 @@ async fn gone(cx: &Cx<'_>, connection: &Connection, now: &Info, kept: &str) -> R
         return Err(StepError::conflict(format!("{} stays defined: it is {}", now.name, now.state.word()))
             .help("a domain that runs would go on without its definition: shut it down, then roll back again"));
     }
-    super::undefine::undefine(cx, connection, now, kept, cx.force).await?;
+    // There was none before, so its NVRAM file is from a start of what this step defined.
+    let lose = if cx.force { Lose::All } else { Lose::Nvram };
+    super::undefine::undefine(cx, connection, now, kept, lose).await?;
     Ok(Undone { changed: true, note: Some(format!("{} is undefined", now.name)) })
 }

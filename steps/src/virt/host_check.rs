@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::errors::{Why, why};
-use super::v2v::size;
+use super::v2v::{existing, size};
 use super::virsh::libvirt_inputs;
 use crate::file::paths;
 
@@ -127,11 +127,7 @@ async fn look(cx: &Cx<'_>, inputs: &Inputs) -> Result<Outputs, StepError> {
         Err(e) if e.class == runback_core::step::Class::Cancelled => return Err(e),
         Ok(_) | Err(_) => None,
     };
-    let mut path = inputs.path.as_str();
-    while path != "/" && path != "." && cx.target.stat(path).await?.is_none() {
-        path = paths::parent(path);
-    }
-    let free = cx.target.free_space(path).await?;
+    let free = cx.target.free_space(&existing(cx.target, &inputs.path).await?).await?;
     Ok(Outputs { cpu_flag, kvm: kvm_error.is_none(), kvm_error, libvirt, modules, free })
 }
 

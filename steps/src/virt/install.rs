@@ -18,6 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::domain::{self, State};
+use super::undefine::Lose;
 use super::virsh::{libvirt_inputs, name_problems};
 use super::xml;
 use crate::http::look::problem;
@@ -92,6 +93,15 @@ pub(crate) struct Outputs {
 pub(crate) struct Capture {
     /// Volumes of the pool that were there before.
     volumes: Vec<String>,
+    /// That of the domain that is made; null where `options` give another.
+    #[serde(default)]
+    uuid: Option<String>,
+}
+
+impl Capture {
+    fn is(&self, uuid: &str) -> bool {
+        self.uuid.as_ref().is_none_or(|own| own == uuid)
+    }
 }
 
 /// The step type `virt.install`.
@@ -103,14 +113,29 @@ fn volume(inputs: &Inputs) -> String {
     format!("{}.qcow2", inputs.name)
 }
 
-fn command(cx: &Cx<'_>, inputs: &Inputs) -> Command {
+/// It belongs to this step of this run, so that its domain is told from a stranger's of the same name.
+fn uuid(cx: &Cx<'_>, inputs: &Inputs) -> Option<String> {
+    let given = inputs.options.iter().any(|o| o.starts_with("--uuid"));
+    (!given).then(|| xml::uuid_of(&format!("{} of {} {}", inputs.name, cx.run, cx.step)))
+}
+
+/// As virt-install reads the value of an option with several: a comma ends it, unless it is quoted.
+fn quoted(value: &str) -> String {
+    if value.contains([',', '"', '\'', '\\']) {
+        format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))
+    } else {
+        value.to_owned()
+    }
+}
+
+fn command(cx: &Cx<'_>, inputs: &Inputs, uuid: Option<&str>) -> Command {
     let mut argv: Vec<String> =
         ["virt-install", "--connect", &inputs.uri, "--name", &inputs.name].map(str::to_owned).to_vec();
     let mut option = |name: &str, value: String| argv.extend([name.to_owned(), value]);
     option("--memory", inputs.memory_mib.to_string());
     option("--vcpus", inputs.vcpus.to_string());
     match (&inputs.import, inputs.disk_gib) {
-        (Some(image), _) => option("--disk", format!("path={}", cx.path(image))),
+        (Some(image), _) => option("--disk", format!("path={}", quoted(&cx.path(image)))),
         (None, Some(gib)) => {
             // By its name, since `pool=…,size=…` alone would make up one.
             let disk = format!("pool={},size={gib},format=qcow2,bus=virtio", inputs.pool);
@@ -128,18 +153,18 @@ fn command(cx: &Cx<'_>, inputs: &Inputs) -> Command {
         option("--extra-args", extra.clone());
     }
     let network = match (&inputs.bridge, &inputs.network) {
-        (Some(bridge), _) => format!("bridge={bridge},model=virtio"),
-        (None, Some(network)) => format!("network={network},model=virtio"),
+        (Some(bridge), _) => format!("bridge={},model=virtio", quoted(bridge)),
+        (None, Some(network)) => format!("network={},model=virtio", quoted(network)),
         (None, None) => "none".to_owned(),
     };
     option("--network", network);
     option("--graphics", inputs.graphics.clone());
-    if let Some(os) = &inputs.os_variant {
-        option("--osinfo", os.clone());
-    }
+    // Since virt-install 4.0 a system that it cannot find out is an error, as that of every imported disk is.
+    option("--os-variant", inputs.os_variant.clone().unwrap_or_else(|| "detect=on,require=off".to_owned()));
     if inputs.import.is_some() {
         argv.push("--import".to_owned());
     }
+    argv.extend(uuid.into_iter().flat_map(|uuid| ["--uuid".to_owned(), uuid.to_owned()]));
     argv.extend(["--noautoconsole".to_owned(), "--wait".to_owned(), "0".to_owned()]);
     argv.extend(inputs.options.iter().cloned());
     Command::new(argv).env("LC_ALL", "C.UTF-8")
@@ -216,7 +241,7 @@ impl StepType for VirtInstall {
             let summary = format!("would refuse: {}", there(&inputs.name).message);
             return Ok(Preview { changes: Some(false), summary, details: Vec::new() });
         }
-        let details = vec![command(cx, inputs).display()];
+        let details = vec![command(cx, inputs, None).display()];
         Ok(Preview { changes: Some(true), summary: format!("make {}", inputs.name), details })
     }
 
@@ -229,16 +254,18 @@ impl StepType for VirtInstall {
             return Err(StepError::conflict(format!("pool {} holds {} already", inputs.pool, volume(inputs)))
                 .help("remove that volume, or choose another `name`"));
         }
-        Ok(Capture { volumes })
+        Ok(Capture { volumes, uuid: uuid(cx, inputs) })
     }
 
-    async fn act(&self, cx: &Cx<'_>, inputs: &Inputs, _: &Capture) -> Result<Acted<Outputs>, StepError> {
-        // It was not there when the step began, so it is from an attempt of it.
-        if let Some(outputs) = outputs(cx, inputs).await? {
-            return Ok(Acted::changed(outputs));
+    async fn act(&self, cx: &Cx<'_>, inputs: &Inputs, capture: &Capture) -> Result<Acted<Outputs>, StepError> {
+        // It was not there when the step began: it is from an attempt of it, or somebody was faster.
+        match outputs(cx, inputs).await? {
+            Some(outputs) if capture.is(&outputs.uuid) => return Ok(Acted::changed(outputs)),
+            Some(_) => return Err(there(&inputs.name)),
+            None => {}
         }
         cx.phase(format!("virt-install makes {}", inputs.name));
-        let command = command(cx, inputs);
+        let command = command(cx, inputs, capture.uuid.as_deref());
         let exit = cx.run(command.clone()).await?;
         if !exit.ok() {
             return Err(
@@ -253,10 +280,10 @@ impl StepType for VirtInstall {
         Ok(Acted::changed(made))
     }
 
-    async fn probe(&self, cx: &Cx<'_>, inputs: &Inputs, _: &Capture) -> Result<Probe<Outputs>, StepError> {
+    async fn probe(&self, cx: &Cx<'_>, inputs: &Inputs, capture: &Capture) -> Result<Probe<Outputs>, StepError> {
         Ok(match outputs(cx, inputs).await? {
-            Some(outputs) => Probe::Done(Acted::changed(outputs)),
-            None => Probe::NotDone,
+            Some(outputs) if capture.is(&outputs.uuid) => Probe::Done(Acted::changed(outputs)),
+            _ => Probe::NotDone,
         })
     }
 
@@ -271,7 +298,7 @@ impl StepType for VirtInstall {
         let name = &inputs.name;
         let mut changed = false;
         if let Some(now) = domain::find(cx, &connection, name).await? {
-            if outputs.is_some_and(|o| o.uuid != now.uuid) && !cx.force {
+            if (outputs.is_some_and(|o| o.uuid != now.uuid) || !capture.is(&now.uuid)) && !cx.force {
                 return Err(domain::drift(name, "another domain has that name now"));
             }
             if now.state.active() {
@@ -280,7 +307,8 @@ impl StepType for VirtInstall {
             // One that was transient went with its stop.
             if let Some(now) = domain::find(cx, &connection, name).await? {
                 let kept = domain::definition(cx, &connection, name).await?;
-                super::undefine::undefine(cx, &connection, &now, &kept, cx.force).await?;
+                let lose = if cx.force { Lose::All } else { Lose::Nvram };
+                super::undefine::undefine(cx, &connection, &now, &kept, lose).await?;
             }
             changed = true;
         }

@@ -47,6 +47,12 @@ libvirt_inputs! {
     }
 }
 
+impl Inputs {
+    fn lose(&self) -> Lose {
+        if self.lose { Lose::All } else { Lose::Nothing }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Outputs {
     /// The domain's name.
@@ -78,45 +84,81 @@ pub(crate) async fn snapshots(cx: &Cx<'_>, connection: &Connection, name: &str) 
     Ok(text.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned).collect())
 }
 
-/// What of the guest would be lost with the definition.
-async fn losses(cx: &Cx<'_>, connection: &Connection, info: &Info, xml: &str) -> Result<Vec<String>, StepError> {
-    let mut found = Vec::new();
-    if info.managed_save {
-        found.push("a managed save image".to_owned());
-    }
-    let taken = snapshots(cx, connection, &info.name).await?;
-    if !taken.is_empty() {
-        found.push(format!("snapshots ({})", crate::file::parents::some(&taken)));
-    }
-    if xml::look(xml).is_ok_and(|seen| seen.has_nvram) {
-        found.push("an NVRAM file".to_owned());
-    }
-    Ok(found)
+/// What of the guest goes with its definition.
+#[derive(Debug, Default)]
+struct Losses {
+    managed_save: bool,
+    snapshots: Vec<String>,
+    /// The NVRAM file, once it is there. That of a domain that never ran is not.
+    nvram: Option<String>,
+    /// The domain has a UEFI, so it may have one.
+    uefi: bool,
 }
 
-/// Undefines a domain that is shut off. Without `lose`, only one that nothing of the guest is lost with.
+/// What may go with the definition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lose {
+    Nothing,
+    /// The settings of its UEFI.
+    Nvram,
+    All,
+}
+
+impl Losses {
+    async fn of(cx: &Cx<'_>, connection: &Connection, info: &Info, xml: &str) -> Result<Self, StepError> {
+        let seen = xml::look(xml).unwrap_or_default();
+        let nvram = match seen.nvram {
+            Some(path) if connection.is_on_target() && cx.target.stat(&path).await?.is_none() => None,
+            other => other,
+        };
+        let snapshots = snapshots(cx, connection, &info.name).await?;
+        let uefi = seen.has_nvram || seen.firmware == "uefi";
+        Ok(Self { managed_save: info.managed_save, snapshots, nvram, uefi })
+    }
+
+    fn told(&self, lose: Lose) -> Vec<String> {
+        let mut found = Vec::new();
+        if lose != Lose::All && self.managed_save {
+            found.push("a managed save image".to_owned());
+        }
+        if lose != Lose::All && !self.snapshots.is_empty() {
+            found.push(format!("snapshots ({})", crate::file::parents::some(&self.snapshots)));
+        }
+        if let (Lose::Nothing, Some(nvram)) = (lose, &self.nvram) {
+            found.push(format!("an NVRAM file ({nvram})"));
+        }
+        found
+    }
+
+    /// None = nothing is lost that may not be.
+    fn refusal(&self, name: &str, lose: Lose) -> Option<StepError> {
+        let precious = self.told(lose);
+        (!precious.is_empty()).then(|| {
+            StepError::conflict(format!("{name} stays defined: it has {}", precious.join(" and ")))
+                .help("they would go with it: say `lose: true` (in a rollback: --force), or remove them first")
+        })
+    }
+}
+
+/// Undefines a domain that is shut off, if nothing of the guest goes with it that may not.
 pub(crate) async fn undefine(
     cx: &Cx<'_>,
     connection: &Connection,
     info: &Info,
     xml: &str,
-    lose: bool,
+    lose: Lose,
 ) -> Result<(), StepError> {
-    let losses = losses(cx, connection, info, xml).await?;
-    // The NVRAM file of a domain that never ran is not there yet, and says nothing.
-    let precious: Vec<_> = losses.iter().filter(|l| !l.contains("NVRAM")).cloned().collect();
-    if !precious.is_empty() && !lose {
-        return Err(StepError::conflict(format!("{} stays defined: it has {}", info.name, precious.join(" and ")))
-            .help("they would go with it: say `lose: true` (in a rollback: --force), or remove them first"));
+    let losses = Losses::of(cx, connection, info, xml).await?;
+    if let Some(refusal) = losses.refusal(&info.name, lose) {
+        return Err(refusal);
     }
     let mut words = vec!["undefine", info.name.as_str()];
-    for (sign, flag) in
-        [("managed save", "--managed-save"), ("snapshots", "--snapshots-metadata"), ("NVRAM", "--nvram")]
-    {
-        if losses.iter().any(|l| l.contains(sign)) {
-            words.push(flag);
-        }
-    }
+    let flags = [
+        (losses.managed_save, "--managed-save"),
+        (!losses.snapshots.is_empty(), "--snapshots-metadata"),
+        (losses.uefi, "--nvram"),
+    ];
+    words.extend(flags.into_iter().filter_map(|(has, flag)| has.then_some(flag)));
     connection.ran(cx, connection.command(&words), &info.name).await.map(drop)
 }
 
@@ -197,7 +239,12 @@ impl StepType for VirtUndefine {
             return Ok(Preview { changes: Some(false), summary, details: Vec::new() });
         }
         let xml = domain::definition(cx, &connection, &inputs.domain).await?;
-        let mut details = losses(cx, &connection, &info, &xml).await?;
+        let losses = Losses::of(cx, &connection, &info, &xml).await?;
+        if let Some(refusal) = losses.refusal(&info.name, inputs.lose()) {
+            let summary = format!("would refuse: {}", refusal.message);
+            return Ok(Preview { changes: Some(false), summary, details: Vec::new() });
+        }
+        let mut details = losses.told(Lose::Nothing);
         if inputs.storage == Storage::Remove {
             details.extend(disks(&xml).into_iter().map(|disk| format!("remove {disk}")));
         }
@@ -226,7 +273,7 @@ impl StepType for VirtUndefine {
             if inputs.storage == Storage::Remove {
                 cx.host.note(serde_json::json!({ "disks": outputs.disks })).await?;
             }
-            undefine(cx, &connection, &info, &xml, inputs.lose).await?;
+            undefine(cx, &connection, &info, &xml, inputs.lose()).await?;
             cx.host.output(Stream::Stdout, format!("{} is undefined\n", info.name).as_bytes());
         } else if let Some(before) = &capture.before {
             outputs.disks = disks(&before.xml);

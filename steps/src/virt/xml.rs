@@ -62,6 +62,8 @@ pub(crate) struct Seen {
     /// Names of the elements under `devices`.
     pub(crate) devices: Vec<String>,
     pub(crate) has_nvram: bool,
+    /// The file that a UEFI keeps its settings in.
+    pub(crate) nvram: Option<String>,
 }
 
 type Splices = Vec<(Range<usize>, String)>;
@@ -118,6 +120,7 @@ pub(crate) fn look(document: &str) -> Result<Seen, String> {
         uuid: text(child(root, "uuid")),
         firmware: if efi { "uefi" } else { "bios" }.to_owned(),
         has_nvram: os.is_some_and(|os| child(os, "nvram").is_some()),
+        nvram: os.and_then(|os| text(child(os, "nvram"))),
         ..Seen::default()
     };
     for device in devices(root) {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use runback_core::Json;
 use runback_core::step::{Class, Cx, StepError};
 use runback_core::target::{Command, Target};
 
@@ -22,6 +23,14 @@ const TOOLS: [(&str, &str); 5] = [
     ("qemu-nbd", "qemu-utils"),
     ("qemu-img", "qemu-utils"),
 ];
+
+/// Runs what follows its first word with a temporary folder of its own in there, and removes it: virt-v2v leaves folders
+/// behind when it is killed.
+const ASIDE: &str = r#"d=$(mktemp -d "$1/rbv2v-look-XXXXXX") || exit
+shift
+trap 'rm -rf "$d"' EXIT
+trap 'exit 143' HUP INT TERM
+TMPDIR=$d VIRT_V2V_TMPDIR=$d "$@""#;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -122,7 +131,7 @@ async fn names(cx: &Cx<'_>, inputs: &Inputs, place: &Place, found: &mut Found) -
 }
 
 /// The nearest folder above a path that is there.
-async fn existing(target: &dyn Target, path: &str) -> Result<String, StepError> {
+pub(crate) async fn existing(target: &dyn Target, path: &str) -> Result<String, StepError> {
     let mut at = path;
     while at != "/" && at != "." && target.stat(at).await?.is_none() {
         at = paths::parent(at);
@@ -130,38 +139,78 @@ async fn existing(target: &dyn Target, path: &str) -> Result<String, StepError> 
     Ok(at.to_owned())
 }
 
+/// Room that is wanted in a folder.
+#[derive(Debug, Clone)]
+struct Demand<'a> {
+    dir: &'a str,
+    bytes: u64,
+    what: &'static str,
+    /// Which file system holds it; empty = not known.
+    device: String,
+    free: u64,
+}
+
+async fn demand<'a>(cx: &Cx<'_>, dir: &'a str, bytes: u64, what: &'static str) -> Result<Demand<'a>, StepError> {
+    let at = existing(cx.target, dir).await?;
+    let free = cx.target.free_space(&at).await?;
+    let device = match cx.query(Command::query(["stat", "-L", "-c", "%d", &at])).await {
+        Ok(exit) if exit.ok() => exit.stdout_text().trim().to_owned(),
+        Err(e) if e.class != Class::Permanent => return Err(e),
+        _ => String::new(),
+    };
+    Ok(Demand { dir, bytes, what, device, free })
+}
+
 async fn space(cx: &Cx<'_>, inputs: &Inputs, place: &Place, found: &mut Found) -> Result<(), StepError> {
+    let mut demands = Vec::new();
     if let Some(needed) = place.known.size() {
-        let free = cx.target.free_space(&existing(cx.target, &place.dir).await?).await?;
-        if free < needed {
-            found.obstacle(
-                format!(
-                    "{} has {} free, and the disks may need {}: {} are missing",
-                    place.dir,
-                    size(free),
-                    size(needed),
-                    size(needed - free)
-                ),
-                "make room there, or choose another place: the sum of the virtual sizes is what the copy can grow to",
-            );
-        }
+        demands.push(demand(cx, &place.dir, needed, "the disks").await?);
     } else {
         found.notices.push("how much space the disks need cannot be told before the conversion".to_owned());
     }
-    let unpacked = if place.known.packed { place.known.size().unwrap_or(0) } else { 0 };
-    let cache = cx.env.get("LIBGUESTFS_CACHEDIR").cloned().unwrap_or_else(|| "/var/tmp".to_owned());
-    for (dir, needed, what) in
-        [(&inputs.tmp, WORK.saturating_add(unpacked), "temporary files"), (&cache, WORK, "the appliance")]
-    {
-        let free = cx.target.free_space(&existing(cx.target, dir).await?).await?;
-        if free < needed {
-            found.obstacle(
-                format!("{dir} has {} free, and {what} may need {}", size(free), size(needed)),
-                "make room there; `tmp` says where temporary files go, LIBGUESTFS_CACHEDIR in `env` where the appliance lies",
-            );
-        }
+    if cx.target.stat(&inputs.tmp).await?.is_none() {
+        found.obstacle(format!("{} is not there", inputs.tmp), "make it, or say where temporary files go: `tmp`");
     }
+    let unpacked = if place.known.packed { place.known.size().unwrap_or(0) } else { 0 };
+    let temporary = demand(cx, &inputs.tmp, WORK.saturating_add(unpacked), "temporary files").await?;
+    // Without this variable the appliance lies in TMPDIR. Where both share a file system, one GB is for both.
+    if let Some(cache) = cx.env.get("LIBGUESTFS_CACHEDIR").filter(|dir| !dir.is_empty()) {
+        let appliance = demand(cx, cache, WORK, "the appliance").await?;
+        demands.extend(Some(appliance).filter(|a| a.device.is_empty() || a.device != temporary.device));
+    }
+    demands.push(temporary);
+    room(demands, found);
     Ok(())
+}
+
+/// Folders on one file system take from the same room.
+fn room(mut demands: Vec<Demand<'_>>, found: &mut Found) {
+    while let Some(first) = demands.first().cloned() {
+        let (shared, rest): (Vec<_>, Vec<_>) = demands
+            .into_iter()
+            .enumerate()
+            .partition(|(i, d)| *i == 0 || !d.device.is_empty() && d.device == first.device);
+        demands = rest.into_iter().map(|(_, d)| d).collect();
+        let shared: Vec<Demand<'_>> = shared.into_iter().map(|(_, d)| d).collect();
+        let needed = shared.iter().fold(0_u64, |sum, d| sum.saturating_add(d.bytes));
+        if first.free >= needed {
+            continue;
+        }
+        let each = shared.iter().map(|d| format!("{} may need {}", d.what, size(d.bytes))).collect::<Vec<_>>();
+        let dirs: Vec<&str> = shared.iter().map(|d| d.dir).collect();
+        let together = if shared.len() > 1 { ", on one file system" } else { "" };
+        found.obstacle(
+            format!(
+                "{} has {} free{together}, and {}: {} are missing",
+                dirs.join(" with "),
+                size(first.free),
+                each.join(" and "),
+                size(needed - first.free)
+            ),
+            "make room there, or choose another place: disks can grow to the sum of their virtual sizes; `tmp` says where \
+             temporary files go, LIBGUESTFS_CACHEDIR in `env` where the appliance lies",
+        );
+    }
 }
 
 /// Bridges and networks that cards are to be connected to, and networks of the source that nobody has mapped.
@@ -171,17 +220,20 @@ async fn connections(cx: &Cx<'_>, inputs: &Inputs, found: &mut Found) -> Result<
     bridges.sort();
     bridges.dedup();
     for bridge in bridges {
-        // Not by /sys, which may be that of another network namespace.
-        let exit = match cx.query(Command::query(["ip", "link", "show", "dev", bridge])).await {
-            Ok(exit) => exit,
-            Err(e) if e.class == Class::Permanent => break, // no `ip` there
-            Err(e) => return Err(e),
-        };
-        if !exit.ok() {
-            found.obstacle(
+        match kind(cx, bridge).await {
+            Ok(Some(kind)) if matches!(kind.as_str(), "" | "bridge" | "openvswitch") => {}
+            Ok(Some(kind)) => found.obstacle(
+                format!("{bridge} on {} is no bridge, but {kind}", cx.target.name()),
+                "guests can only be put on a bridge: make one with that card in it (see the playbook kvm-host-setup)",
+            ),
+            Ok(None) => found.obstacle(
                 format!("there is no bridge {bridge} on {}", cx.target.name()),
                 "make it first (see the playbook kvm-host-setup), or map the network to another",
-            );
+            ),
+            Err(e) if e.class == Class::Permanent => {
+                found.notices.push(format!("whether there is a bridge {bridge} was not looked at: {e}"));
+            }
+            Err(e) => return Err(e),
         }
     }
     let mut networks: Vec<&String> = inputs.networks.values().chain(by_mac(|c| c.network.as_ref())).collect();
@@ -216,15 +268,41 @@ async fn connections(cx: &Cx<'_>, inputs: &Inputs, found: &mut Found) -> Result<
     Ok(())
 }
 
+/// What kind of network device it is: `bridge`, `a network card`, …; empty = it does not say. None = there is none.
+/// Not by /sys, which may be that of another network namespace.
+async fn kind(cx: &Cx<'_>, device: &str) -> Result<Option<String>, StepError> {
+    let exit = cx.query(Command::query(["ip", "-j", "-d", "link", "show", "dev", device])).await?;
+    if !exit.ok() {
+        // An old `ip`, or that of busybox, speaks no JSON.
+        let plain = cx.query(Command::query(["ip", "link", "show", "dev", device])).await?;
+        return Ok(plain.ok().then(String::new));
+    }
+    let told: Json = serde_json::from_slice(&exit.stdout).unwrap_or_default();
+    Ok(Some(match (told[0]["linkinfo"]["info_kind"].as_str(), told[0]["link_type"].as_str()) {
+        (Some(kind), _) => kind.to_owned(),
+        (None, Some("loopback")) => "the loopback".to_owned(),
+        (None, Some(_)) => "a network card".to_owned(),
+        (None, None) => String::new(),
+    }))
+}
+
 /// What virt-v2v itself says of the source, before it does anything.
 async fn the_source(cx: &Cx<'_>, inputs: &Inputs, patience: Duration, found: &mut Found) -> Result<(), StepError> {
     // A login would have to be written into a file first; the conversion begins with it anyway.
     if inputs.password.is_some() {
         return Ok(());
     }
+    if found.known.packed {
+        found
+            .notices
+            .push("the source is compressed: it is unpacked and checked when the conversion begins".to_owned());
+        return Ok(());
+    }
     let words = ["virt-v2v", "--print-source"].into_iter().map(str::to_owned);
-    let command = Command::query(words.chain(inputs.input.words(cx, None))).env("LC_ALL", "C").timeout(patience);
-    match cx.query(command.clone()).await {
+    let command = Command::query(words.chain(inputs.input.words(cx, None)));
+    let aside = ["sh", "-c", ASIDE, "sh", inputs.tmp.trim_end_matches('/')].into_iter().map(str::to_owned);
+    let looking = Command::query(aside.chain(command.argv.iter().cloned())).env("LC_ALL", "C").timeout(patience);
+    match cx.query(looking).await {
         Ok(exit) if exit.ok() => Ok(()),
         Ok(exit) => {
             let stderr = exit.stderr_text();
@@ -280,6 +358,36 @@ mod tests {
         let why = Some("there is no kernel in /boot of kvm".to_owned());
         assert_eq!((refused(&[]), refused(&["grub", "config-6.1.0-40-amd64"])), (why.clone(), why));
         assert_eq!(refused(&["grub", "vmlinuz-6.1.0-40-amd64"]), None);
+    }
+
+    /// Trap: the disks and the temporary files each fit, and both together do not.
+    #[test]
+    fn folders_on_one_file_system_share_its_room() {
+        let wanted = |dir, gib: u64, what, device: &str| Demand {
+            dir,
+            bytes: gib << 30,
+            what,
+            device: device.to_owned(),
+            free: 10 << 30,
+        };
+        let refused = |demands| {
+            let mut found = Found::default();
+            room(demands, &mut found);
+            found.obstacles.into_iter().map(|o| o.message).collect::<Vec<_>>()
+        };
+        let (disks, temporary) =
+            (wanted("/images", 8, "the disks", "1"), wanted("/var/tmp", 3, "temporary files", "1"));
+        assert!(refused(vec![disks.clone()]).is_empty() && refused(vec![temporary.clone()]).is_empty());
+        assert_eq!(
+            refused(vec![disks.clone(), temporary.clone()]),
+            [
+                "/images with /var/tmp has 10.0 GiB free, on one file system, and the disks may need 8.0 GiB and temporary \
+              files may need 3.0 GiB: 1.0 GiB are missing"
+            ]
+        );
+        let elsewhere = |device: &str| Demand { device: device.to_owned(), ..temporary.clone() };
+        assert!(refused(vec![disks.clone(), elsewhere("2")]).is_empty());
+        assert!(refused(vec![Demand { device: String::new(), ..disks }, elsewhere("")]).is_empty(), "not known");
     }
 
     #[test]

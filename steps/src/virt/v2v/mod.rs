@@ -37,7 +37,7 @@ use runback_core::target::{Command, Exit, FileAttributes, Stream};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use checks::size;
+pub(crate) use checks::{existing, size};
 use inputs::{Allocation, Format, Inputs};
 use place::{Capture, MARK, Place};
 use progress::{Learned, Reader};
@@ -88,8 +88,10 @@ fn command(cx: &Cx<'_>, inputs: &Inputs, capture: &Capture) -> Command {
     let output = ["-o", "local", "-os", &capture.staging, "-of", format, "-oa", allocation, "-on", &capture.name];
     argv.extend(output.map(str::to_owned));
     argv.extend(inputs.root.iter().flat_map(|root| ["--root".to_owned(), root.clone()]));
-    // Sockets and overlays lie in TMPDIR. A C locale, so that what is read is English.
-    Command::new(argv).env("TMPDIR", &capture.tmp).env(MARK, &capture.staging).env("LC_ALL", "C.UTF-8")
+    // Sockets lie in TMPDIR; what is large (an OVA unpacked, overlays) would go to LIBGUESTFS_CACHEDIR where that is set,
+    // and stay there. A C locale, so that what is read is English.
+    let command = Command::new(argv).env("TMPDIR", &capture.tmp).env("VIRT_V2V_TMPDIR", &capture.tmp);
+    command.env(MARK, &capture.staging).env("LC_ALL", "C.UTF-8")
 }
 
 fn password_file(capture: &Capture) -> String {
@@ -144,8 +146,7 @@ async fn attempt(cx: &Cx<'_>, inputs: &Inputs, capture: &Capture, known: &Known)
         return Err(explain(cx, inputs, capture, known, &exit, &learned).await);
     }
     cx.phase("checking the disks");
-    let outputs = place::finish(cx, inputs, capture).await?;
-    Ok(Outputs { seconds: learned.seconds(), warnings: learned.warnings, ..outputs })
+    place::finish(cx, inputs, capture, &learned).await
 }
 
 #[async_trait::async_trait]

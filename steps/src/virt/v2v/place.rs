@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::checks::{self, size};
 use super::inputs::{Format, Inputs};
+use super::progress::Learned;
 use super::source::{self, Known};
 use super::{Disk, Outputs};
 use crate::file::{parents, paths, sha256_hex};
@@ -60,6 +61,11 @@ pub(crate) struct Renaming {
     /// From → to.
     pub(crate) disks: Vec<(String, String)>,
     pub(crate) xml: String,
+    /// What only the conversion's own output told.
+    #[serde(default)]
+    pub(crate) warnings: Vec<String>,
+    #[serde(default)]
+    pub(crate) seconds: u64,
 }
 
 impl Place {
@@ -155,7 +161,12 @@ pub(crate) fn noted(cx: &Cx<'_>) -> Option<Renaming> {
 
 /// Checks what virt-v2v left, gives it its names, and writes the definition that speaks of them. Goes on where an
 /// earlier call was cut off.
-pub(crate) async fn finish(cx: &Cx<'_>, inputs: &Inputs, capture: &Capture) -> Result<Outputs, StepError> {
+pub(crate) async fn finish(
+    cx: &Cx<'_>,
+    inputs: &Inputs,
+    capture: &Capture,
+    learned: &Learned,
+) -> Result<Outputs, StepError> {
     let staged = format!("{}/{}.xml", capture.staging, capture.name);
     if cx.target.stat(&staged).await?.is_none() {
         return match noted(cx) {
@@ -169,7 +180,12 @@ pub(crate) async fn finish(cx: &Cx<'_>, inputs: &Inputs, capture: &Capture) -> R
     let wrong = |e: String| StepError::permanent(format!("{staged}: {e}"));
     let seen = xml::look(&text).map_err(wrong)?;
     let earlier: Vec<String> = noted(cx).map_or(Vec::new(), |r| r.disks.into_iter().map(|(_, to)| to).collect());
-    let mut renaming = Renaming { disks: Vec::new(), xml: format!("{}/{}.xml", capture.dir, capture.name) };
+    let mut renaming = Renaming {
+        disks: Vec::new(),
+        xml: format!("{}/{}.xml", capture.dir, capture.name),
+        warnings: learned.warnings.clone(),
+        seconds: learned.seconds(),
+    };
     for (from, _) in &seen.disks {
         let to = format!("{}/{}", capture.dir, paths::name(from));
         if cx.target.stat(from).await?.is_some() {
@@ -252,15 +268,14 @@ async fn made(cx: &Cx<'_>, renaming: &Renaming) -> Result<Outputs, StepError> {
         let (virtual_size, format) = source::image(cx, path).await?;
         disks.push(Disk { path: path.clone(), format, virtual_size });
     }
-    let (warnings, seconds) = (Vec::new(), 0);
     Ok(Outputs {
         name: seen.name,
         xml: renaming.xml.clone(),
         xml_text,
         disks,
         firmware: seen.firmware,
-        warnings,
-        seconds,
+        warnings: renaming.warnings.clone(),
+        seconds: renaming.seconds,
     })
 }
 

@@ -13,6 +13,8 @@ const V2V: &str = r#"#!/bin/sh
 [ "$1" != --print-source ] || exit 0
 while [ $# -gt 0 ]; do case $1 in -os) out=$2 ;; -on) name=$2 ;; esac; shift; done
 echo "$name" >>"$BEGUN"
+echo '{ "message": "odd", "timestamp": "2026-11-21T22:00:00.0+00:00", "type": "warning" }'
+echo '{ "message": "Finishing off", "timestamp": "2026-11-21T22:00:07.0+00:00", "type": "message" }'
 echo one >"$out/$name-sda"
 echo two >"$out/$name-sdb"
 cat >"$out/$name.xml" <<END
@@ -60,7 +62,8 @@ async fn two_disks_get_their_names() {
     assert_eq!(ran.outputs["disks"][1]["path"], lab.path("images/new/web1-sdb"));
     // Acting again, as after a crash behind its end, converts nothing.
     let again = lab.act(&VirtV2v, &with, &ran.capture).await.unwrap();
-    assert_eq!((again.outputs["disks"].clone(), begun(&programs)), (ran.outputs["disks"].clone(), 1));
+    assert_eq!((&again.outputs, begun(&programs)), (&ran.outputs, 1));
+    assert_eq!((&ran.outputs["warnings"], &ran.outputs["seconds"]), (&json!(["odd"]), &json!(7)));
     assert!(lab.undo(&VirtV2v, &with, &ran).await.unwrap().changed);
     assert!(!lab.exists("images"));
     assert!(!lab.undo(&VirtV2v, &with, &ran).await.unwrap().changed);
