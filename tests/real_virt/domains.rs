@@ -195,6 +195,22 @@ fn errors_name_the_domain_and_the_way_out() {
     assert!(ran.error("it").contains("not a <domain>"), "{}", ran.error("it"));
 }
 
+#[test]
+fn an_address_is_waited_for() {
+    let Some(lab) = Lab::fake() else { return };
+    let card = "<devices><interface type='network'><source network='default'/></interface></devices></domain>";
+    lab.define(&small("web").replace("</domain>", card));
+    lab.virsh(&["start", "web"]);
+    let ran = lab.run("lease", &one("virt.wait", &json!({"domain": "web", "address": true, "within": "5s"}))).ok();
+    let address = ran.outputs("it")["address"].as_str().unwrap().to_owned();
+    assert!(address.starts_with("192.168.122."), "{address}");
+    assert_eq!(ran.outputs("it")["addresses"], json!([address]));
+    lab.define(&small("bare"));
+    lab.virsh(&["start", "bare"]);
+    let ran = lab.run("none", &one("virt.wait", &json!({"domain": "bare", "address": true, "within": "1s"}))).failed();
+    assert!(ran.error("it").contains("bare: it has no address, after 1s"), "{}", ran.error("it"));
+}
+
 /// Trap: "Domain is already active", "domain is not running": somebody does the same in the same moment, and then it is so.
 #[test]
 fn somebody_who_is_faster_is_no_failure() {

@@ -295,6 +295,36 @@ fn a_machine_is_installed_and_taken_back() {
     assert_eq!(lab.state("new"), "shut off");
 }
 
+/// Without a lease and an agent, by the host's table of neighbours; and then the port there. libvirt 9.0 cannot read that
+/// table on newer kernels ("wrong nlmsg len"), so it is told here what the guest's address is.
+#[test]
+fn a_port_is_waited_for_at_the_address_that_is_found() {
+    let Some(lab) = Lab::real() else { return };
+    let card = "<interface type='bridge'><source bridge='br0'/><model type='virtio'/></interface>";
+    lab.define(&machine("web", &[], card));
+    lab.virsh(&["start", "web"]);
+    let wait = |more: Value| {
+        let mut with = json!({"domain": "web", "port": 8080, "within": "1s"});
+        more.as_object().unwrap().iter().for_each(|(key, value)| with[key] = value.clone());
+        one("virt.wait", &with)
+    };
+    let ran = lab.run("agent", &wait(json!({"source": "agent"}))).failed();
+    let error = ran.error("it");
+    assert!(error.contains("it has no address (agent: ") && error.contains("guest agent is not configured"), "{error}");
+    lab.program(
+        "virsh",
+        "#!/bin/sh\nPATH=${PATH#*:}\ncase \" $* \" in *\" --source arp \"*) echo ' vnet0 52:54:00:00:00:01 ipv4 192.168.77.1/0';;\n\
+         *) exec virsh \"$@\";; esac\n",
+    );
+    let ran = lab.run("closed", &wait(json!({}))).failed();
+    assert!(ran.error("it").contains("port 8080 of 192.168.77.1 does not answer"), "{}", ran.error("it"));
+    let mut guest = lab.inside("busybox").args(["httpd", "-f", "-p", "192.168.77.1:8080"]).spawn().unwrap();
+    let ran = lab.run("open", &wait(json!({"within": "30s"})));
+    guest.kill().unwrap();
+    guest.wait().unwrap();
+    assert_eq!(ran.ok().outputs("it")["address"], "192.168.77.1");
+}
+
 #[test]
 fn the_playbook_for_maintenance_resizes_and_takes_back() {
     let Some(lab) = Lab::real() else { return };

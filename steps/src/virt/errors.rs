@@ -139,7 +139,7 @@ pub(crate) fn of_exit(command: &Command, exit: &Exit, what: &str, connection: &C
 }
 
 /// The most telling line: libvirt's own reason is the last one.
-fn said(stderr: &str) -> Option<String> {
+pub(crate) fn said(stderr: &str) -> Option<String> {
     let last = stderr.lines().rev().map(str::trim).find(|l| !l.is_empty())?;
     let last = last.strip_prefix("error: ").unwrap_or(last);
     Some(last.strip_prefix("internal error: ").unwrap_or(last).to_owned())

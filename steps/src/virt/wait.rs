@@ -17,6 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::domain::{self, State};
+use super::errors;
 use super::virsh::{Connection, libvirt_inputs, name_problems};
 use crate::bounded::pause;
 use crate::http::look::problem;
@@ -91,12 +92,14 @@ fn parse(text: &str) -> Vec<String> {
     all.filter(|a| !a.starts_with("127.") && a != "::1" && !a.to_lowercase().starts_with("fe80:")).collect()
 }
 
+/// The error says which sources failed, and why.
 async fn addresses(
     cx: &Cx<'_>,
     connection: &Connection,
     name: &str,
     source: Option<Source>,
-) -> Result<Vec<String>, StepError> {
+) -> Result<Result<Vec<String>, String>, StepError> {
+    let mut failed = Vec::new();
     let sources = match source {
         Some(one) => vec![one],
         None => vec![Source::Lease, Source::Agent, Source::Arp],
@@ -111,10 +114,15 @@ async fn addresses(
         let exit = connection.asked(cx, &["domifaddr", name, "--source", word], name).await?;
         let found = if exit.ok() { parse(&exit.stdout_text()) } else { Vec::new() };
         if !found.is_empty() {
-            return Ok(found);
+            return Ok(Ok(found));
+        }
+        if !exit.ok() {
+            let said = errors::said(&exit.stderr_text()).unwrap_or_else(|| exit.describe());
+            failed.push(format!("{word}: {said}"));
         }
     }
-    Ok(Vec::new())
+    let why = if failed.is_empty() { String::new() } else { format!(" ({})", failed.join("; ")) };
+    Ok(Err(format!("it has no address{why}")))
 }
 
 async fn answers(address: &str, port: u16) -> bool {
@@ -134,10 +142,10 @@ async fn look(cx: &Cx<'_>, inputs: &Inputs) -> Result<Result<Outputs, String>, S
     if !inputs.address && inputs.port.is_none() {
         return Ok(Ok(outputs));
     }
-    outputs.addresses = addresses(cx, &connection, &inputs.domain, inputs.source).await?;
-    if outputs.addresses.is_empty() {
-        return Ok(Err("it has no address".to_owned()));
-    }
+    outputs.addresses = match addresses(cx, &connection, &inputs.domain, inputs.source).await? {
+        Ok(found) => found,
+        Err(not_yet) => return Ok(Err(not_yet)),
+    };
     let Some(port) = inputs.port else {
         outputs.address = outputs.addresses.first().cloned();
         return Ok(Ok(outputs));
