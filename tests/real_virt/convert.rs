@@ -313,6 +313,21 @@ fn a_cancel_leaves_nothing() {
     assert_eq!(lab.show("cancel", "")["status"], "cancelled");
 }
 
+/// Trap: what only looks at the source takes its time too, and leaves temporary folders when it is killed.
+#[test]
+fn a_look_that_is_cut_off_leaves_nothing() {
+    let Some(lab) = Lab::stand_in() else { return };
+    lab.tell("v2v-slow-look");
+    let mut step = lab.convert(&json!({}));
+    step["kill_grace"] = json!("1s");
+    let file = lab.playbook("look", &json!([step]));
+    let mut running = lab.spawn(&["run", &file, "--run-id", "look", "--output", "lines"]);
+    until("it looks", 60, || lab.path("v2v-looks").exists());
+    assert!(lab.runback(&["cancel", "look"]).output().unwrap().status.success());
+    running.wait().unwrap();
+    assert!(lab.left().is_empty() && lab.conversions().is_empty(), "{:?}", lab.left());
+}
+
 /// runback is killed with -9 in the copy: the conversion goes on, is found again, and is done once.
 #[test]
 fn a_conversion_outlives_runback() {

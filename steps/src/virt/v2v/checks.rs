@@ -10,7 +10,7 @@ use runback_core::target::{Command, Target};
 use super::inputs::Inputs;
 use super::place::Place;
 use super::source::{self, Known};
-use crate::file::{parents, paths};
+use crate::file::{parents, paths, sha256_hex};
 use crate::virt::domain;
 
 /// What libguestfs wants in either of its folders (its manual asks for 1 GB).
@@ -24,10 +24,11 @@ const TOOLS: [(&str, &str); 5] = [
     ("qemu-img", "qemu-utils"),
 ];
 
-/// Runs what follows its first word with a temporary folder of its own in there, and removes it: virt-v2v leaves folders
+/// Runs what follows its first word, a temporary folder that is made for it, and removes that: virt-v2v leaves folders
 /// behind when it is killed.
-const ASIDE: &str = r#"d=$(mktemp -d "$1/rbv2v-look-XXXXXX") || exit
+const ASIDE: &str = r#"d=$1
 shift
+mkdir -m 700 "$d" || exit
 trap 'rm -rf "$d"' EXIT
 trap 'exit 143' HUP INT TERM
 TMPDIR=$d VIRT_V2V_TMPDIR=$d "$@""#;
@@ -300,9 +301,16 @@ async fn the_source(cx: &Cx<'_>, inputs: &Inputs, patience: Duration, found: &mu
     }
     let words = ["virt-v2v", "--print-source"].into_iter().map(str::to_owned);
     let command = Command::query(words.chain(inputs.input.words(cx, None)));
-    let aside = ["sh", "-c", ASIDE, "sh", inputs.tmp.trim_end_matches('/')].into_iter().map(str::to_owned);
+    let tag = sha256_hex(format!("{} {} {}", cx.run, cx.step, cx.host.now_ms()).as_bytes());
+    let folder = format!("{}/rbv2v-look-{}", inputs.tmp.trim_end_matches('/'), &tag[..10]);
+    let aside = ["sh", "-c", ASIDE, "sh", &folder].into_iter().map(str::to_owned);
     let looking = Command::query(aside.chain(command.argv.iter().cloned())).env("LC_ALL", "C").timeout(patience);
-    match cx.query(looking).await {
+    let looked = cx.query(looking).await;
+    if looked.is_err() {
+        // Told to stop, it may take longer than it is given, and is killed: then it has removed nothing.
+        cx.target.remove_tree(&folder).await?;
+    }
+    match looked {
         Ok(exit) if exit.ok() => Ok(()),
         Ok(exit) => {
             let stderr = exit.stderr_text();
