@@ -34,6 +34,8 @@ test("the next instants, on the wall and here, with what was decided where the c
   await card(page, "nightly").getByText("Further ahead").click();
   await page.waitForSelector(".explained:has-text('the clock is set forward over this time: it fires later by as much')");
   await page.waitForSelector(".explained:has-text('the clock is set back and shows this time twice: the first time')");
+  const instants = await card(page, "nightly").locator(".instants li strong").allTextContents();
+  assert.ok(instants.length > 10 && new Set(instants).size === instants.length, `each is shown once: ${instants}`);
   await card(page, "nightly").getByText("Its rules").click();
   assert.match(await card(page, "nightly").textContent(), /an instant is passed over.*A time that the clock leaves out\s*fires later by as much/s);
   assert.match(await card(page, "hourly").textContent(), /paused.*Paused by playbook/s);

@@ -54,14 +54,14 @@ function buttons(one) {
     button("Run now…", () => trigger(one)), button("Backfill…", () => backfill(one)));
 }
 
-/// The instants ahead, asked for when somebody looks: the next ones, and those at which a clock is set.
-function ahead(one) {
+/// The instants behind those shown, asked for when somebody looks: the next ones, and those at which a clock is set.
+function ahead(one, shown) {
   const box = h("div", null, h("p", { class: "muted" }, "Looking ahead …"));
   const details = h("details", { data: { part: "ahead" }, ontoggle: async () => {
     if (!details.open || details.dataset.read) return;
     details.dataset.read = "yes";
     try {
-      const { next } = await get(path(one), { next: FAR });
+      const next = (await get(path(one), { next: FAR })).next.filter((firing) => firing.at > shown.at(-1).at);
       const odd = next.slice(10).filter((firing) => firing.explain).slice(0, 10);
       put(box, h("ol", { class: "instants" }, next.slice(0, 10).map((firing) => instant(firing, one.timezone))),
         next.length ? h("p", { class: "muted small" }, odd.length ? `Where the clock is set, among the next ${next.length}:` : `The clock is not set over any of the next ${next.length}.`) : null,
@@ -76,6 +76,7 @@ function ahead(one) {
 
 function card(one, runs) {
   const { paused } = one;
+  const shown = one.next.slice(0, 3);
   const state = paused ? h("span", { class: "badge tone-wait" }, h("span", { class: "sign", "aria-hidden": "true" }, "="), "paused") : null;
   const rules = pairs([
     ["Inputs", Object.keys(one.inputs).length ? h("code", null, values(one.inputs)) : null], ["When it overlaps", OVERLAP[one.overlap]],
@@ -88,7 +89,7 @@ function card(one, runs) {
     paused ? h("p", { class: "callout tone-wait" }, `Paused by ${paused.by}`, paused.at ? [" since ", when(paused.at)] : null, paused.why ? `: ${paused.why}` : ".", " Its instants are passed over.") : null,
     one.living.length ? h("p", null, "Not over: ", one.living.map((run, at) => [at ? ", " : "", h("a", { href: `/runs/${encodeURIComponent(run)}`, class: "mono" }, run)])) : null,
     h("div", { class: "two" },
-      h("div", null, h("h3", null, paused ? "Would fire next" : "Fires next"), one.next.length ? h("ol", { class: "instants" }, one.next.slice(0, 3).map((firing) => instant(firing, one.timezone))) : h("p", { class: "muted" }, "Never again."), one.next.length ? ahead(one) : null),
+      h("div", null, h("h3", null, paused ? "Would fire next" : "Fires next"), shown.length ? h("ol", { class: "instants" }, shown.map((firing) => instant(firing, one.timezone))) : h("p", { class: "muted" }, "Never again."), shown.length ? ahead(one, shown) : null),
       h("div", null, h("h3", null, "Last"), one.last.length ? h("ol", { class: "instants" }, one.last.map((firing) => became(firing, runs))) : h("p", { class: "muted" }, "None of its instants has come since it is there."))),
     h("details", { data: { part: "rules" } }, h("summary", null, "Its rules"), rules));
 }
