@@ -141,8 +141,8 @@ impl Lower<'_> {
         };
         keys.get("finally").and_then(|n| self.list(n, "finally"));
         // Given ids first: a made one gives way.
-        self.given_ids(steps.iter().chain(&finally), steps.len(), &mut ids);
-        let steps = self.steps(steps, "", &mut ids);
+        let all_have_one = self.given_ids(steps.iter().chain(&finally), steps.len(), &mut ids);
+        let steps = if all_have_one { self.steps_with_ids(steps) } else { self.steps(steps, "", &mut ids) };
         let finally = self.steps(finally, "finally-", &mut ids);
         let playbook = Playbook {
             source: self.source,

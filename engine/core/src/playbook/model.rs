@@ -212,7 +212,7 @@ pub struct Step {
     /// None = the step above.
     pub needs: Option<Vec<Spanned<String>>>,
     pub when: Option<Expr>,
-    pub for_each: Option<ForEach>,
+    pub for_each: Option<Box<ForEach>>,
     pub target: Option<Template>,
     pub env: Vec<(Spanned<String>, Template)>,
     pub policy: Policy,

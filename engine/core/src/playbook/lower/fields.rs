@@ -33,6 +33,8 @@ pub(super) struct Fields<'n> {
     keys: &'static Keys,
     node: &'n Node,
     pairs: &'n [(Node, Node)],
+    /// A bit for each length that a key has: most keys that are asked for are not there.
+    lengths: u64,
 }
 
 impl<'n> Fields<'n> {
@@ -41,6 +43,9 @@ impl<'n> Fields<'n> {
     }
 
     pub(super) fn pair(&self, key: &str) -> Option<(&'n Node, &'n Node)> {
+        if self.lengths & length_bit(key) == 0 {
+            return None;
+        }
         self.pairs.iter().find(|(k, _)| k.as_str() == Some(key)).map(|(k, v)| (k, v))
     }
 
@@ -76,11 +81,13 @@ impl Lower<'_> {
     /// Checks that a node is a map with no other keys than those known.
     pub(super) fn fields<'n>(&mut self, node: &'n Node, keys: &'static Keys) -> Option<Fields<'n>> {
         let pairs = self.map(node, keys.of)?;
+        let mut lengths = 0;
         for (key, _) in pairs {
             let Some(name) = key.as_str() else {
                 self.wrong_type(key, &format!("a key of {}", keys.of), "a string");
                 continue;
             };
+            lengths |= length_bit(name);
             // A merge key has been told already.
             if keys.known.contains(&name) || name == "<<" {
                 continue;
@@ -90,7 +97,7 @@ impl Lower<'_> {
             let label = "unknown key";
             self.report(Diagnostic::new(Code::UnknownKey, message, head(self.text, key.span), label).help(help));
         }
-        Some(Fields { keys, node, pairs })
+        Some(Fields { keys, node, pairs, lengths })
     }
 
     /// A map with keys that the author chose.
@@ -367,6 +374,11 @@ impl Lower<'_> {
     pub(super) fn pointless(&mut self, key: Span, message: String, help: &str) {
         self.report(Diagnostic::new(Code::KeyNeedsOther, message, key, "has no meaning here").help(help));
     }
+}
+
+/// Long keys share a bit.
+fn length_bit(key: &str) -> u64 {
+    1 << key.len().min(63)
 }
 
 /// A text that is a number or boolean once its quotes are gone.

@@ -1,6 +1,7 @@
 //! `steps`, `finally` and blocks: what each step does, after what, and how it is taken back.
 
 use std::collections::{HashMap, HashSet};
+use std::thread;
 
 use super::fields::{Fields, Keys};
 use super::{Lower, ON_FAILURE, head, take_list, take_map};
@@ -10,6 +11,9 @@ use crate::playbook::model::{Action, ForEach, Rollback, RollbackIf, Step, Uses};
 use crate::playbook::yaml::{Node, NodeValue, Style};
 use crate::span::{Span, Spanned};
 use crate::template::problem::nearest;
+
+/// Fewer steps than these are lowered before a thread has begun.
+const WORTH: usize = 1000;
 
 const STEP: Keys = Keys {
     of: "a step",
@@ -90,7 +94,20 @@ impl Lower<'_> {
     /// same scope; `ids` holds the ids that the scope has.
     pub(super) fn steps(&mut self, items: Vec<Node>, prefix: &str, ids: &mut HashSet<String>) -> Vec<Step> {
         let mut steps = Vec::with_capacity(items.len());
-        for (index, mut item) in items.into_iter().enumerate() {
+        self.steps_from(0, items, prefix, ids, &mut steps);
+        steps
+    }
+
+    /// A part of such a list, from an index on.
+    fn steps_from(
+        &mut self,
+        from: usize,
+        items: Vec<Node>,
+        prefix: &str,
+        ids: &mut HashSet<String>,
+        steps: &mut Vec<Step>,
+    ) {
+        for (index, mut item) in (from..).zip(items) {
             if let NodeValue::Str(text, _) = &item.value {
                 let message = "a step must be a map, not a string";
                 let help = format!("for a shell script write `- run: {}`", text.lines().next().unwrap_or_default());
@@ -102,6 +119,31 @@ impl Lower<'_> {
             let Some(keys) = self.fields(&item, &STEP) else { continue };
             steps.push(self.step(&keys, taken, item.span, index, prefix, ids));
         }
+    }
+
+    /// Like [`Lower::steps`], for a list of which each has an id, which leaves its steps nothing to know of each other.
+    /// A long one is lowered in two halves at the same time.
+    pub(super) fn steps_with_ids(&mut self, mut items: Vec<Node>) -> Vec<Step> {
+        if items.len() < WORTH {
+            return self.steps(items, "", &mut HashSet::new());
+        }
+        let (mut steps, mut more, from) = (Vec::with_capacity(items.len()), Vec::new(), items.len() / 2);
+        let mut rest = Some(items.split_off(from));
+        let mut other = Lower { source: self.source, text: self.text, diagnostics: Vec::new() };
+        thread::scope(|scope| {
+            let _second = thread::Builder::new().spawn_scoped(scope, || {
+                let items = rest.take().unwrap_or_default();
+                more.reserve_exact(items.len());
+                other.steps_from(from, items, "", &mut HashSet::new(), &mut more);
+            });
+            self.steps_from(0, items, "", &mut HashSet::new(), &mut steps);
+        });
+        steps.append(&mut more);
+        self.diagnostics.append(&mut other.diagnostics);
+        if let Some(items) = rest {
+            // The system gave no thread.
+            self.steps_from(from, items, "", &mut HashSet::new(), &mut steps);
+        }
         steps
     }
 
@@ -112,13 +154,13 @@ impl Lower<'_> {
     }
 
     /// Reports the ids that are given twice to the steps of one scope, which has about so many. Where one of them has
-    /// none, notes the others', so that the one that is made for it gives way.
+    /// none, notes the others', so that the one that is made for it gives way; else gives true.
     pub(super) fn given_ids<'n>(
         &mut self,
         steps: impl Iterator<Item = &'n Node>,
         about: usize,
         ids: &mut HashSet<String>,
-    ) {
+    ) -> bool {
         let mut first: HashMap<&str, Span> = HashMap::with_capacity(about);
         let mut all_have_one = true;
         for item in steps {
@@ -140,6 +182,7 @@ impl Lower<'_> {
         if !all_have_one {
             ids.extend(first.into_keys().map(str::to_owned));
         }
+        all_have_one
     }
 
     fn step(
@@ -170,7 +213,7 @@ impl Lower<'_> {
             span,
             needs: keys.get("needs").map(|n| self.strings(n, "needs")),
             when: keys.get("when").and_then(|n| self.expression(n, "when")),
-            for_each: keys.get("for_each").and_then(|n| self.for_each(n)),
+            for_each: keys.get("for_each").and_then(|n| self.for_each(n).map(Box::new)),
             target: keys.get("target").and_then(|n| self.template(n, "target")),
             env: keys.get("env").map(|n| self.env(n)).unwrap_or_default(),
             policy: self.policy(keys),

@@ -8,7 +8,7 @@ impl Lower<'_> {
     /// A warning for every such value in the tree.
     pub(super) fn suspects(&self, node: &Node) -> Vec<Diagnostic> {
         let mut found = Vec::new();
-        walk(node, &mut |value| found.extend(suspect(value, self.raw(value.span))));
+        walk(node, &mut |value| found.extend(suspect(value, |value| self.raw(value.span))));
         found
     }
 }
@@ -22,7 +22,7 @@ fn walk(node: &Node, visit: &mut dyn FnMut(&Node)) {
     }
 }
 
-fn suspect(node: &Node, raw: &str) -> Option<Diagnostic> {
+fn suspect<'t>(node: &Node, raw: impl Fn(&Node) -> &'t str) -> Option<Diagnostic> {
     let (message, help) = match &node.value {
         NodeValue::Str(text, Style::Plain) => {
             if is_switch(text) {
@@ -34,7 +34,8 @@ fn suspect(node: &Node, raw: &str) -> Option<Diagnostic> {
                 return None;
             }
         }
-        NodeValue::Int(value) if has_leading_zero(raw) => {
+        NodeValue::Int(value) if has_leading_zero(raw(node)) => {
+            let raw = raw(node);
             let help = format!(
                 "quote it for the text (\"{raw}\"), or write 0o{} for octal",
                 raw.trim_start_matches(['+', '-', '0'])

@@ -287,3 +287,31 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_long_list_is_lowered_like_a_short_one() {
+    let text = |steps: std::ops::Range<usize>| {
+        let mut text = "runback: 1\nname: t\nsteps:\n".to_owned();
+        for i in steps {
+            let wrong = if i % 500 == 7 { "    retires: 3\n    timeout: soon\n" } else { "" };
+            text += &format!("  - id: s{i}\n    uses: set\n    with: {{ v: [{i}] }}\n{wrong}");
+        }
+        text
+    };
+    let read = |text: &str| lower(SourceId(0), text, &yaml::parse(SourceId(0), text).unwrap());
+    let (playbook, told) = read(&text(0..2500));
+    let playbook = playbook.unwrap();
+    let (mut steps, mut messages) = (Vec::new(), Vec::new());
+    for short in (0..5).map(|i| i * 500..(i + 1) * 500) {
+        let (playbook, told) = read(&text(short));
+        steps.extend(playbook.unwrap().steps);
+        messages.extend(told.into_iter().map(|d| (d.message, d.help)));
+    }
+    assert_eq!(messages.len(), 10);
+    assert_eq!(told.into_iter().map(|d| (d.message, d.help)).collect::<Vec<_>>(), messages);
+    let seen = |steps: &[Step]| {
+        let with = |s: &Step| uses(s).with_template.literal().cloned();
+        steps.iter().map(|s| (s.id.value.clone(), with(s))).collect::<Vec<_>>()
+    };
+    assert_eq!(seen(&playbook.steps), seen(&steps));
+}

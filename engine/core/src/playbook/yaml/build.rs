@@ -23,18 +23,24 @@ pub(super) struct Built {
     pub(super) diagnostics: Vec<Diagnostic>,
     /// What ended the pass before the end.
     pub(super) stopped: Option<Stopped>,
-    /// Nodes, see [`MAX_NODES`].
-    pub(super) weight: usize,
+}
+
+/// Which part of a file a text is.
+pub(super) struct Part {
+    /// Where it begins.
+    pub(super) offset: usize,
+    /// Nodes that it may have, see [`MAX_NODES`].
+    pub(super) most: usize,
 }
 
 /// One pass. The parser sees the patched text, which has the length of the original; scalars that touch a
 /// patch take their text from the original.
 pub(super) fn build(source: SourceId, text: &str, patches: &Patches) -> Built {
-    build_at(source, text, 0, patches)
+    build_part(source, text, &Part { offset: 0, most: MAX_NODES }, patches)
 }
 
-/// Like [`build`], for a text that begins at an offset of its file. What it says of mistakes has no place in the file.
-pub(super) fn build_at(source: SourceId, text: &str, offset: usize, patches: &Patches) -> Built {
+/// Like [`build`], for a part of a file. What it says of mistakes has no place in the file.
+pub(super) fn build_part(source: SourceId, text: &str, part: &Part, patches: &Patches) -> Built {
     let options = granit_parser::options! {
         emit_comments: false,
         emit_unresolved_aliases: true,
@@ -42,7 +48,7 @@ pub(super) fn build_at(source: SourceId, text: &str, offset: usize, patches: &Pa
         flow_nesting_limit: MAX_DEPTH + 1,
         block_nesting_limit: MAX_DEPTH + 1,
     };
-    let mut builder = Builder::new(source, text, offset, patches);
+    let mut builder = Builder::new(source, text, part, patches);
     let mut stopped = None;
     for next in Parser::new_from_str_with_options(patches.text(text), options) {
         let step = match next {
@@ -63,15 +69,13 @@ pub(super) fn build_at(source: SourceId, text: &str, offset: usize, patches: &Pa
         let message = "the file holds no playbook: it is empty";
         builder.diagnostics.push(Diagnostic::new(Code::YamlEmpty, message, start, "nothing here").help(help));
     }
-    let Builder { root, diagnostics, weight, .. } = builder;
-    Built { root, diagnostics, stopped, weight }
+    Built { root: builder.root, diagnostics: builder.diagnostics, stopped }
 }
 
 struct Builder<'t> {
     source: SourceId,
     text: &'t str,
-    /// Where the text begins in the file.
-    offset: usize,
+    part: &'t Part,
     patches: &'t Patches,
     diagnostics: Vec<Diagnostic>,
     stack: Vec<Frame>,
@@ -81,7 +85,7 @@ struct Builder<'t> {
     root: Option<Node>,
     done: bool,
     anchors: HashMap<usize, Anchored>,
-    /// Nodes so far, see [`MAX_NODES`].
+    /// Nodes so far, see [`Part::most`].
     weight: usize,
     /// Where the last event with text ended.
     last_end: usize,
@@ -113,11 +117,11 @@ struct Anchored {
 type Step = Result<(), Option<Stopped>>;
 
 impl<'t> Builder<'t> {
-    fn new(source: SourceId, text: &'t str, offset: usize, patches: &'t Patches) -> Self {
+    fn new(source: SourceId, text: &'t str, part: &'t Part, patches: &'t Patches) -> Self {
         Self {
             source,
             text,
-            offset,
+            part,
             patches,
             diagnostics: Vec::new(),
             stack: Vec::new(),
@@ -174,7 +178,7 @@ impl<'t> Builder<'t> {
     }
 
     fn span(&self, range: &Range<usize>) -> Span {
-        Span::new(self.source, self.offset + range.start, self.offset + range.end)
+        Span::new(self.source, self.part.offset + range.start, self.part.offset + range.end)
     }
 
     fn report(
@@ -190,7 +194,7 @@ impl<'t> Builder<'t> {
 
     fn count(&mut self, nodes: usize, at: &Range<usize>) -> Step {
         self.weight += nodes;
-        if self.weight <= MAX_NODES {
+        if self.weight <= self.part.most {
             return Ok(());
         }
         let message = format!("with its aliases expanded, the document has more than {MAX_NODES} values");
@@ -252,7 +256,7 @@ impl<'t> Builder<'t> {
         }
         for (first, again) in &twice {
             let (first, again) = (pairs[*first].0.span, pairs[*again].0.span);
-            let key = &self.text[again.start as usize - self.offset..again.end as usize - self.offset];
+            let key = &self.text[again.start as usize - self.part.offset..again.end as usize - self.part.offset];
             let message = format!("the key `{key}` stands twice in one map");
             self.diagnostics.push(
                 Diagnostic::new(Code::YamlDuplicateKey, message, again, "here again")

@@ -8,7 +8,7 @@
 
 use std::thread;
 
-use super::build::{self, Built};
+use super::build::{self, Built, Part};
 use super::syntax::Patches;
 use super::{MAX_NODES, Node, NodeValue};
 use crate::span::SourceId;
@@ -67,10 +67,11 @@ fn read_cut(source: SourceId, text: &str, cut: Cut) -> Option<Node> {
     let (first, second) = thread::scope(|scope| {
         let second = thread::Builder::new().spawn_scoped(scope, move || {
             let rest = [KEY, &text[cut.at..]].concat();
-            build::build_at(source, &rest, offset, &Patches::default())
+            build::build_part(source, &rest, &Part { offset, most: MAX_NODES / 2 }, &Patches::default())
         });
         let second = second.ok()?;
-        let first = build::build(source, &text[..cut.over], &Patches::default());
+        let part = Part { offset: 0, most: MAX_NODES / 2 };
+        let first = build::build_part(source, &text[..cut.over], &part, &Patches::default());
         Some((first, second.join().ok()?))
     })?;
     join(text, cut, first, second)
@@ -79,7 +80,7 @@ fn read_cut(source: SourceId, text: &str, cut: Cut) -> Option<Node> {
 /// The whole, if it is sure that both are halves of it.
 fn join(text: &str, cut: Cut, first: Built, second: Built) -> Option<Node> {
     let clean = |built: &Built| built.stopped.is_none() && built.diagnostics.is_empty();
-    if !clean(&first) || !clean(&second) || first.weight + second.weight > MAX_NODES {
+    if !clean(&first) || !clean(&second) {
         return None;
     }
     let (mut root, rest) = (first.root?, second.root?);
