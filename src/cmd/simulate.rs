@@ -51,7 +51,10 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
     let simulated = simulate::simulate(start, Some(report.as_mut()))?;
     let status = simulated.state.status();
     report.end(&simulated.state, status.name(), None);
-    Ok(if simulated.ended.waiting { Exit::Waiting } else { status.into() })
+    let exit = if simulated.ended.waiting { Exit::Waiting } else { status.into() };
+    // As in `check`: their memory goes with the process.
+    std::mem::forget((simulated, loaded));
+    Ok(exit)
 }
 
 fn rules(arguments: &Arguments) -> Result<HashMap<String, Rule>, Failure> {
