@@ -3,7 +3,7 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::cluster::{Cluster, until};
+use crate::cluster::{Cluster, at_rest, until};
 use crate::play::{Play, deployment, own, path, workload};
 
 pub(crate) const TESTS: &[crate::Test] = &[
@@ -389,21 +389,14 @@ fn delete_orphan(cluster: &Cluster, ns: &str) {
 
 /// Every object of the namespace with its version, once no controller writes any more.
 pub(crate) fn versions(cluster: &Cluster, ns: &str) -> Vec<String> {
-    let look = || {
+    at_rest(|| {
         let all = cluster.api.everything(ns).into_iter();
         let named = |(plural, items): (&str, Vec<Json>)| {
             let one = |o: &Json| format!("{plural} {} {}", o["metadata"]["name"], o["metadata"]["resourceVersion"]);
             items.iter().map(one).collect::<Vec<_>>()
         };
-        all.flat_map(named).collect::<Vec<_>>()
-    };
-    let mut last = look();
-    until("the controllers to be done", || {
-        std::thread::sleep(std::time::Duration::from_secs(1));
-        let now = look();
-        std::mem::replace(&mut last, now.clone()) == now
-    });
-    last
+        all.flat_map(named).collect()
+    })
 }
 
 fn plan(cluster: &Cluster, ns: &str) {

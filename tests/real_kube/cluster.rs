@@ -114,9 +114,11 @@ impl Cluster {
     pub(crate) fn make_namespace(&self, name: &str) {
         let body = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
         self.api.must("POST", "/api/v1/namespaces", &body);
-        // Pods are refused before their service account is there.
-        let account = format!("/api/v1/namespaces/{name}/serviceaccounts/default");
-        until("the default service account", || self.api.find(&account).is_some());
+        // What controllers put into each namespace, since 1.20. Pods are refused before their service account is there, and
+        // what came later would seem to be of the test.
+        for made in ["serviceaccounts/default", "configmaps/kube-root-ca.crt"] {
+            until(made, || self.api.find(&format!("/api/v1/namespaces/{name}/{made}")).is_some());
+        }
     }
 
     fn pid(&self, name: &str) -> String {
@@ -150,6 +152,17 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(began.elapsed() < PATIENCE, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// What is seen as soon as no controller changes it any more.
+pub(crate) fn at_rest<T: PartialEq>(mut look: impl FnMut() -> T) -> T {
+    let mut last = look();
+    until("the controllers to be done", || {
+        std::thread::sleep(Duration::from_millis(1500));
+        let before = std::mem::replace(&mut last, look());
+        before == last
+    });
+    last
 }
 
 /// A request whose answer goes on. Ends with this.

@@ -3,7 +3,7 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::cluster::{Cluster, until};
+use crate::cluster::{Cluster, at_rest, until};
 use crate::play::{Play, deployment, own, path};
 
 pub(crate) const TESTS: &[crate::Test] = &[
@@ -28,14 +28,7 @@ fn web(cluster: &Cluster, ns: &str, replicas: u32) -> String {
 
 /// As soon as no controller writes there any more.
 fn still(cluster: &Cluster, all: &[&str]) -> Vec<Option<Json>> {
-    let look = || all.iter().map(|at| cluster.api.find(at)).collect::<Vec<_>>();
-    let mut last = look();
-    until("the controllers to be done", || {
-        std::thread::sleep(std::time::Duration::from_millis(1500));
-        let now = look();
-        std::mem::replace(&mut last, now.clone()) == now
-    });
-    last
+    at_rest(|| all.iter().map(|at| cluster.api.find(at)).collect())
 }
 
 /// Undo refuses, says all of that, and leaves each of the objects at the version that it had; `--force` brings all back.

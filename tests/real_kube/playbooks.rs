@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value as Json, json};
 
-use crate::cluster::{Api, Cluster, until};
+use crate::cluster::{Api, Cluster, at_rest, until};
 use crate::play::{Play, deployment, own, path, workload};
 use crate::serve::serve;
 
@@ -232,7 +232,7 @@ fn back_and_forth(
     good: &[(&str, &str)],
     says: &str,
 ) {
-    let before = holds(cluster, ns);
+    let before = at_rest(|| holds(cluster, ns));
     run(&Play::of_shipped(cluster, playbook), bad).is(3).says(says);
     is_again(cluster, ns, &before);
     run(&Play::of_shipped(cluster, playbook), good).is(0);
