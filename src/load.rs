@@ -76,10 +76,10 @@ pub(crate) fn load(file: &str, catalog: &Catalog) -> Loaded {
             return unreadable(file, "", base, diagnostic);
         }
     };
-    if let Err((text, diagnostic)) = yaml::decode(SourceId(0), &bytes) {
-        return unreadable(file, &text, base, *diagnostic);
-    }
-    let text = String::from_utf8(bytes).unwrap_or_default(); // just decoded
+    let text = match yaml::decode(SourceId(0), bytes) {
+        Ok(text) => text,
+        Err((text, diagnostic)) => return unreadable(file, &text, base, *diagnostic),
+    };
     let mut files = FromFiles { base: &base, used: Vec::new() };
     let checked = check::check(file, &text, &mut files, catalog);
     let mut texts = vec![PlaybookText { name: file.to_owned(), text }];

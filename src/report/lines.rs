@@ -130,10 +130,13 @@ impl Report for Lines {
 
     fn end(&mut self, state: &RunState, status: &str, logs: Option<&Path>) {
         term::line("");
-        let text =
-            if self.from.is_some() { summary::simulated(state, status) } else { summary::text(state, status, logs) };
-        term::line(text.trim_end());
+        last_word(self.from.is_some(), state, status, logs);
     }
+}
+
+fn last_word(simulated: bool, state: &RunState, status: &str, logs: Option<&Path>) {
+    let text = if simulated { summary::simulated(state, status) } else { summary::text(state, status, logs) };
+    term::line(text.trim_end());
 }
 
 /// Keeps silent about what goes well.
@@ -167,7 +170,6 @@ impl Report for Quiet {
         for warning in &self.warnings {
             term::line(&format!("{YELLOW}!{RESET} {warning}"));
         }
-        let text = if self.simulated { summary::simulated(state, status) } else { summary::text(state, status, logs) };
-        term::line(text.trim_end());
+        last_word(self.simulated, state, status, logs);
     }
 }

@@ -96,12 +96,17 @@ fn a_signed_copy_tells_what_was_changed_in_it_and_since_it() {
     assert!(said.contains("`run-0` is not what the copy has"), "{said}");
 }
 
+/// A run that can be resumed.
+fn with_one_held(place: &Place) {
+    let held = "runback: 1\nname: held\non_failure: hold\nsteps:\n  - { id: a, run: exit 1 }\n";
+    std::fs::write(place.path("held.yaml"), held).expect("a file");
+    assert_eq!(told(place, &["run", "held.yaml", "--run-id", "held-1"]).0, Some(1));
+}
+
 #[test]
 fn a_server_keeps_what_it_is_told_to_and_what_can_be_resumed() {
     let place = with_runs(3);
-    let held = "runback: 1\nname: held\non_failure: hold\nsteps:\n  - { id: a, run: exit 1 }\n";
-    std::fs::write(place.path("held.yaml"), held).expect("a file");
-    assert_eq!(told(&place, &["run", "held.yaml", "--run-id", "held-1"]).0, Some(1));
+    with_one_held(&place);
     place.run(&["run", "p.yaml", "--run-id", "run-9", "--quiet"]);
     let token = place.token("vic", "viewer");
     let server = place.serve(&["--keep", "1"]);
@@ -122,9 +127,7 @@ fn a_server_keeps_what_it_is_told_to_and_what_can_be_resumed() {
 #[test]
 fn a_server_forgets_what_is_older_than_it_is_told_to_keep() {
     let place = with_runs(2);
-    let held = "runback: 1\nname: held\non_failure: hold\nsteps:\n  - { id: a, run: exit 1 }\n";
-    std::fs::write(place.path("held.yaml"), held).expect("a file");
-    assert_eq!(told(&place, &["run", "held.yaml", "--run-id", "held-1"]).0, Some(1));
+    with_one_held(&place);
     std::thread::sleep(std::time::Duration::from_millis(1_100));
     let token = place.token("vic", "viewer");
     let server = place.serve(&["--keep-for", "1s"]);

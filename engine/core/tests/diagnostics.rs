@@ -26,11 +26,12 @@ fn playbooks() -> Vec<PathBuf> {
 }
 
 fn check(bytes: &[u8]) -> (String, Vec<Diagnostic>) {
-    let text = match yaml::decode(SourceId(0), bytes) {
+    let text = match yaml::decode(SourceId(0), bytes.to_vec()) {
         Ok(text) => text,
         Err((text, diagnostic)) => return (text, vec![*diagnostic]),
     };
-    (text.to_owned(), playbook::read(SourceId(0), text).1)
+    let diagnostics = playbook::read(SourceId(0), &text).1;
+    (text, diagnostics)
 }
 
 /// Code, message, help, and each label as line:column..length, the characters that it covers, and its text.

@@ -330,8 +330,6 @@ async fn gone(cx: &Cx<'_>, connection: &Connection, now: &Info, kept: &str) -> R
         return Err(StepError::conflict(format!("{} stays defined: it is {}", now.name, now.state.word()))
             .help("a domain that runs would go on without its definition: shut it down, then roll back again"));
     }
-    // There was none before, so its NVRAM file is from a start of what this step defined.
-    let lose = if cx.force { Lose::All } else { Lose::Nvram };
-    super::undefine::undefine(cx, connection, now, kept, lose).await?;
+    super::undefine::undefine(cx, connection, now, kept, Lose::of_own(cx.force)).await?;
     Ok(Undone { changed: true, note: Some(format!("{} is undefined", now.name)) })
 }

@@ -307,8 +307,7 @@ impl StepType for VirtInstall {
             // One that was transient went with its stop.
             if let Some(now) = domain::find(cx, &connection, name).await? {
                 let kept = domain::definition(cx, &connection, name).await?;
-                let lose = if cx.force { Lose::All } else { Lose::Nvram };
-                super::undefine::undefine(cx, &connection, &now, &kept, lose).await?;
+                super::undefine::undefine(cx, &connection, &now, &kept, Lose::of_own(cx.force)).await?;
             }
             changed = true;
         }

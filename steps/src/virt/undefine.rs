@@ -104,6 +104,13 @@ pub(crate) enum Lose {
     All,
 }
 
+impl Lose {
+    /// For the undo of a step that defined the domain, where there was none: its NVRAM file is from a start of that.
+    pub(crate) fn of_own(force: bool) -> Self {
+        if force { Self::All } else { Self::Nvram }
+    }
+}
+
 impl Losses {
     async fn of(cx: &Cx<'_>, connection: &Connection, info: &Info, xml: &str) -> Result<Self, StepError> {
         let seen = xml::look(xml).unwrap_or_default();

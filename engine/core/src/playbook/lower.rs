@@ -94,20 +94,24 @@ pub(super) fn targets(source: SourceId, text: &str, node: &Node) -> (Vec<TargetD
     (targets, lower.diagnostics)
 }
 
+/// The value under a key of a map.
+fn value_mut<'n>(node: &'n mut Node, key: &str) -> Option<&'n mut NodeValue> {
+    let NodeValue::Map(pairs) = &mut node.value else { return None };
+    pairs.iter_mut().find(|(k, _)| k.as_str() == Some(key)).map(|(_, node)| &mut node.value)
+}
+
 /// The items of the list under a key. Leaves an empty list there.
 fn take_list(node: &mut Node, key: &str) -> Vec<Node> {
-    let NodeValue::Map(pairs) = &mut node.value else { return Vec::new() };
-    match pairs.iter_mut().find(|(k, _)| k.as_str() == Some(key)) {
-        Some((_, Node { value: NodeValue::List(items), .. })) => std::mem::take(items),
+    match value_mut(node, key) {
+        Some(NodeValue::List(items)) => std::mem::take(items),
         _ => Vec::new(),
     }
 }
 
 /// The entries of the map under a key. Leaves an empty map there.
 fn take_map(node: &mut Node, key: &str) -> Vec<(Node, Node)> {
-    let NodeValue::Map(pairs) = &mut node.value else { return Vec::new() };
-    match pairs.iter_mut().find(|(k, _)| k.as_str() == Some(key)) {
-        Some((_, Node { value: NodeValue::Map(entries), .. })) => std::mem::take(entries),
+    match value_mut(node, key) {
+        Some(NodeValue::Map(entries)) => std::mem::take(entries),
         _ => Vec::new(),
     }
 }

@@ -153,9 +153,9 @@ pub fn parse_lossy(source: SourceId, text: &str) -> (Option<Node>, Vec<Diagnosti
 
 /// The text of a file, which must be UTF-8 (a byte order mark is fine). The error is the text up to and
 /// including the first byte that is not, that byte replaced by U+FFFD, and a diagnostic that points there.
-pub fn decode(source: SourceId, bytes: &[u8]) -> Result<&str, (String, Box<Diagnostic>)> {
-    std::str::from_utf8(bytes).map_err(|error| {
-        let offset = error.valid_up_to();
+pub fn decode(source: SourceId, bytes: Vec<u8>) -> Result<String, (String, Box<Diagnostic>)> {
+    String::from_utf8(bytes).map_err(|error| {
+        let (offset, bytes) = (error.utf8_error().valid_up_to(), error.as_bytes());
         let mut text = String::from_utf8_lossy(&bytes[..offset]).into_owned();
         text.push('\u{fffd}');
         let message = format!("the file is not UTF-8: byte 0x{:02x} at offset {offset}", bytes[offset]);

@@ -186,15 +186,15 @@ async fn space(cx: &Cx<'_>, inputs: &Inputs, place: &Place, found: &mut Found) -
 
 /// Folders on one file system take from the same room.
 fn room(mut demands: Vec<Demand<'_>>, found: &mut Found) {
-    while let Some(first) = demands.first().cloned() {
-        let (shared, rest): (Vec<_>, Vec<_>) = demands
-            .into_iter()
-            .enumerate()
-            .partition(|(i, d)| *i == 0 || !d.device.is_empty() && d.device == first.device);
-        demands = rest.into_iter().map(|(_, d)| d).collect();
-        let shared: Vec<Demand<'_>> = shared.into_iter().map(|(_, d)| d).collect();
+    while !demands.is_empty() {
+        let first = demands.remove(0);
+        let beside = |d: &Demand<'_>| !d.device.is_empty() && d.device == first.device;
+        let (mut shared, rest): (Vec<_>, Vec<_>) = demands.into_iter().partition(beside);
+        demands = rest;
+        let free = first.free;
+        shared.insert(0, first);
         let needed = shared.iter().fold(0_u64, |sum, d| sum.saturating_add(d.bytes));
-        if first.free >= needed {
+        if free >= needed {
             continue;
         }
         let each = shared.iter().map(|d| format!("{} may need {}", d.what, size(d.bytes))).collect::<Vec<_>>();
@@ -204,9 +204,9 @@ fn room(mut demands: Vec<Demand<'_>>, found: &mut Found) {
             format!(
                 "{} has {} free{together}, and {}: {} are missing",
                 dirs.join(" with "),
-                size(first.free),
+                size(free),
                 each.join(" and "),
-                size(needed - first.free)
+                size(needed - free)
             ),
             "make room there, or choose another place: disks can grow to the sum of their virtual sizes; `tmp` says where \
              temporary files go, LIBGUESTFS_CACHEDIR in `env` where the appliance lies",

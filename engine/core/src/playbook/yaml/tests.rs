@@ -125,13 +125,13 @@ fn only_one_document() {
 
 #[test]
 fn not_utf8() {
-    assert_eq!(decode(SourceId(0), "é".as_bytes()).unwrap(), "é");
-    let (text, diagnostic) = decode(SourceId(0), b"a: \xe4b\n").unwrap_err();
+    assert_eq!(decode(SourceId(0), "é".into()).unwrap(), "é");
+    let (text, diagnostic) = decode(SourceId(0), b"a: \xe4b\n".to_vec()).unwrap_err();
     assert_eq!(text, "a: \u{fffd}");
     assert_eq!(diagnostic.message, "the file is not UTF-8: byte 0xe4 at offset 3");
     assert_eq!(slice(&text, diagnostic.labels[0].span), "\u{fffd}");
     let utf16: Vec<u8> = [0xff, 0xfe, b'a', 0].to_vec();
-    assert!(decode(SourceId(0), &utf16).unwrap_err().1.help.unwrap().contains("UTF-16"));
+    assert!(decode(SourceId(0), utf16).unwrap_err().1.help.unwrap().contains("UTF-16"));
 }
 
 /// Each decoded character with the text that it came from.
@@ -291,8 +291,8 @@ proptest! {
 
     #[test]
     fn any_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
-        match decode(SourceId(0), &bytes) {
-            Ok(text) => { codes(text); }
+        match decode(SourceId(0), bytes) {
+            Ok(text) => { codes(&text); }
             Err((text, diagnostic)) => prop_assert!(text.len() >= diagnostic.labels[0].span.end as usize),
         }
     }
