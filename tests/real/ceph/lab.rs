@@ -98,6 +98,13 @@ impl Cluster {
         self.read(&["status", image])["watchers"].clone()
     }
 
+    /// The first byte of an image that a client wrote to.
+    pub(crate) fn first_byte(&self, image: &str) -> char {
+        let output = self.tool("rbd", &["--client-mount-timeout=30", "export", "--no-progress", image, "-"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        char::from(output.stdout[0])
+    }
+
     pub(crate) fn snaps(&self, image: &str) -> Value {
         self.read(&["snap", "ls", image])
     }
@@ -192,7 +199,7 @@ impl Client {
         line.trim_end().to_owned()
     }
 
-    /// `write` or `lock`; `ok`, or what went wrong.
+    /// `write`, `overwrite` or `lock`; `ok`, or what went wrong, or nothing when it died of it.
     pub(crate) fn ask(&mut self, what: &str) -> String {
         writeln!(self.stdin, "{what}").unwrap();
         self.answer()
