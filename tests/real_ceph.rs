@@ -118,6 +118,7 @@ fn a_client_that_lives_is_refused_by_name() {
     let ran = runback.unlock("fenced", cluster, "live", &["node_address=10.255.2.7", "fence_watchers=true"]);
     assert_eq!(ran.code, Some(0), "{}", ran.printed);
     assert!(cluster.blocklist()[&address].is_string());
+    cluster.until_maps_agree();
     assert!(client.ask("write").starts_with("error"));
     assert_eq!(cluster.locks("live"), json!([]));
 }
@@ -141,6 +142,7 @@ fn a_client_that_sleeps_and_wakes_stays_fenced() {
     });
     let ran = runback.unlock("sleeper", cluster, "sleeper", &[&format!("node_address={address}")]);
     assert_eq!(ran.code, Some(0), "{}", ran.printed);
+    cluster.until_maps_agree();
     sleeper.wake();
     unfenced.wake();
     // What it believes is one thing, and what the image holds is what counts.

@@ -196,20 +196,12 @@ pub(crate) fn probe(dir: &Path, name: &str) -> io::Result<Life> {
 }
 
 /// Makes a folder, and those above it, that only this user can enter.
-/// What it made is durable when it returns.
-pub(crate) fn make_private_dir(dir: &Path) -> io::Result<()> {
-    let first_existing = dir.ancestors().find(|above| above.exists());
+/// Gives the folders that have got an entry: once these are synced, what it made is durable.
+pub(crate) fn make_private_dir(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let made: Vec<_> = dir.ancestors().take_while(|above| !above.exists()).collect();
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    for made in dir.ancestors() {
-        if Some(made) == first_existing {
-            break;
-        }
-        if let Some(above) = made.parent() {
-            let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
-            File::open(above)?.sync_all()?;
-        }
-    }
-    Ok(())
+    let above = made.into_iter().filter_map(Path::parent);
+    Ok(above.map(|above| if above.as_os_str().is_empty() { Path::new(".") } else { above }.to_owned()).collect())
 }
 
 fn lock_path(dir: &Path, name: &str) -> PathBuf {
@@ -322,7 +314,9 @@ mod tests {
     #[test]
     fn folders_are_private() {
         let dir = tempfile::tempdir().unwrap();
-        make_private_dir(&dir.path().join("a/b")).unwrap();
+        let grown = make_private_dir(&dir.path().join("a/b")).unwrap();
+        assert_eq!(grown, [dir.path().join("a"), dir.path().to_owned()], "each got an entry");
+        assert!(make_private_dir(&dir.path().join("a/b")).unwrap().is_empty());
         for made in ["a", "a/b"] {
             assert_eq!(fs::metadata(dir.path().join(made)).unwrap().mode() & 0o777, 0o700);
         }

@@ -11,6 +11,10 @@
 //! **A fence that is too short is worse than none:** when it ends, a client that was only paused writes on. So it lasts 24
 //! hours, and less has to be asked for (`short: true`). Remove it after the old machine has restarted, not before.
 //!
+//! **In force a moment later:** when this succeeds, the monitors have the entry, and an OSD refuses from when it has their
+//! new map. With one OSD and Ceph 16.2.15, 2 of 90 writes that were sent at once still got through. OSDs tell each other of
+//! a new map with their heartbeats (`osd_heartbeat_interval`, 6 s): `wait` for 10 s before what relies on the fence.
+//!
 //! **Not extended:** in Ceph 16.2.15 adding an address again prints the new time and keeps the old one. A shorter entry
 //! that is there already is therefore a conflict.
 //!

@@ -109,6 +109,20 @@ impl Cluster {
         self.read(&["snap", "ls", image])
     }
 
+    /// Waits until the OSD map of the monitors is that of every placement group: each takes it up by itself.
+    pub(crate) fn until_maps_agree(&self) {
+        let read = |words: &[&str]| -> Value { serde_json::from_str(&self.ceph(words)).unwrap() };
+        let map = read(&["osd", "dump", "--format", "json"]);
+        for pool in map["pools"].as_array().unwrap() {
+            for group in 0..pool["pg_num"].as_u64().unwrap() {
+                let group = format!("{}.{group:x}", pool["pool"]);
+                until("a placement group has the map", || {
+                    read(&["tell", &group, "query"])["epoch"].as_u64() >= map["epoch"].as_u64()
+                });
+            }
+        }
+    }
+
     pub(crate) fn blocklist(&self) -> Value {
         let map: Value = serde_json::from_str(&self.ceph(&["osd", "dump", "--format", "json"])).unwrap();
         map["blocklist"].clone()
@@ -325,6 +339,7 @@ impl Runback {
             "node_address=10.255.0.7",
             "selector=app=index-api",
             "second_look=1s",
+            "fence_spreads=1s",
         ];
         let mut words = vec![file];
         for pair in own.iter().chain(more) {

@@ -80,14 +80,14 @@ pub(super) struct Layout {
 impl Layout {
     /// Makes what is missing, and refuses what cannot be a state folder.
     pub(super) fn prepare(dir: &Path) -> Result<Self, StoreError> {
-        match fs::metadata(dir) {
+        let grown = match fs::metadata(dir) {
             Ok(meta) if !meta.is_dir() => return Err(StoreError::NotAFolder { path: dir.to_owned() }),
-            Ok(_) => {}
+            Ok(_) => Vec::new(),
             Err(_) => make_private_dir(dir).map_err(|error| match error.kind() {
                 std::io::ErrorKind::AlreadyExists => StoreError::NotAFolder { path: dir.to_owned() },
                 _ => StoreError::from_io(dir, &error),
             })?,
-        }
+        };
         let layout = Self { journal: dir.join(JOURNAL_FILE), leases: dir.join("leases"), logs: dir.join("logs") };
         // Not synced: after a power cut nobody holds a lease.
         match fs::DirBuilder::new().mode(0o700).create(&layout.leases) {
@@ -97,13 +97,13 @@ impl Layout {
             _ => {}
         }
         if !layout.journal.exists() {
-            layout.make_journal()?;
+            layout.make_journal(&grown)?;
         }
         Ok(layout)
     }
 
-    /// One process makes it; the others wait for it.
-    fn make_journal(&self) -> Result<(), StoreError> {
+    /// One process makes it; the others wait for it. `grown` are the folders above it that are to be synced with it.
+    fn make_journal(&self, grown: &[PathBuf]) -> Result<(), StoreError> {
         let io = |error: &std::io::Error| StoreError::from_io(&self.journal, error);
         let patience = Instant::now() + Duration::from_secs(BUSY_SECONDS);
         // No run has this name: ids do not begin with a dot.
@@ -134,11 +134,16 @@ impl Layout {
         drop(empty.map_err(|error| io(&error))?);
         let sql = |error: &rusqlite::Error| StoreError::from_sqlite(&self.journal, error);
         write_draft(&draft).map_err(|error| sql(&error))?;
-        // The folder is synced by SQLite with the first commit, when it makes the WAL: nothing is promised before.
-        File::open(&draft)
-            .and_then(|file| file.sync_data())
-            .and_then(|()| fs::rename(&draft, &self.journal))
-            .map_err(|error| io(&error))
+        // A sync of the file is one of the file system's own journal, which holds the folders already: theirs are cheap
+        // after it. The journal's folder is synced by SQLite with the first commit, when it makes the WAL: nothing is
+        // promised before.
+        File::open(&draft).and_then(|file| file.sync_data()).map_err(|error| io(&error))?;
+        for folder in grown {
+            File::open(folder)
+                .and_then(|folder| folder.sync_all())
+                .map_err(|error| StoreError::from_io(folder, &error))?;
+        }
+        fs::rename(&draft, &self.journal).map_err(|error| io(&error))
     }
 
     pub(super) fn connect(&self) -> Result<Connection, StoreError> {
