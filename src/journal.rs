@@ -91,6 +91,9 @@ impl Run {
             self.state.finished_at,
         );
         all["outputs"] = self.state.outputs.as_deref().cloned().unwrap_or(Json::Null);
+        if !self.state.output_errors.is_empty() {
+            all["output_errors"] = json!(self.state.output_errors);
+        }
         all["owner"] = json!(self.owner);
         all["steps"] = json!(self.steps());
         all
@@ -207,7 +210,7 @@ impl Summary {
                     phase = Phase::Held(reason);
                     summary.finished_at = Some(event.at);
                 }
-                EventBody::RunFinished { outcome, outputs } => {
+                EventBody::RunFinished { outcome, outputs, .. } => {
                     phase = Phase::Finished(outcome);
                     summary.finished_at = Some(event.at);
                     summary.outputs = outputs;

@@ -65,6 +65,9 @@ fn text(run: &Run) -> String {
         let pairs: Vec<String> = map.iter().map(|(k, v)| format!("{k}={}", plain(v))).collect();
         out.push_str(&format!("{DIM}  {title}{RESET}  {}\n", pairs.join("  ")));
     }
+    for (name, why) in &state.output_errors {
+        out.push_str(&format!("{DIM}  output {name}{RESET} could not be worked out: {why}\n"));
+    }
     out.push('\n');
     let mut rows = Vec::new();
     rows_of(state, runback_core::state::ROOT, 0, &mut rows);

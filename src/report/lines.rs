@@ -164,7 +164,7 @@ impl Reporter for Quiet {
 
 impl Report for Quiet {
     fn end(&mut self, state: &RunState, status: &str, logs: Option<&Path>) {
-        if status == "succeeded" {
+        if status == "succeeded" && state.output_errors.is_empty() {
             return;
         }
         for warning in &self.warnings {

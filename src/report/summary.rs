@@ -12,7 +12,7 @@ use runback_exec::output::{LogFiles, LogName};
 
 use crate::cmd::why::kept;
 use crate::next;
-use crate::term::{BOLD, DIM, RED, RESET};
+use crate::term::{BOLD, DIM, RED, RESET, YELLOW};
 use crate::words;
 
 /// Failures that are told in full; the rest are counted.
@@ -45,6 +45,12 @@ fn what_happened(state: &RunState, status: &str, logs: Option<&Path>) -> String 
     undone(state, &mut out);
     if let Some(Json::Object(outputs)) = state.outputs.as_deref() {
         for (name, value) in outputs {
+            if let Some(why) = state.output_errors.get(name) {
+                out.push_str(&format!(
+                    "  {YELLOW}!{RESET} {DIM}{name}{RESET} = null, for it could not be worked out: {why}\n"
+                ));
+                continue;
+            }
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             out.push_str(&format!("  {DIM}{name}{RESET} = {text}\n"));
         }

@@ -1,5 +1,7 @@
 //! `run`, `resume` and `rollback`, from the command line to the last words.
 
+use serde_json::json;
+
 use super::{Desk, RELEASE};
 
 #[test]
@@ -99,4 +101,52 @@ fn a_relative_path_counts_from_where_it_is_given() {
     desk.write("books/paths.yaml", playbook);
     assert_eq!(desk.run(&["run", "books/paths.yaml", "-i", "given=here.txt", "--quiet"]).all(), "exit 0\n");
     assert!(desk.read("here.txt").is_some() && desk.read("books/own.txt").is_some());
+}
+
+#[test]
+fn a_for_each_over_nothing_gives_empty_lists() {
+    let desk = Desk::new();
+    let playbook = "runback: 1\nname: fleet\ninputs: { hosts: { type: list } }\nsteps:\n  - id: probe\n    \
+        for_each: \"{{ inputs.hosts }}\"\n    run: echo up\n    outputs: { state: stdout }\n  - id: report\n    \
+        run: echo \"<$S>\"\n    env: { S: '{{ join steps.probe.outputs.state \",\" }}' }\n    outputs: { said: stdout }\n\
+        outputs: { states: \"{{ steps.probe.outputs.state }}\", said: \"{{ steps.report.outputs.said }}\" }\n";
+    desk.write("fleet.yaml", playbook);
+    for (hosts, outputs) in [
+        ("hosts=[]", json!({ "states": [], "said": "<>" })),
+        ("hosts=[a, b]", json!({ "states": ["up", "up"], "said": "<up,up>" })),
+    ] {
+        let said = desk.run(&["run", "fleet.yaml", "-i", hosts]);
+        assert_eq!(said.code, Some(0), "{}", said.all());
+        assert_eq!(desk.json(&["show", "last"])["outputs"], outputs);
+    }
+}
+
+#[test]
+fn an_output_that_cannot_be_worked_out_is_told_and_the_others_are_there() {
+    let desk = Desk::new();
+    let playbook = "runback: 1\nname: out\nsteps:\n  - { id: a, when: \"false\", run: echo hi, outputs: { o: stdout } }\n  \
+        - { id: b, run: echo hi, outputs: { o: stdout } }\n\
+        outputs: { x: \"{{ steps.a.outputs.o }}\", y: \"{{ steps.b.outputs.o }}\" }\n";
+    desk.write("out.yaml", playbook);
+    insta::assert_snapshot!("output_errors", desk.told(&["run", "out.yaml", "--run-id", "r1"]));
+    insta::assert_snapshot!("output_errors_quiet", desk.told(&["run", "out.yaml", "--run-id", "r2", "--quiet"]));
+    insta::assert_snapshot!("output_errors_shown", desk.told(&["show", "r1"]));
+    let shown = desk.json(&["show", "r1"]);
+    assert_eq!(shown["outputs"], json!({ "x": null, "y": "hi" }));
+    assert_eq!(shown["output_errors"], json!({ "x": "step a is skipped, so it has no outputs" }));
+    let events = desk.run(&["run", "out.yaml", "--output", "json"]).stdout;
+    let last: serde_json::Value = serde_json::from_str(events.lines().last().expect("events")).expect("JSON");
+    assert_eq!(last["output_errors"], shown["output_errors"]);
+}
+
+/// Such a run was created, could not begin, and could not be taken up either.
+#[test]
+fn a_run_whose_lock_has_no_name_leaves_nothing_behind() {
+    let desk = Desk::new();
+    let playbook = "runback: 1\nname: vm\ninputs: { vm: { type: string, default: \"\" } }\n\
+        locks: [\"{{ inputs.vm }}\"]\nsteps: [{ id: a, run: \"true\" }]\n";
+    desk.write("vm.yaml", playbook);
+    insta::assert_snapshot!("lock_without_a_name", desk.told(&["run", "vm.yaml"]));
+    assert_eq!(desk.json(&["runs"]), json!([]));
+    assert_eq!(desk.run(&["run", "vm.yaml", "-i", "vm=one"]).code, Some(0));
 }

@@ -1,6 +1,8 @@
 //! The scheduler: what to do next, as data, from the plan and the state alone. It performs nothing and
 //! remembers nothing.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use crate::Json;
@@ -12,6 +14,7 @@ use crate::playbook::model::Interrupt;
 use crate::scope::{self, Lent};
 use crate::state::{FINAL, InRunLocks, NodeId, Phase, ROOT, RunState, Status, Wish};
 use crate::step::{Access, OnInterrupt, StepError, UndoKind};
+use crate::template::{RenderError, Template};
 
 /// Something for the driver to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -104,8 +107,8 @@ fn finish(state: &RunState) -> EventBody {
     let outcome = state.ending.unwrap_or(crate::event::Outcome::Failed);
     let succeeded = outcome == crate::event::Outcome::Succeeded;
     // An output that cannot be rendered must not keep the run from ending; it is null.
-    let outputs = if succeeded { scope::run_outputs(state).unwrap_or(Json::Null) } else { Json::Null };
-    EventBody::RunFinished { outcome, outputs }
+    let (outputs, output_errors) = if succeeded { scope::run_outputs(state) } else { (Json::Null, BTreeMap::new()) };
+    EventBody::RunFinished { outcome, outputs, output_errors }
 }
 
 fn run_timeout(state: &RunState) -> Option<u64> {
@@ -266,11 +269,30 @@ fn start(state: &RunState, node: NodeId) -> Effect {
 
 /// The names of a step's locks, sorted, each once.
 pub fn lock_names(state: &RunState, node: NodeId) -> Result<Vec<String>, StepError> {
-    let mut names = Vec::new();
-    for template in &state.step(node).locks {
-        let name = scope::of_step(state, node, template.references().iter(), Lent::default())
-            .and_then(|context| template.render_string(&context))
-            .map_err(|e| StepError::permanent(format!("the name of a lock could not be worked out: {e}")))?;
+    let context = |t: &Template| scope::of_step(state, node, t.references().iter(), Lent::default());
+    rendered_locks(&state.step(node).locks, context)
+}
+
+/// The names of the run's own locks, sorted, each once. They must be known when it is created.
+pub fn run_lock_names(state: &RunState) -> Result<Vec<String>, StepError> {
+    rendered_locks(&state.plan.locks, |t| scope::of_run(state, t.references().iter(), Lent::default()))
+}
+
+fn rendered_locks(
+    locks: &[Template],
+    context: impl Fn(&Template) -> Result<Json, RenderError>,
+) -> Result<Vec<String>, StepError> {
+    let mut names = Vec::with_capacity(locks.len());
+    for template in locks {
+        let lock = template.text();
+        let name = context(template).and_then(|context| template.render_string(&context)).map_err(|e| {
+            StepError::permanent(format!("the name of the lock `{lock}` could not be worked out: {e}"))
+                .help("under `locks`, each name must come out as a text: use inputs, and values that are there by then")
+        })?;
+        if name.trim().is_empty() {
+            let error = StepError::permanent(format!("the name of the lock `{lock}` is empty"));
+            return Err(error.help("give what it is made of a value, or put a fixed part before it, such as `vm/`"));
+        }
         names.push(name);
     }
     names.sort();

@@ -1,6 +1,7 @@
 //! THE durable events of a run: what the journal holds, what reports show, what `--output json` prints.
 //! Past tense, owned, versioned. What is not here did not happen.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -311,6 +312,9 @@ pub enum EventBody {
         outcome: Outcome,
         #[serde(default, skip_serializing_if = "is_empty")]
         outputs: Json,
+        /// The outputs that could not be worked out and are null, and why.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        output_errors: BTreeMap<String, String>,
     },
 }
 

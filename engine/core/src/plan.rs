@@ -9,7 +9,7 @@ use crate::event::OnFailure;
 use crate::expr::Expr;
 use crate::playbook::model::{InputDecl, Interrupt, Retry, SecretDecl, TargetDecl};
 use crate::span::Span;
-use crate::step::{Access, AnyStepType, UndoKind};
+use crate::step::{Access, AnyStepType, OutputNames, UndoKind};
 use crate::template::{Template, ValueTemplate};
 
 /// Index into [`Plan::steps`].
@@ -281,6 +281,22 @@ impl Plan {
         match segment.owner {
             Some(owner) => format!("{}[*]", self.path(owner)),
             None => own,
+        }
+    }
+
+    /// The names of a step's outputs, of one instance for a `for_each`. None = not known before it runs.
+    pub fn output_names(&self, idx: StepIdx) -> Option<Vec<String>> {
+        let names = |outputs: &[(String, ValueTemplate)]| Some(outputs.iter().map(|(name, _)| name.clone()).collect());
+        match &self.step(idx).kind {
+            PlanKind::Action(action) => match action.step_type.output_names(&action.with) {
+                OutputNames::Closed(names) => Some(names),
+                OutputNames::Open => None,
+            },
+            PlanKind::Block(block) => match block.scope {
+                Some(scope) => names(&self.scope(scope).outputs),
+                None => names(&block.outputs),
+            },
+            PlanKind::ForEach(each) => self.output_names(self.segment(each.body).first),
         }
     }
 

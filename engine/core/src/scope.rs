@@ -1,6 +1,7 @@
 //! What a template or expression of a step sees: a context made of just the values that it refers to.
 //! Works from the state alone; secrets and the target are lent by the caller.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, json};
@@ -61,15 +62,24 @@ pub fn render(state: &RunState, node: NodeId, value: &ValueTemplate, lent: Lent<
     View { state, node, scope: step.scope, bindings: &step.bindings, lent }.render(value)
 }
 
-/// The outputs of the whole run.
-pub fn run_outputs(state: &RunState) -> Result<Json, RenderError> {
+/// The outputs of the whole run, each by itself: one that cannot be rendered is null, and why it is.
+pub fn run_outputs(state: &RunState) -> (Json, BTreeMap<String, String>) {
     let scope = state.plan.scope(ScopeIdx(0));
     let view =
         View { state, node: crate::state::ROOT, scope: ScopeIdx(0), bindings: &scope.bindings, lent: Lent::default() };
-    view.all(&scope.outputs)
+    let (mut outputs, mut errors) = (Map::new(), BTreeMap::new());
+    for (name, value) in &scope.outputs {
+        let value = view.render(value).unwrap_or_else(|e| {
+            errors.insert(name.clone(), e.message);
+            Json::Null
+        });
+        outputs.insert(name.clone(), value);
+    }
+    (Json::Object(outputs), errors)
 }
 
-/// The outputs of a step: an action's own, a block's as its `outputs` say, a list each for a `for_each`.
+/// The outputs of a step: an action's own, a block's as its `outputs` say. Of a `for_each` that was expanded, a list for
+/// each: an entry per item, in their order, null where the instance did not succeed. No items, empty lists.
 pub fn outputs(state: &RunState, node: NodeId) -> Result<Json, RenderError> {
     match &state.step(node).kind {
         PlanKind::Action(_) => Ok(state.node(node).outputs.as_deref().cloned().unwrap_or_else(|| json!({}))),
@@ -85,21 +95,36 @@ pub fn outputs(state: &RunState, node: NodeId) -> Result<Json, RenderError> {
             };
             view.all(&block.outputs)
         }
-        PlanKind::ForEach(_) => {
+        PlanKind::ForEach(each) => {
             let mut columns: Map<String, Json> = Map::new();
             let instances = state.children(node);
+            let column = || Json::Array(vec![Json::Null; instances.len()]);
+            if state.is_expanded(node) {
+                let known = state.plan.output_names(state.plan.segment(each.body).first);
+                columns.extend(known.into_iter().flatten().map(|name| (name, column())));
+            }
             for (row, instance) in instances.iter().enumerate() {
-                if let Json::Object(outputs) = outputs(state, *instance)? {
+                if state.node(*instance).status == Status::Succeeded
+                    && let Json::Object(outputs) = outputs(state, *instance)?
+                {
                     for (name, value) in outputs {
-                        let column =
-                            columns.entry(name).or_insert_with(|| Json::Array(vec![Json::Null; instances.len()]));
-                        column[row] = value;
+                        columns.entry(name).or_insert_with(column)[row] = value;
                     }
                 }
             }
             Ok(Json::Object(columns))
         }
     }
+}
+
+/// A list of nulls in place of an output of a `for_each` whose name is known only from an instance that succeeded, where
+/// there is none.
+fn nameless(state: &RunState, node: NodeId) -> Option<Json> {
+    let PlanKind::ForEach(each) = &state.step(node).kind else { return None };
+    let open = state.plan.output_names(state.plan.segment(each.body).first).is_none();
+    let instances = state.children(node);
+    let none = instances.iter().all(|n| state.node(*n).status != Status::Succeeded);
+    (open && none && state.is_expanded(node)).then(|| Json::Array(vec![Json::Null; instances.len()]))
 }
 
 impl View<'_> {
@@ -188,7 +213,7 @@ impl View<'_> {
         let Some(node) = self.state.resolve(self.node, binding.step) else { return Ok(()) };
         let n = self.state.node(node);
         put(context, &["steps", id, "status"], n.forward_name().into());
-        if reference.path.get(2).map(String::as_str) != Some("outputs") || has(context, &["steps", id, "outputs"]) {
+        if reference.path.get(2).map(String::as_str) != Some("outputs") {
             return Ok(());
         }
         let ended_well = n.status == Status::Succeeded;
@@ -201,7 +226,15 @@ impl View<'_> {
             let message = format!("step {} is {}, so it has no outputs", n.path, n.forward_name());
             return Err(RenderError { message });
         }
-        put(context, &["steps", id, "outputs"], outputs(self.state, node)?);
+        if !has(context, &["steps", id, "outputs"]) {
+            put(context, &["steps", id, "outputs"], outputs(self.state, node)?);
+        }
+        if let Some(name) = reference.path.get(3)
+            && !has(context, &["steps", id, "outputs", name])
+            && let Some(nulls) = nameless(self.state, node)
+        {
+            put(context, &["steps", id, "outputs", name], nulls);
+        }
         Ok(())
     }
 

@@ -277,10 +277,11 @@ impl RunState {
                 self.quiet.clear();
             }
             E::RunResumed { .. } => self.resume(),
-            E::RunFinished { outcome, outputs } => {
+            E::RunFinished { outcome, outputs, output_errors } => {
                 self.phase = Phase::Finished(*outcome);
                 self.finished_at = Some(at);
                 self.outputs = kept(outputs);
+                self.output_errors = output_errors.clone();
             }
         }
     }

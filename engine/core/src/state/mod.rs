@@ -101,6 +101,8 @@ pub struct RunState {
     pub going_since: u64,
     pub finished_at: Option<u64>,
     pub outputs: Option<Arc<Json>>,
+    /// The outputs that could not be worked out and are null, and why.
+    pub output_errors: BTreeMap<String, String>,
     /// Requested and not yet dealt with.
     pub cancel: Option<CancelReason>,
     /// The same for a rollback or a hold. It outlives the process that took it.
@@ -157,6 +159,7 @@ impl RunState {
             going_since: 0,
             finished_at: None,
             outputs: None,
+            output_errors: BTreeMap::new(),
             cancel: None,
             wish: None,
             locked: false,

@@ -6,6 +6,7 @@ mod bench;
 mod catalog;
 mod journal;
 mod oracle;
+mod outputs;
 mod property;
 mod scenarios;
 mod sim;

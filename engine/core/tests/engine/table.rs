@@ -67,7 +67,8 @@ fn events(step: &str, attempt: u32) -> Vec<EventBody> {
 
 fn run_events(plan: &runback_core::plan::Plan) -> Vec<EventBody> {
     use EventBody as E;
-    let finished = |outcome| E::RunFinished { outcome, outputs: Json::Null };
+    let finished =
+        |outcome| E::RunFinished { outcome, outputs: Json::Null, output_errors: std::collections::BTreeMap::new() };
     vec![
         created(plan),
         E::RunStarted {},

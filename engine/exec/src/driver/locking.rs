@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use runback_core::decide::RUNBACK;
+use runback_core::decide::{RUNBACK, run_lock_names};
 use runback_core::event::{CancelReason, EventBody};
-use runback_core::scope::{self, Lent};
-use runback_core::state::NodeId;
+use runback_core::state::{NodeId, RunState};
 use runback_core::step::StepError;
 
 use super::{Driver, DriverError, holder};
@@ -32,26 +31,13 @@ impl Waiting {
 }
 
 impl Driver {
-    /// The names under the playbook's own `locks`.
-    fn run_locks(&self) -> Result<Vec<String>, DriverError> {
-        let mut names = Vec::new();
-        for template in &self.state.plan.locks {
-            let name = scope::of_run(&self.state, template.references().iter(), Lent::default())
-                .and_then(|context| template.render_string(&context))
-                .map_err(|e| DriverError::Refused {
-                    message: format!("the name of a lock could not be worked out: {e}"),
-                    help: "see `locks` in the playbook".to_owned(),
-                })?;
-            names.push(name);
-        }
-        names.sort();
-        names.dedup();
-        Ok(names)
-    }
-
     /// Takes the run's own locks before it starts. True = they are taken.
     pub(super) async fn lock_run(&mut self, wait: bool, io: &mut dyn Reporter) -> Result<bool, DriverError> {
-        let names = self.run_locks()?;
+        // Such a run is not created; one of an older runback may be there.
+        let names = match run_locks(&self.state) {
+            Ok(names) => names,
+            Err(refused) => return self.never_begins(RUNBACK.to_owned(), refused, io).await,
+        };
         let (by, refused) = match self.engine.store.try_lock(&self.lease, None, &names).await? {
             LockAttempt::Taken => {
                 self.record(EventBody::LockTaken { step: None, names })?;
@@ -64,7 +50,16 @@ impl Driver {
             LockAttempt::Waiting(waiting) => (holder(&waiting), locked(waiting)),
             LockAttempt::Deadlock { cycle } => (RUNBACK.to_owned(), DriverError::Deadlock { cycle }),
         };
-        // Nothing ran: the run ends as cancelled, and its journal says why.
+        self.never_begins(by, refused, io).await
+    }
+
+    /// Nothing ran: the run ends as cancelled, and its journal says on whose account.
+    async fn never_begins(
+        &mut self,
+        by: String,
+        refused: DriverError,
+        io: &mut dyn Reporter,
+    ) -> Result<bool, DriverError> {
         self.record(EventBody::CancelRequested { by, reason: CancelReason::Operator })?;
         self.settle(io, &Nobody).await?;
         self.commit(io).await?;
@@ -141,6 +136,11 @@ impl Driver {
         }
         Ok(())
     }
+}
+
+/// The names of the run's own locks; a run that cannot know them is refused.
+pub(super) fn run_locks(state: &RunState) -> Result<Vec<String>, DriverError> {
+    run_lock_names(state).map_err(|e| DriverError::Refused { message: e.message, help: e.help.unwrap_or_default() })
 }
 
 fn locked(waiting: LockWaiting) -> DriverError {

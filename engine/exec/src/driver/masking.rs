@@ -13,9 +13,15 @@ pub(super) fn mask(masker: &Masker, body: &mut EventBody) {
     }
     match body {
         EventBody::UndoArmed { capture, .. } => *capture = masker.seal(capture),
-        EventBody::AttemptSucceeded { outputs, .. }
-        | EventBody::StepResolved { outputs, .. }
-        | EventBody::RunFinished { outputs, .. } => masker.mask_json(outputs),
+        EventBody::AttemptSucceeded { outputs, .. } | EventBody::StepResolved { outputs, .. } => {
+            masker.mask_json(outputs);
+        }
+        EventBody::RunFinished { outputs, output_errors, .. } => {
+            masker.mask_json(outputs);
+            for why in output_errors.values_mut() {
+                mask_text(masker, why);
+            }
+        }
         EventBody::StepNoted { note, .. } => masker.mask_json(note),
         EventBody::StepExpanded { items, .. } => items.iter_mut().for_each(|i| masker.mask_json(&mut i.value)),
         EventBody::StepFailed { error, .. }

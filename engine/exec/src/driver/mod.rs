@@ -231,7 +231,7 @@ pub enum Intent {
 }
 
 impl Driver {
-    /// Records a new run. Its id must not exist.
+    /// Records a new run. Its id must not exist, and the names of its locks must be known.
     pub async fn create(
         engine: Arc<Engine>,
         plan: Arc<Plan>,
@@ -244,6 +244,7 @@ impl Driver {
         let mut state = RunState::new(plan);
         let event = Event { seq: 1, at: clock.now_ms(), body: EventBody::RunCreated(Box::new(created)) };
         state.apply(&event)?;
+        locking::run_locks(&state)?;
         let lease = engine.store.create(&run, vec![event]).await?;
         Ok(Self::new(engine, around, run, lease, state, clock))
     }

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use runback_core::event::Outcome;
+use runback_core::event::{Created, Event, EventBody, Outcome};
 use runback_core::state::{Phase, RunStatus};
 use runback_exec::driver::{Control, DriveOptions, Driver, DriverError, Intent};
 use runback_exec::store::{MemoryStore, Request, Store};
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::store::{Cut, lost};
-use super::world::{Driving, Ledger, create, journal, names, open, plan, start};
+use super::world::{Driving, Ledger, START, create, created, journal, names, open, plan, start};
 
 const LOCKED: &str = "locks: [door]\nsteps: [{ id: a, uses: t.rerun, with: { do: [sleep 60000] } }]";
 const WAIT: DriveOptions = DriveOptions { wait: true, wait_for_locks: true };
@@ -79,6 +80,31 @@ async fn a_run_whose_locks_can_never_be_had_is_over() {
         assert_eq!(phase(&store, &plan, "r1").await, Phase::Finished(Outcome::Cancelled));
         holder.kill().await;
     }
+}
+
+/// It was created all the same, and could neither begin nor end.
+#[tokio::test(start_paused = true)]
+async fn a_run_whose_locks_have_no_name_is_not_created() {
+    let (store, ledger) = (MemoryStore::default(), Ledger::default());
+    let plan = plan(
+        "inputs: { vm: { type: string } }\nlocks: [\"{{ inputs.vm }}\"]\nsteps: [{ id: a, uses: t.rerun }]",
+        &ledger,
+    );
+    let shared: Arc<dyn Store> = Arc::new(store.clone());
+    let refused = create(Arc::clone(&shared), &plan, "r1").await.unwrap_err();
+    assert!(refused.to_string().contains("the lock `{{ inputs.vm }}` could not be worked out"), "{refused}");
+    assert!(refused.help().is_some());
+    assert!(matches!(Driver::created(&*shared, "r1").await, Err(DriverError::Store(_) | DriverError::Empty { .. })));
+
+    // One that an older runback left: whoever takes it up ends it.
+    let inputs = json!({ "vm": "" });
+    let created = Created { inputs, ..created("r1", &plan) };
+    let first = Event { seq: 1, at: START, body: EventBody::RunCreated(Box::new(created)) };
+    drop(store.create("r1", vec![first]).await.unwrap());
+    let left = open(Arc::clone(&shared), &plan, "r1", Intent::Resume).await.unwrap();
+    let refused = Driving::start(left, WAIT).end().await.unwrap_err();
+    assert!(refused.to_string().contains("the lock `{{ inputs.vm }}` is empty"), "{refused}");
+    assert_eq!(phase(&store, &plan, "r1").await, Phase::Finished(Outcome::Cancelled));
 }
 
 /// A resumed run whose lock somebody else took meanwhile: refused, or it waits and hears Ctrl-C; and stays as it was.

@@ -56,7 +56,11 @@ pub(crate) async fn create_in(
     around: Surroundings,
 ) -> Result<Driver, DriverError> {
     let engine = Arc::new(Engine { store, log_limit: 1 << 20 });
-    let created = Created {
+    Driver::create(engine, Arc::clone(plan), created(run, plan), around).await
+}
+
+pub(crate) fn created(run: &str, plan: &Plan) -> Created {
+    Created {
         format: FORMAT,
         version: "0".to_owned(),
         run: run.to_owned(),
@@ -68,8 +72,7 @@ pub(crate) async fn create_in(
         by: "me@here".to_owned(),
         from: "test".to_owned(),
         options: RunOptions::default(),
-    };
-    Driver::create(engine, Arc::clone(plan), created, around).await
+    }
 }
 
 pub(crate) async fn open(

@@ -45,7 +45,15 @@ pub(crate) fn step(seq: u64) -> Event {
 }
 
 pub(crate) fn finished(seq: u64, outcome: Outcome) -> Event {
-    Event { seq, at: 1_000 + seq, body: EventBody::RunFinished { outcome, outputs: json!(null) } }
+    Event {
+        seq,
+        at: 1_000 + seq,
+        body: EventBody::RunFinished {
+            outcome,
+            outputs: json!(null),
+            output_errors: std::collections::BTreeMap::new(),
+        },
+    }
 }
 
 pub(crate) async fn append_steps(
