@@ -2,6 +2,7 @@
 //! the check's.
 
 use std::fmt;
+use std::ops::Range;
 
 use miette::{
     GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError, MietteSpanContents, SourceCode, SourceSpan,
@@ -45,7 +46,56 @@ pub(crate) fn count(errors: usize, warnings: usize) -> String {
 fn labels(diagnostic: &Diagnostic, sources: &Sources, code: &Files<'_>) -> Vec<LabeledSpan> {
     let has_text = |span: Span| !sources.get(span.source).text.is_empty();
     let shown = diagnostic.labels.iter().filter(|l| has_text(l.span));
-    shown.map(|l| LabeledSpan::new(Some(l.text.clone()), code.offset(l.span), l.span.len())).collect()
+    let length = |span: Span| {
+        let (text, start, end) = (&sources.get(span.source).text, span.start as usize, span.end as usize);
+        let most = if is_in_a_long_line(text, start..end) { WINDOW } else { span.len() };
+        boundary(text, start + span.len().min(most)) - start
+    };
+    shown.map(|l| LabeledSpan::new(Some(l.text.clone()), code.offset(l.span), length(l.span))).collect()
+}
+
+/// A line of more bytes is not shown as a whole, but this much on both sides of what is wrong.
+const LONG: usize = 400;
+const WINDOW: usize = 80;
+
+fn is_in_a_long_line(text: &str, span: Range<usize>) -> bool {
+    let line = line_around(text, span.start);
+    line.len() > LONG && span.end <= line.end
+}
+
+/// The line in which a byte stands, without its end.
+fn line_around(text: &str, at: usize) -> Range<usize> {
+    let at = boundary(text, at.min(text.len()));
+    let start = text[..at].rfind('\n').map_or(0, |i| i + 1);
+    let end = text[at..].find('\n').map_or(text.len(), |i| at + i);
+    start..end
+}
+
+/// The first boundary of characters at or before a byte.
+fn boundary(text: &str, mut at: usize) -> usize {
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+/// What is shown around a span: what miette would show, without the far ends of long lines. A generated playbook may be
+/// one line, and would be printed as a whole with each of its mistakes.
+fn window(text: &str, span: &SourceSpan, shown: Range<usize>) -> Range<usize> {
+    let (start, end) = (span.offset(), span.offset() + span.len());
+    let (first, last) = (line_around(text, start), line_around(text, end));
+    let mut window = shown;
+    if first.len() > LONG {
+        window.start = window.start.max(boundary(text, start.saturating_sub(WINDOW)));
+    } else if first.start.saturating_sub(window.start) > LONG {
+        window.start = first.start;
+    }
+    if last.len() > LONG {
+        window.end = window.end.min(boundary(text, (end + WINDOW).min(text.len())));
+    } else if window.end.saturating_sub(last.end) > LONG {
+        window.end = last.end;
+    }
+    window
 }
 
 /// Several files as one address space: each begins where the one before ends, with a gap.
@@ -81,14 +131,21 @@ impl SourceCode for Files<'_> {
         let index = self.files.partition_point(|(base, _)| *base <= span.offset());
         let (base, source) = self.files.get(index.wrapping_sub(1)).ok_or(MietteError::OutOfBounds)?;
         let own = SourceSpan::new((span.offset() - base).into(), span.len());
+        if own.len() > 2 * WINDOW && is_in_a_long_line(&source.text, own.offset()..own.offset() + own.len()) {
+            // Two labels far from each other in one line: each is shown by itself.
+            return Err(MietteError::OutOfBounds);
+        }
         let inner = source.text.read_span(&own, before, after)?;
-        let found = *inner.span();
+        let found = inner.span().offset()..inner.span().offset() + inner.span().len();
+        let shown = window(&source.text, &own, found.clone());
+        let cut = &source.text[found.start..shown.start];
+        let column = cut.rfind('\n').map_or(inner.column() + cut.len(), |at| cut.len() - at - 1);
         Ok(Box::new(MietteSpanContents::new_named(
             source.name.to_string(),
-            inner.data(),
-            SourceSpan::new((found.offset() + base).into(), found.len()),
-            inner.line(),
-            inner.column(),
+            &source.text.as_bytes()[shown.clone()],
+            SourceSpan::new((shown.start + base).into(), shown.len()),
+            inner.line() + cut.matches('\n').count(),
+            column,
             inner.line_count(),
         )))
     }

@@ -1,9 +1,11 @@
 //! The inputs of a run from the command line, files and the environment. What they may be is the playbook's.
 
+use std::env::VarError;
 use std::path::PathBuf;
 
 use clap::Args;
 use runback_core::Json;
+use runback_core::diagnostic::Code;
 use runback_core::playbook::inputs::{self, Given, InputError};
 use runback_core::playbook::model::{InputDecl, InputType};
 use runback_core::playbook::yaml::{self, NodeValue};
@@ -60,9 +62,14 @@ impl InputArgs {
         let mut given = Vec::new();
         for decl in decls {
             let Some(variable) = &decl.env else { continue };
-            if let Ok(value) = std::env::var(variable) {
-                given
-                    .push((decl.name.value.clone(), Given::raw(value, format!("the environment variable {variable}"))));
+            let (name, place) = (&decl.name.value, format!("the environment variable {variable}"));
+            match std::env::var(variable) {
+                Ok(value) => given.push((name.clone(), Given::raw(value, place))),
+                Err(VarError::NotPresent) => {}
+                Err(VarError::NotUnicode(_)) => {
+                    let failure = Failure::usage(format!("{place}, which gives the input `{name}`, is not UTF-8"));
+                    return Err(failure.help(format!("set {variable} to a text, or unset it and give -i {name}=…")));
+                }
             }
         }
         for file in &self.files {
@@ -104,6 +111,10 @@ fn from_file(file: &PathBuf) -> Result<Vec<(String, Given)>, Failure> {
     let bytes = std::fs::read(file).map_err(|e| cannot(format!("it cannot be read: {e}")))?;
     let text = String::from_utf8(bytes).map_err(|_| cannot("it is not UTF-8".to_owned()))?;
     let node = yaml::parse(SourceId(0), &text).map_err(|diagnostics| {
+        if diagnostics.iter().any(|d| d.code == Code::YamlEmpty) {
+            return cannot("the file is empty, so it gives no inputs".to_owned())
+                .help("write name: value, line by line, or leave the option out");
+        }
         let mut sources = Sources::default();
         sources.add(Source::new(name.as_str(), text.as_str()));
         load::eprint_diagnostics(&diagnostics, &sources);

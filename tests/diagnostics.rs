@@ -112,6 +112,31 @@ fn a_template_over_the_limits() {
     snapshot("template-too-large", &format!("{} {}\n{}", found["code"], found["message"], found["help"]));
 }
 
+/// A playbook that a program wrote in one line was printed as a whole with each of its mistakes: 16 MB.
+#[test]
+fn a_long_line_is_shown_around_the_mistake() {
+    let dir = tempfile::tempdir().expect("a folder can be made");
+    let step = |n: usize| format!(r#"{{"id":"s{n}","run":"echo é {{{{ inputs.x{n} }}}}"}}"#);
+    let steps: Vec<String> = (0..300).map(step).collect();
+    let line = format!(r#"{{"runback":1,"name":"é","steps":[{},{}]}}"#, steps.join(","), step(7));
+    let file = dir.path().join("one.json");
+    std::fs::write(&file, &line).expect("a file can be written");
+    let output = runback(&["check", &file.to_string_lossy()]);
+    let said = text(&[output.stdout, output.stderr].concat());
+    assert!(said.matches("there is no input").count() >= 300, "{said}");
+    assert!(said.len() < 602 * 1000, "{}", said.len());
+    let longest = said.lines().map(|l| l.chars().count()).max();
+    assert!(longest < Some(300), "{longest:?}");
+    let at = line.find("inputs.x123 ").expect("it is there") + 1;
+    let told = |what: &str| {
+        let one = said.split("\nRB0").find(|e| e.contains(what)).expect("it is told");
+        redacted(one).replace(&*dir.path().to_string_lossy(), "DIR")
+    };
+    assert!(told("`x123`").contains(&format!(":1:{at}]")), "{at}: {}", told("`x123`"));
+    // Two places in one line, far from each other: each is shown by itself.
+    snapshot("long-line", &format!("{}\n\n{}", told("`x123`"), told("`s7`")));
+}
+
 /// Every place that the data names is where the human form points at: lines and columns from 1, in characters.
 #[test]
 fn labels_are_where_they_say() {

@@ -11,7 +11,7 @@ use crate::failure::{Done, Failure};
 use crate::inputs::{InputArgs, Inputs};
 use crate::report::{self, RunFormat};
 use crate::simulate::script::{self, Outcome, Rule, Script};
-use crate::simulate::{self, Start};
+use crate::simulate::{self, Start, named};
 
 /// Play a run through with steps that fail as you say, by a virtual clock, doing nothing
 #[derive(Debug, Args)]
@@ -45,6 +45,7 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
     let plan = loaded.plan()?;
     known(&plan, arguments)?;
     let inputs: Inputs = arguments.inputs.resolve(&plan.scopes[0].inputs)?;
+    known_instances(arguments, &inputs)?;
     let format = if arguments.output == RunFormat::Json { RunFormat::Json } else { RunFormat::Lines };
     let mut report = report::simulated(format, arguments.quiet);
     let start = Start { plan, base: &loaded.base, inputs: &inputs, on_failure: None, script };
@@ -89,25 +90,29 @@ fn rules(arguments: &Arguments) -> Result<HashMap<String, Rule>, Failure> {
 }
 
 fn known(plan: &runback_core::plan::Plan, arguments: &Arguments) -> Result<(), Failure> {
-    let names = simulate::names(plan);
     for text in &arguments.fail {
-        let step = text.rsplit_once('=').map_or(text.as_str(), |(step, _)| step);
-        match names.get(&script::bare(step)) {
-            None => {
-                let mut all: Vec<&str> = names.keys().map(String::as_str).collect();
-                all.sort_unstable();
-                let failure = Failure::usage(format!("--fail {text}: there is no step `{step}`"));
-                return Err(failure.help(format!("its steps are {}", all.join(", "))));
-            }
-            Some(idx) if plan.step(*idx).action().is_none() => {
-                let failure = Failure::usage(format!(
-                    "--fail {text}: {step} is a {}, which fails by its steps",
-                    plan.step(*idx).type_name()
-                ));
-                return Err(failure.help(format!("name one of them: {step}/…")));
-            }
-            Some(_) => {}
-        }
+        named::action(plan, step_of(text))
+            .map_err(|w| Failure::usage(format!("--fail {text}: {}", w.why)).help(w.help))?;
     }
     Ok(())
+}
+
+fn step_of(fail: &str) -> &str {
+    fail.rsplit_once('=').map_or(fail, |(step, _)| step)
+}
+
+/// Which instances there are is known once they are there: a run that nobody sees tells it.
+fn known_instances(arguments: &Arguments, inputs: &Inputs) -> Result<(), Failure> {
+    if !arguments.fail.iter().any(|f| step_of(f).contains('[')) {
+        return Ok(());
+    }
+    let script = Arc::new(Script::default());
+    let loaded = simulate::load(&arguments.file, &script);
+    let start = Start { plan: loaded.plan()?, base: &loaded.base, inputs, on_failure: None, script };
+    let simulated = simulate::simulate(start, None)?;
+    let wrong = named::without_instance(&simulated.state, arguments.fail.iter().map(|f| step_of(f)));
+    match wrong.into_iter().next() {
+        Some(wrong) => Err(Failure::usage(format!("--fail: {}", wrong.why)).help(wrong.help)),
+        None => Ok(()),
+    }
 }

@@ -17,7 +17,7 @@ use crate::failure::{Done, Failure};
 use crate::inputs::{Inputs, split};
 use crate::simulate::script::{self, Outcome, Rule, Script};
 use crate::simulate::testfile::{self, Case, TestFile};
-use crate::simulate::{self, Simulated, Start, verdict};
+use crate::simulate::{self, Simulated, Start, named, verdict};
 use crate::term::{self, BOLD, DIM, GREEN, RED, RESET};
 
 /// Test playbooks against scripted outcomes: nothing is done in the world, and time costs nothing
@@ -43,10 +43,6 @@ struct Verdict {
 
 pub(crate) fn run(arguments: &Arguments) -> Done {
     let files = files(arguments)?;
-    if files.is_empty() {
-        return Err(Failure::usage("there is nothing to test: no *.test.yaml below the current folder")
-            .help("name a test file or a folder; or a playbook, with --all-failures"));
-    }
     let mut all = Vec::new();
     let (mut passed, mut failed) = (0, 0);
     for file in &files {
@@ -99,10 +95,17 @@ fn files(arguments: &Arguments) -> Result<Vec<PathBuf>, Failure> {
     let mut found = Vec::new();
     if arguments.files.is_empty() {
         below(Path::new("."), &mut found)?;
+        if found.is_empty() {
+            return Err(nothing_to_test("the current folder"));
+        }
     }
     for path in &arguments.files {
         if path.is_dir() {
+            let before = found.len();
             below(path, &mut found)?;
+            if found.len() == before {
+                return Err(nothing_to_test(&path.display().to_string()));
+            }
         } else {
             found.push(path.clone());
         }
@@ -115,6 +118,11 @@ fn files(arguments: &Arguments) -> Result<Vec<PathBuf>, Failure> {
     found.sort();
     found.dedup();
     Ok(found)
+}
+
+fn nothing_to_test(dir: &str) -> Failure {
+    Failure::usage(format!("there is nothing to test: no *.test.yaml below {dir}"))
+        .help("name a test file or a folder; or a playbook, with --all-failures")
 }
 
 fn below(dir: &Path, found: &mut Vec<PathBuf>) -> Result<(), Failure> {
@@ -170,7 +178,7 @@ fn one_case(playbook: &str, test: &TestFile, case: &Case) -> Result<Result<Simul
     let script = Arc::new(Script::new(rules));
     let loaded = simulate::load(playbook, &script);
     let plan = loaded.plan()?;
-    let unknown = unknown_steps(&plan, test, case);
+    let unknown = unknown_names(&plan, test, case);
     if !unknown.is_empty() {
         return Ok(Err(unknown));
     }
@@ -178,22 +186,35 @@ fn one_case(playbook: &str, test: &TestFile, case: &Case) -> Result<Result<Simul
         Ok(inputs) => inputs,
         Err(problems) => return Ok(Err(problems)),
     };
+    let script_of_run = Arc::clone(&script);
     let start = Start { plan, base: &loaded.base, inputs: &inputs, on_failure: case.on_failure, script };
-    simulate::simulate(start, None).map(Ok)
+    let run = simulate::simulate(start, None)?;
+    let wrong = named::without_instance(&run.state, script_of_run.names());
+    if !wrong.is_empty() {
+        return Ok(Err(wrong.iter().map(|w| format!("given: {w}")).collect()));
+    }
+    Ok(Ok(run))
 }
 
-/// A name that no step has would be a test of nothing.
-fn unknown_steps(plan: &Plan, test: &TestFile, case: &Case) -> Vec<String> {
-    let names = simulate::names(plan);
-    let given = test.given.keys().chain(case.given.keys()).map(|s| ("given", s));
+/// A name that no step has, or an output that its step has not, would be a test of nothing.
+fn unknown_names(plan: &Plan, test: &TestFile, case: &Case) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (step, given) in test.given.iter().chain(&case.given) {
+        match named::action(plan, step) {
+            Ok(idx) => {
+                let wrong = named::outputs(plan, idx, given.outputs()).into_iter();
+                problems.extend(wrong.map(|w| format!("given.{step}.outputs: {w}")));
+            }
+            Err(wrong) => problems.push(format!("given: {wrong}")),
+        }
+    }
     let expect = &case.expect;
     let wanted = expect.order.iter().map(|s| ("order", s)).chain(expect.attempts.keys().map(|s| ("attempts", s)));
     let lists =
         expect.undone.iter().flatten().map(|s| ("undone", s)).chain(expect.kept.iter().flatten().map(|s| ("kept", s)));
-    let all = given.chain(wanted).chain(lists).chain(expect.states.keys().map(|s| ("states", s)));
-    all.filter(|(_, step)| !names.contains_key(&script::bare(step)))
-        .map(|(place, step)| format!("{place}: the playbook has no step `{step}`"))
-        .collect()
+    let all = wanted.chain(lists).chain(expect.states.keys().map(|s| ("states", s)));
+    problems.extend(all.filter_map(|(place, s)| Some(format!("{place}: {}", named::step(plan, s).err()?))));
+    problems
 }
 
 fn resolve(plan: &Plan, given: &Map<String, Json>) -> Result<Inputs, Vec<String>> {
@@ -217,20 +238,28 @@ fn single_failures(playbook: &str, test: Option<&TestFile>, good: Option<&Case>)
     let actions: Vec<String> =
         plain.iter().filter(|(_, s)| s.action().is_some()).map(|(idx, _)| script::bare(&plain.path(idx))).collect();
     let mut verdicts = Vec::new();
+    let inputs = match resolve(&plain, &inputs) {
+        Ok(inputs) => inputs,
+        Err(problems) => return Ok(vec![Verdict { name: "all failures".to_owned(), problems }]),
+    };
+    let run_with = |rules: HashMap<String, Rule>| {
+        let script = Arc::new(Script::new(rules));
+        let loaded = simulate::load(playbook, &script);
+        let start = Start { plan: loaded.plan()?, base: &loaded.base, inputs: &inputs, on_failure: None, script };
+        simulate::simulate(start, None)
+    };
+    // What fails by itself already says nothing of a single failure.
+    if (test.is_none() || good.is_some())
+        && let Some(problem) = verdict::fails_without_a_failure(&run_with(given.clone())?)
+    {
+        return Ok(vec![Verdict { name: "all failures".to_owned(), problems: vec![problem] }]);
+    }
     let (mut well, mut skipped) = (0, Vec::new());
     for step in &actions {
         let mut rules = given.clone();
         let fail = Outcome { fail: Some(script::failure(Class::Permanent, None, None)), ..Outcome::default() };
         rules.insert(step.clone(), Rule { attempts: vec![fail], first_only: true, ..Rule::default() });
-        let script = Arc::new(Script::new(rules));
-        let loaded = simulate::load(playbook, &script);
-        let plan = loaded.plan()?;
-        let inputs = match resolve(&plan, &inputs) {
-            Ok(inputs) => inputs,
-            Err(problems) => return Ok(vec![Verdict { name: "all failures".to_owned(), problems }]),
-        };
-        let start = Start { plan, base: &loaded.base, inputs: &inputs, on_failure: None, script };
-        let run = simulate::simulate(start, None)?;
+        let run = run_with(rules)?;
         match verdict::judge_single_failure(&run, step) {
             Ok(true) => well += 1,
             Ok(false) => skipped.push(step.as_str()),

@@ -1,11 +1,12 @@
 //! Runs of a playbook in which every step has a scripted outcome: the real engine, a store in memory, a clock that
 //! jumps, and nothing done in the world.
 
+mod lists;
+pub(crate) mod named;
 pub(crate) mod script;
 pub(crate) mod testfile;
 pub(crate) mod verdict;
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -103,6 +104,7 @@ async fn drive(start: Start<'_>, watch: Option<&mut dyn Reporter>) -> Result<Sim
         from: "simulation".to_owned(),
         options: RunOptions { on_failure, ..RunOptions::default() },
     };
+    script.is_for(&plan);
     let mut driver = Driver::create(engine, plan, created, around).await?;
     let mut events = store.events("simulation", 0, 1).await?;
     let mut record = Record { events: Vec::new(), script: Arc::clone(&script), watch };
@@ -163,9 +165,4 @@ impl Operator for Skipping {
     async fn settle(&self, _step: &str, _doubt: &str) -> Option<Settled> {
         None
     }
-}
-
-/// The paths of a plan's actions without the keys of instances, as scripts name them.
-pub(crate) fn names(plan: &Plan) -> HashMap<String, runback_core::plan::StepIdx> {
-    plan.iter().map(|(idx, _)| (script::bare(&plan.path(idx)), idx)).collect()
 }

@@ -2,10 +2,11 @@
 //! real one.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use runback_core::Json;
+use runback_core::plan::Plan;
 use runback_core::step::{
     Access, Acted, AnyStepType, Class, Cx, Descriptor, InputProblem, OutputNames, Preview, Probe, StepError, UndoKind,
     Undone,
@@ -13,6 +14,8 @@ use runback_core::step::{
 use runback_core::target::Stream;
 use runback_core::template::ValueTemplate;
 use serde_json::{Map, json};
+
+use super::lists::{self, Lists};
 
 /// Types that only compute, from their inputs alone: they run as they are.
 const PURE: [&str; 2] = ["set", "assert"];
@@ -43,6 +46,8 @@ pub(crate) struct Rule {
 #[derive(Debug, Default)]
 pub(crate) struct Script {
     rules: HashMap<String, Rule>,
+    /// What a `for_each` of the plan goes over; known once there is a plan.
+    lists: OnceLock<Lists>,
     /// Which instance a `first_only` rule has met.
     firsts: Mutex<HashMap<String, String>>,
     /// Paths whose undo has begun: what acts under their name from then on is their `rollback`.
@@ -66,7 +71,17 @@ pub(crate) fn bare(path: &str) -> String {
 
 impl Script {
     pub(crate) fn new(rules: HashMap<String, Rule>) -> Self {
-        Self { rules, firsts: Mutex::default(), undoing: Mutex::default() }
+        Self { rules, ..Self::default() }
+    }
+
+    /// The plan whose steps follow it.
+    pub(crate) fn is_for(&self, plan: &Plan) {
+        self.lists.get_or_init(|| lists::of(plan));
+    }
+
+    /// The names with rules.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.rules.keys().map(String::as_str)
     }
 
     pub(crate) fn undo_begins(&self, path: &str) {
@@ -120,7 +135,7 @@ impl Scripted {
     }
 
     /// Made-up values for all outputs that a step with these inputs has.
-    fn made_up(&self, inputs: &Json) -> Map<String, Json> {
+    fn made_up(&self, path: &str, inputs: &Json) -> Map<String, Json> {
         let schema = self.inner.output_schema();
         let mut outputs = match sample(&schema, &schema, "", 0) {
             Json::Object(map) => map,
@@ -130,6 +145,11 @@ impl Scripted {
             for name in names {
                 outputs.entry(name.clone()).or_insert_with(|| Json::String(format!("<{name}>")));
             }
+        }
+        let step = bare(path);
+        for ((_, name), wanted) in self.script.lists.get().into_iter().flatten().filter(|((of, _), _)| *of == step) {
+            let item = || Some(sample(&schema, schema.pointer(&format!("/properties/{name}/items"))?, name, 1));
+            lists::put(outputs.entry(name.clone()).or_insert(Json::Null), wanted, &item);
         }
         outputs
     }
@@ -177,7 +197,7 @@ impl AnyStepType for Scripted {
         if self.script.is_undoing(cx.step) {
             return match rule.and_then(|r| r.undo_fail.clone()) {
                 Some(error) => Err(error),
-                None => Ok(Acted { outputs: Json::Object(self.made_up(inputs)), changed: true }),
+                None => Ok(Acted { outputs: Json::Object(self.made_up(cx.step, inputs)), changed: true }),
             };
         }
         let index = (cx.attempt as usize).saturating_sub(1);
@@ -201,7 +221,7 @@ impl AnyStepType for Scripted {
         if outcome.is_none() && PURE.contains(&self.descriptor().name) {
             return self.inner.act(cx, inputs, capture).await;
         }
-        let mut outputs = self.made_up(inputs);
+        let mut outputs = self.made_up(cx.step, inputs);
         outputs.extend(outcome.map(|o| o.outputs.clone()).unwrap_or_default());
         let changes = self.descriptor().access == Access::Changes;
         let changed = outcome.and_then(|o| o.changed).unwrap_or(changes);

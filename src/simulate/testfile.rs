@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use runback_core::Json;
+use runback_core::diagnostic::Code;
 use runback_core::event::OnFailure;
 use runback_core::playbook::{duration, yaml};
 use runback_core::span::{Source, SourceId, Sources};
@@ -109,17 +110,19 @@ pub(crate) struct Expect {
 /// Reads a test file; mistakes of YAML are shown in its text.
 pub(crate) fn read(file: &str) -> Result<TestFile, Failure> {
     let text = std::fs::read_to_string(file).map_err(|e| Failure::usage(format!("{file} cannot be read: {e}")))?;
+    let wants = "a test file has `playbook` and `cases`, and each case `name`, `given` and `expect`";
     let node = yaml::parse(SourceId(0), &text).map_err(|diagnostics| {
+        if diagnostics.iter().any(|d| d.code == Code::YamlEmpty) {
+            return Failure::usage(format!("{file} is empty, so it holds no test")).help(wants);
+        }
         let mut sources = Sources::default();
         sources.add(Source::new(file, text.as_str()));
         load::eprint_diagnostics(&diagnostics, &sources);
         term::note(&format!("{file} holds no test"));
         Failure::told(Exit::Usage)
     })?;
-    let test: TestFile = serde_json::from_value(node.to_json()).map_err(|e| {
-        Failure::usage(format!("{file}: {e}"))
-            .help("a test file has `playbook` and `cases`, and each case `name`, `given` and `expect`")
-    })?;
+    let test: TestFile =
+        serde_json::from_value(node.to_json()).map_err(|e| Failure::usage(format!("{file}: {e}")).help(wants))?;
     if test.cases.is_empty() {
         return Err(Failure::usage(format!("{file}: there are no cases, so nothing is tested")));
     }
@@ -143,6 +146,11 @@ impl TestFile {
 }
 
 impl Given {
+    /// The outputs that it names, of any attempt.
+    pub(crate) fn outputs(&self) -> impl Iterator<Item = &String> {
+        self.outputs.keys().chain(self.attempts.iter().flat_map(|a| a.outputs.keys()))
+    }
+
     fn rule(&self) -> Result<Rule, String> {
         let whole = Attempt {
             outputs: self.outputs.clone(),

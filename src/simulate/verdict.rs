@@ -128,6 +128,17 @@ fn undone(run: &Simulated) -> Vec<String> {
     done.collect()
 }
 
+/// Why a run in which nothing is to fail does not succeed all the same.
+pub(crate) fn fails_without_a_failure(run: &Simulated) -> Option<String> {
+    let state = &run.state;
+    if state.status() == RunStatus::Succeeded || run.ended.waiting {
+        return None;
+    }
+    let why = why_ended(state);
+    let help = "give its steps outputs under `given` in a test file, in a case that expects `succeeded`";
+    Some(format!("without any failure the run is {}{why}; {help}", state.status().name()))
+}
+
 /// A run in which one step failed by itself must come out as the playbook promises. False = the step was not
 /// reached, so nothing failed.
 pub(crate) fn judge_single_failure(run: &Simulated, failed: &str) -> Result<bool, Vec<String>> {

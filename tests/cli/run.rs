@@ -150,3 +150,20 @@ fn a_run_whose_lock_has_no_name_leaves_nothing_behind() {
     assert_eq!(desk.json(&["runs"]), json!([]));
     assert_eq!(desk.run(&["run", "vm.yaml", "-i", "vm=one"]).code, Some(0));
 }
+
+#[test]
+fn inputs_that_cannot_be_read() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let desk = Desk::new();
+    let playbook = "runback: 1\nname: env\ninputs: { who: { type: string, env: WHO, default: nobody } }\n\
+        steps: [{ id: a, run: echo, env: { WHO: \"{{ inputs.who }}\" } }]\n";
+    desk.write("env.yaml", playbook);
+    desk.write("none.yaml", "# nothing yet\n");
+    desk.write("none.test.yaml", "");
+    let mut all =
+        vec![desk.told(&["run", "env.yaml", "--inputs", "none.yaml"]), desk.told(&["test", "none.test.yaml"])];
+    let mut command = desk.command(&["run", "env.yaml"]);
+    let output = command.env("WHO", std::ffi::OsStr::from_bytes(b"caf\xe9")).output().expect("the binary runs");
+    all.push(format!("exit {:?}\n{}", output.status.code(), String::from_utf8_lossy(&output.stderr)));
+    insta::assert_snapshot!(all.join("\n"));
+}

@@ -132,3 +132,92 @@ fn a_test_file_that_cannot_be_read() {
     let empty = Desk::new();
     assert_eq!(empty.run(&["test"]).code, Some(2));
 }
+
+/// Each item of the made-up list has what the steps inside refer to, however the list comes to them.
+const FLEET: &str = r#"runback: 1
+name: fleet
+steps:
+  - id: look
+    run: list-hosts
+    outputs: { hosts: { json: hosts }, all: { json: "" } }
+  - id: names
+    uses: set
+    with: { hosts: "{{ steps.look.outputs.hosts }}" }
+  - id: plain
+    for_each: "{{ steps.names.outputs.hosts }}"
+    run: echo {{quote each.value.name}}
+  - id: nested
+    for_each: { items: "{{ steps.look.outputs.all.racks }}", as: rack, key: "{{ rack.value.id }}" }
+    steps:
+      - id: inner
+        for_each: "{{ rack.value.hosts }}"
+        run: echo {{quote rack.value.id}} {{quote each.value}}
+  - id: fixed
+    for_each: [x, y]
+    run: echo {{quote each.value}}
+  - id: last
+    run: echo
+finally:
+  - id: note
+    run: echo {{quote run.status}}
+"#;
+
+/// It was a text, over which no `for_each` goes.
+#[test]
+fn a_made_up_output_that_a_for_each_goes_over_is_a_list() {
+    let desk = Desk::new();
+    desk.write("fleet.yaml", FLEET);
+    let said = desk.run(&["simulate", "fleet.yaml"]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    for instance in ["plain[<name 2>]", "nested[<id 1>]/inner[<hosts 1 2>]", "fixed[y]"] {
+        assert!(said.stdout.contains(instance), "{instance}\n{}", said.stdout);
+    }
+    let tested = desk.run(&["test", "fleet.yaml", "--all-failures"]);
+    assert_eq!(tested.code, Some(0), "{}", tested.all());
+    assert!(!tested.stdout.contains("not reached"), "{}", tested.stdout);
+}
+
+#[test]
+fn a_run_that_fails_without_a_failure_says_so() {
+    let desk = Desk::new();
+    let playbook = "runback: 1\nname: never\nsteps:\n  - { id: a, run: echo }\n  \
+        - { id: b, uses: assert, with: { that: [\"1 == 2\"] } }\n  - { id: c, run: echo }\n";
+    desk.write("never.yaml", playbook);
+    insta::assert_snapshot!(desk.told(&["test", "never.yaml", "--all-failures"]));
+}
+
+/// Names that no step, instance or output has: nothing would fail, and the test would pass.
+#[test]
+fn names_that_nothing_has_are_mistakes() {
+    let desk = Desk::new();
+    desk.write("fleet.yaml", FLEET);
+    let given = [
+        "\"fixed[zz]\": { fail: true }",
+        "\"plain[<name 3>]\": { fail: true }",
+        "\"fixed[x\": { fail: true }",
+        "\"last[x]\": { fail: true }",
+        "\"nested/inner[<hosts 1 1>]\": { fail: true }",
+        "nested: { fail: true }",
+        "look: { outputs: { hots: [] } }",
+        "look: { attempts: [ { outputs: { racks: [] } } ] }",
+    ];
+    let mut cases = "playbook: fleet.yaml\ncases:\n".to_owned();
+    for given in given {
+        cases.push_str(&format!("  - name: '{given}'\n    given: {{ {given} }}\n    expect: {{}}\n"));
+    }
+    desk.write("fleet.test.yaml", &cases);
+    let mut told = vec![desk.told(&["test", "fleet.test.yaml"])];
+    for name in ["fixed[zz]", "fixed[x", "plain[<nme 1>]=timeout", "nested", "fixd"] {
+        told.push(desk.told(&["simulate", "fleet.yaml", "--fail", name]));
+    }
+    insta::assert_snapshot!(told.join("\n"));
+    assert_eq!(desk.run(&["simulate", "fleet.yaml", "--fail", "fixed[y]", "--quiet"]).code, Some(3));
+}
+
+#[test]
+fn a_folder_without_tests_is_named() {
+    let desk = Desk::new();
+    std::fs::create_dir(desk.path().join("e")).expect("a folder");
+    desk.write("release.test.yaml", TESTS);
+    insta::assert_snapshot!(desk.told(&["test", "e"]));
+}

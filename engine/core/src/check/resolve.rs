@@ -309,10 +309,15 @@ fn step_reference(placed: &mut Placed<'_>, from: From, noted: &Noted) {
 
 fn unknown_step(placed: &mut Placed<'_>, from: From, r: &Reference, id: &str) {
     let ids = visible(placed, from.frame);
-    let inner = placed.steps.iter().any(|s| &*s.id == id);
+    let elsewhere = placed.steps.iter().position(|s| &*s.id == id);
+    let later =
+        elsewhere.is_some_and(|at| in_finally(placed, placed.notes[at].frame) && !in_finally(placed, from.frame));
     let help = match did_you_mean(id, ids.iter().map(|i| &**i)) {
+        _ if later => format!(
+            "`{id}` stands under `finally`, which runs when all else is over; only steps under `finally` can refer to it"
+        ),
         Some(near) => format!("did you mean `steps.{near}`?"),
-        None if inner => format!(
+        None if elsewhere.is_some() => format!(
             "`{id}` stands inside a block; give the block `outputs: {{ NAME: \"{{{{ steps.{id}.outputs.NAME }}}}\" }}` and refer to the block"
         ),
         None => "give the step an `id:` to refer to it".to_owned(),
