@@ -162,7 +162,7 @@ fn passed(state: &RunState, effect: Effect) -> Option<Vec<EventBody>> {
             let (outputs, changed) = (Json::Null, false);
             vec![
                 EventBody::AttemptStarted { step: Arc::clone(&step), attempt },
-                EventBody::AttemptSucceeded { step, attempt, changed, outputs },
+                EventBody::AttemptSucceeded { step, attempt, changed, outputs, masked: Vec::new() },
             ]
         }
         _ => return None,
@@ -226,8 +226,11 @@ impl Looker<'_> {
 
     async fn one(&self, node: NodeId, action: &PlanAction) -> Result<Preview, StepError> {
         let broken = |e: runback_core::template::RenderError| StepError::permanent(e.message);
-        let lent =
-            Lent { secrets: Some(&self.around.secrets), secret_inputs: Some(&self.around.secret_inputs), target: None };
+        let lent = Lent {
+            secrets: Some(&self.around.secrets),
+            secret_inputs: Some(&self.around.secret_inputs),
+            ..Lent::default()
+        };
         let text = |template: &Template| {
             scope::of_step(&self.state, node, template.references().iter(), lent)
                 .and_then(|context| template.render_string(&context))
@@ -237,6 +240,7 @@ impl Looker<'_> {
         let target = self.around.targets.get(&target_name)?;
         let with = scope::render(&self.state, node, &action.with, Lent { target: Some(&target_name), ..lent });
         let inputs = with.map_err(broken)?;
+        action.refuse(&inputs)?;
         let mut env = BTreeMap::new();
         for (name, template) in &action.env {
             env.insert(name.clone(), text(template)?);

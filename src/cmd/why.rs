@@ -437,9 +437,11 @@ pub(crate) fn kept(state: &RunState, node: NodeId) -> String {
         };
     }
     let step = state.step(node);
-    let passed = |n: &NodeId| state.step(*n).irreversible && state.node(*n).status == Status::Succeeded;
+    let passed = |n: &NodeId| state.is_passed_for_good(*n);
     if passed(&node) {
-        return "it is a point of no return".to_owned();
+        let in_doubt = state.node(node).status == Status::Interrupted;
+        let doubt = if in_doubt { ", and may have been done" } else { "" };
+        return format!("it is a point of no return{doubt}");
     }
     let PlanKind::Action(action) = &step.kind else { return "what is in it stays".to_owned() };
     match (&action.rollback, action.undo_kind()) {

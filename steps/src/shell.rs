@@ -27,7 +27,7 @@ use runback_core::step::{
     Access, Acted, Class, Cx, Descriptor, InputProblem, OnInterrupt, OutputNames, Preview, StepError, StepType,
     UndoKind,
 };
-use runback_core::target::{Command, Exit, TargetErrorKind};
+use runback_core::target::{Command, Exit, TargetErrorKind, output_file as output_beside};
 use runback_core::template::ValueTemplate;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -92,7 +92,7 @@ fn interpreter(shell: &str, script: &str) -> Option<Vec<String>> {
 /// Makes the folder of `$RUNBACK_OUTPUT` and becomes the interpreter, in one process on the target.
 /// The file is made with its folder, as another step may remove that when it is empty.
 const PICK: &str = r#"if [ -n "${RUNBACK_OUTPUT-}" ]; then
-  (umask 077; i=0; until mkdir -p -- "${RUNBACK_OUTPUT%/*}" && true >>"$RUNBACK_OUTPUT"; do i=$((i+1)); [ $i -lt 5 ] || exit; done) || exit
+  (umask 077; i=0; until mkdir -p -- "${RUNBACK_OUTPUT%/*}" && true >"$RUNBACK_OUTPUT"; do i=$((i+1)); [ $i -lt 5 ] || exit; done) || exit
 fi
 if [ "$#" -gt 1 ]; then exec "$@"; fi
 if command -v bash >/dev/null 2>&1; then exec bash -euo pipefail -c "$1"; fi
@@ -204,10 +204,7 @@ async fn output_file(cx: &Cx<'_>, inputs: &Inputs) -> Result<Option<String>, Ste
         return Ok(None);
     }
     let records = cx.target.detached_dir(cx.run, cx.step, cx.attempt);
-    let file = match records.rsplit_once('/') {
-        Some((run, name)) => format!("{run}.{name}.output"),
-        None => format!("{records}.output"),
-    };
+    let file = output_beside(&records);
     let Some(below) = file.strip_prefix("~/") else { return Ok(Some(file)) };
     // Neither a file operation nor the script's own redirection knows `~`.
     let exit = cx.query(Command::query(["printenv", "HOME"])).await?;

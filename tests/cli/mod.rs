@@ -1,6 +1,7 @@
 //! What the binary prints, verb by verb, as a person or a program sees it: the exact text of stdout and stderr and the
 //! exit code, with ids, times and places taken out. Nothing here looks into the program.
 
+mod guards;
 mod history;
 mod output;
 mod plan;

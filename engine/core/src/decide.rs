@@ -160,6 +160,7 @@ fn settle_interrupted(state: &RunState, node: NodeId) -> Option<Effect> {
         by: None,
         outputs: Json::Null,
         changed: false,
+        masked: Vec::new(),
     });
     let arms = action.access == Access::Changes && action.undo == UndoKind::Full;
     if action.access == Access::Reads || (arms && !n.armed) {
@@ -320,7 +321,7 @@ fn expand(state: &RunState, node: NodeId, each: &PlanForEach) -> Result<Vec<Item
     let mut out = Vec::with_capacity(items.len());
     for (index, (key, value)) in items.into_iter().enumerate() {
         let key = key.map_or_else(|| item_key(state, node, each, index, &value), Ok)?;
-        out.push(Item { key, value });
+        out.push(Item { key, value, masked: false });
     }
     let mut keys: Vec<_> = out.iter().map(|i| i.key.as_str()).collect();
     keys.sort_unstable();

@@ -99,6 +99,9 @@ pub enum Outcome {
 pub struct Item {
     pub key: String,
     pub value: Json,
+    /// It held the text of a secret, of which only the mask is here: nothing can be done with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub masked: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -170,7 +173,7 @@ pub enum EventBody {
         step: StepPath,
         reason: SkipReason,
     },
-    /// It failed outside an attempt: its condition, items or locks could not be worked out.
+    /// It failed outside an attempt: its condition, items, locks or inputs could not be worked out.
     StepFailed {
         step: StepPath,
         error: StepError,
@@ -204,6 +207,9 @@ pub enum EventBody {
         changed: bool,
         #[serde(default, skip_serializing_if = "is_empty")]
         outputs: Json,
+        /// Outputs that held the text of a secret, of which only the mask is here: nothing can be done with them.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        masked: Vec<String>,
     },
     AttemptFailed {
         step: StepPath,
@@ -235,6 +241,9 @@ pub enum EventBody {
         outputs: Json,
         #[serde(default)]
         changed: bool,
+        /// As for `AttemptSucceeded`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        masked: Vec<String>,
     },
 
     ApprovalRequested {

@@ -5,11 +5,12 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::Json;
 use crate::event::OnFailure;
 use crate::expr::Expr;
 use crate::playbook::model::{InputDecl, Interrupt, Retry, SecretDecl, TargetDecl};
 use crate::span::Span;
-use crate::step::{Access, AnyStepType, OutputNames, UndoKind};
+use crate::step::{Access, AnyStepType, OutputNames, StepError, UndoKind};
 use crate::template::{Template, ValueTemplate};
 
 /// Index into [`Plan::steps`].
@@ -352,5 +353,19 @@ impl PlanAction {
             PlanRollback::None => UndoKind::None,
             PlanRollback::Action { .. } => UndoKind::Full,
         }
+    }
+
+    /// The first mistake in inputs that were templates when the playbook was checked. Literal ones were looked at then.
+    pub fn refuse(&self, inputs: &Json) -> Result<(), StepError> {
+        if self.with.is_literal() {
+            return Ok(());
+        }
+        let Some(found) = self.step_type.problems(inputs).into_iter().next() else { return Ok(()) };
+        let place = if found.path.is_empty() { "inputs".to_owned() } else { format!("`{}`", found.path.join(".")) };
+        let error = StepError::permanent(format!("{place}: {}", found.message));
+        Err(match found.help {
+            Some(help) => error.help(help),
+            None => error,
+        })
     }
 }

@@ -20,6 +20,8 @@ pub struct Lent<'a> {
     /// Inputs marked secret, of the run.
     pub secret_inputs: Option<&'a Map<String, Json>>,
     pub target: Option<&'a str>,
+    /// Values of which only the mask of a secret is left count as they are: for what is only shown.
+    pub even_masked: bool,
 }
 
 /// Where names are looked up from.
@@ -65,8 +67,7 @@ pub fn render(state: &RunState, node: NodeId, value: &ValueTemplate, lent: Lent<
 /// The outputs of the whole run, each by itself: one that cannot be rendered is null, and why it is.
 pub fn run_outputs(state: &RunState) -> (Json, BTreeMap<String, String>) {
     let scope = state.plan.scope(ScopeIdx(0));
-    let view =
-        View { state, node: crate::state::ROOT, scope: ScopeIdx(0), bindings: &scope.bindings, lent: Lent::default() };
+    let view = View { state, node: crate::state::ROOT, scope: ScopeIdx(0), bindings: &scope.bindings, lent: SHOWN };
     let (mut outputs, mut errors) = (Map::new(), BTreeMap::new());
     for (name, value) in &scope.outputs {
         let value = view.render(value).unwrap_or_else(|e| {
@@ -78,9 +79,15 @@ pub fn run_outputs(state: &RunState) -> (Json, BTreeMap<String, String>) {
     (Json::Object(outputs), errors)
 }
 
-/// The outputs of a step: an action's own, a block's as its `outputs` say. Of a `for_each` that was expanded, a list for
+const SHOWN: Lent<'static> = Lent { secrets: None, secret_inputs: None, target: None, even_masked: true };
+
+/// The outputs of a step, to be shown: an action's own, a block's as its `outputs` say. Of a `for_each` that was expanded, a list for
 /// each: an entry per item, in their order, null where the instance did not succeed. No items, empty lists.
 pub fn outputs(state: &RunState, node: NodeId) -> Result<Json, RenderError> {
+    outputs_for(state, node, SHOWN)
+}
+
+fn outputs_for(state: &RunState, node: NodeId, lent: Lent<'_>) -> Result<Json, RenderError> {
     match &state.step(node).kind {
         PlanKind::Action(_) => Ok(state.node(node).outputs.as_deref().cloned().unwrap_or_else(|| json!({}))),
         PlanKind::Block(block) => {
@@ -88,10 +95,10 @@ pub fn outputs(state: &RunState, node: NodeId) -> Result<Json, RenderError> {
             let view = match block.scope {
                 Some(scope) => {
                     let inner = state.plan.scope(scope);
-                    let view = View { state, node, scope, bindings: &inner.bindings, lent: Lent::default() };
+                    let view = View { state, node, scope, bindings: &inner.bindings, lent };
                     return view.all(&inner.outputs);
                 }
-                None => View { state, node, scope: step.scope, bindings: &step.bindings, lent: Lent::default() },
+                None => View { state, node, scope: step.scope, bindings: &step.bindings, lent },
             };
             view.all(&block.outputs)
         }
@@ -105,7 +112,7 @@ pub fn outputs(state: &RunState, node: NodeId) -> Result<Json, RenderError> {
             }
             for (row, instance) in instances.iter().enumerate() {
                 if state.node(*instance).status == Status::Succeeded
-                    && let Json::Object(outputs) = outputs(state, *instance)?
+                    && let Json::Object(outputs) = outputs_for(state, *instance, lent)?
                 {
                     for (name, value) in outputs {
                         columns.entry(name).or_insert_with(column)[row] = value;
@@ -197,6 +204,13 @@ impl View<'_> {
             }
             (root, _) => {
                 let item = self.state.items(self.node).into_iter().rev().find(|(name, ..)| *name == root);
+                if let Some((_, item, _)) = item
+                    && item.masked
+                    && !self.lent.even_masked
+                    && name.is_none_or(|name| name == "value")
+                {
+                    return Err(masked(reference));
+                }
                 if let Some((name, item, index)) = item
                     && !context.contains_key(name)
                 {
@@ -216,6 +230,9 @@ impl View<'_> {
         if reference.path.get(2).map(String::as_str) != Some("outputs") {
             return Ok(());
         }
+        if !self.lent.even_masked && self.is_masked(node, reference.path.get(3).map(String::as_str)) {
+            return Err(masked(reference));
+        }
         let ended_well = n.status == Status::Succeeded;
         let has_outputs =
             ended_well || n.outputs.is_some() || !matches!(self.state.step(node).kind, PlanKind::Action(_));
@@ -227,7 +244,8 @@ impl View<'_> {
             return Err(RenderError { message });
         }
         if !has(context, &["steps", id, "outputs"]) {
-            put(context, &["steps", id, "outputs"], outputs(self.state, node)?);
+            let lent = Lent { even_masked: self.lent.even_masked, ..Lent::default() };
+            put(context, &["steps", id, "outputs"], outputs_for(self.state, node, lent)?);
         }
         if let Some(name) = reference.path.get(3)
             && !has(context, &["steps", id, "outputs", name])
@@ -236,6 +254,19 @@ impl View<'_> {
             put(context, &["steps", id, "outputs", name], nulls);
         }
         Ok(())
+    }
+
+    /// Whether of an output of a step (None = any) only the mask of a secret is left. A block's own are looked at when
+    /// they are worked out.
+    fn is_masked(&self, node: NodeId, output: Option<&str>) -> bool {
+        match self.state.step(node).kind {
+            PlanKind::Action(_) => match output {
+                Some(name) => self.state.node(node).is_masked(name),
+                None => self.state.node(node).has_masked(),
+            },
+            PlanKind::Block(_) => false,
+            PlanKind::ForEach(_) => self.state.children(node).into_iter().any(|n| self.is_masked(n, output)),
+        }
     }
 
     fn input(&self, name: &str) -> Result<Option<Json>, RenderError> {
@@ -277,6 +308,15 @@ impl View<'_> {
             "failed_step": self.state.failure.map(|f| Arc::clone(self.state.path(f))),
         })
     }
+}
+
+fn masked(reference: &Reference) -> RenderError {
+    let path = reference.path.join(".");
+    let message = format!(
+        "`{path}` held the text of a secret, and only its mask was kept: refer to the secret itself, or give it a \
+         value that is no part of other words"
+    );
+    RenderError { message }
 }
 
 fn has(context: &Map<String, Json>, path: &[&str]) -> bool {

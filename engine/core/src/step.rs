@@ -334,8 +334,8 @@ pub trait StepType: Send + Sync + 'static {
 
     fn descriptor(&self) -> Descriptor;
 
-    /// Mistakes in literal inputs that the schema cannot say. Called at check time when no input is a template,
-    /// and again before the first attempt.
+    /// Mistakes in inputs that the schema cannot say. Called at check time when no input is a template, and before
+    /// each attempt of one with templates: what it refuses never reaches `act`.
     fn problems(&self, _inputs: &Self::Inputs) -> Vec<InputProblem> {
         Vec::new()
     }

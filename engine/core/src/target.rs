@@ -92,6 +92,14 @@ impl Command {
     }
 }
 
+/// The file behind `$RUNBACK_OUTPUT` of an attempt with these records: beside them, as their folder goes with the last.
+pub fn output_file(records: &str) -> String {
+    match records.rsplit_once('/') {
+        Some((run, name)) => format!("{run}.{name}.output"),
+        None => format!("{records}.output"),
+    }
+}
+
 /// Quotes one word for a POSIX shell; leaves it alone where that is not needed.
 pub fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-+=./:,@%^".contains(c);
@@ -274,7 +282,8 @@ pub trait Target: Send + Sync + std::fmt::Debug {
     /// Streams the output of a detached command from its beginning and waits for its end. Stopping kills it. The records
     /// of one that ended by itself stay until [`Target::forget_detached`]: its end must be in the journal first.
     async fn attach(&self, detached: &Detached, command: &Command, watch: &dyn Watch) -> Result<Exit, TargetError>;
-    /// Removes the records of a detached command whose end is known. Nothing there is fine.
+    /// Removes the records of a command whose end is known, and on this machine its [`output_file`]. Nothing there is
+    /// fine.
     async fn forget_detached(&self, detached: &Detached) -> Result<(), TargetError>;
     /// Where records of detached commands go on this target, for a run.
     fn detached_dir(&self, run: &str, step: &str, attempt: u32) -> String;

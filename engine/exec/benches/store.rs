@@ -36,6 +36,7 @@ fn step(seq: u64) -> Event {
         attempt: 1,
         changed: true,
         outputs: Json::Null,
+        masked: Vec::new(),
     };
     Event { seq, at: seq, body }
 }

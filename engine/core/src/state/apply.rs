@@ -167,11 +167,12 @@ impl RunState {
                 let node = self.must(step);
                 self.nodes[node.at()].rare_mut().notes.push(Arc::new(note.clone()));
             }
-            E::AttemptSucceeded { step, changed, outputs, .. } => {
+            E::AttemptSucceeded { step, changed, outputs, masked, .. } => {
                 let node = self.must(step);
                 let n = self.end_attempt(node, Status::Succeeded);
                 n.changed |= *changed;
                 n.outputs = kept(outputs);
+                n.set_masked(masked);
                 self.settle_forward(node);
                 self.note_quiet(node);
             }
@@ -181,13 +182,15 @@ impl RunState {
                 let node = self.must(step);
                 self.nodes[node.at()].rare_mut().doubt = Some(why.clone());
             }
-            E::StepResolved { step, resolution, outputs, changed, .. } => {
+            E::StepResolved { step, resolution, outputs, changed, masked, .. } => {
                 let node = self.must(step);
                 self.resolve_step(node, *resolution, outputs, *changed);
+                self.nodes[node.at()].set_masked(masked);
             }
             E::ApprovalRequested { step, question, .. } => {
                 let node = self.must(step);
                 let rare = self.nodes[node.at()].rare_mut();
+                rare.asked = true;
                 if rare.question.replace(question.clone()).is_none() {
                     self.asking += 1;
                 }

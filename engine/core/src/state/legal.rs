@@ -187,13 +187,25 @@ impl RunState {
     /// It was started, and is not taken back already.
     fn has_what_to_take_back(&self) -> Result<(), String> {
         match self.phase {
-            Phase::Created | Phase::Finished(Outcome::RolledBack) => Err(format!("the run is {:?}", self.phase)),
+            Phase::Created | Phase::Finished(Outcome::RolledBack) => Err(format!("the run is {}", self.phase_name())),
             Phase::Running
             | Phase::RollingBack
             | Phase::Finally
             | Phase::Ending
             | Phase::Held(_)
             | Phase::Finished(Outcome::Succeeded | Outcome::Failed | Outcome::Stuck | Outcome::Cancelled) => Ok(()),
+        }
+    }
+
+    fn phase_name(&self) -> String {
+        match self.phase {
+            Phase::Created => "not started".to_owned(),
+            Phase::Running => "running".to_owned(),
+            Phase::RollingBack => "being taken back".to_owned(),
+            Phase::Finally => "at its `finally`".to_owned(),
+            Phase::Ending => "ending".to_owned(),
+            Phase::Held(_) => "held".to_owned(),
+            Phase::Finished(outcome) => outcome.to_string(),
         }
     }
 
@@ -215,7 +227,7 @@ impl RunState {
         let in_finally = self.root(node) == FINAL;
         let phase = if in_finally { Phase::Finally } else { Phase::Running };
         if self.phase != phase {
-            return Err(format!("the run is {:?}", self.phase));
+            return Err(format!("the run is {}", self.phase_name()));
         }
         let tried = n.attempts > 0 && !n.dead;
         match n.status {
@@ -223,7 +235,7 @@ impl RunState {
             Status::Failed if !in_finally => {}
             Status::Blocked | Status::Ready | Status::Backoff if tried && !in_finally => {}
             Status::Failed => return Err("`finally` goes on without it".to_owned()),
-            status => return Err(format!("the step is {status:?}")),
+            _ => return Err(format!("the step is {}", n.forward_name())),
         }
         for up in self.ancestors(node) {
             let u = self.node(up);

@@ -56,6 +56,10 @@ pub struct Rare {
     pub undo_error: Option<StepError>,
     pub undo_note: Option<String>,
     pub question: Option<Question>,
+    /// Outputs of which only the mask of a secret is left.
+    pub masked: Vec<String>,
+    /// It has asked people: nobody but these can say that it is done.
+    pub asked: bool,
     /// Answers so far; the last one decides.
     pub answers: Vec<Answer>,
     pub notes: Vec<Arc<Json>>,
@@ -197,6 +201,25 @@ impl Node {
 
     pub fn notes(&self) -> &[Arc<Json>] {
         self.rare.as_ref().map_or(&[], |r| &r.notes)
+    }
+
+    pub(super) fn set_masked(&mut self, masked: &[String]) {
+        if self.rare.is_some() || !masked.is_empty() {
+            masked.clone_into(&mut self.rare_mut().masked);
+        }
+    }
+
+    /// Of an action's output there is only the mask of a secret.
+    pub fn is_masked(&self, output: &str) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.masked.iter().any(|name| name == output))
+    }
+
+    pub fn has_masked(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| !rare.masked.is_empty())
+    }
+
+    pub fn asked(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.asked)
     }
 
     /// The question that it waits on.

@@ -31,13 +31,20 @@ impl RunState {
         all
     }
 
-    /// What stays because a point of no return was passed: the irreversible steps that succeeded, and all before
-    /// them (what they need, at any distance, with all that is inside).
+    /// A step that cannot be taken back, and is done, or may be: nobody knows how far an interrupted one came.
+    pub fn is_passed_for_good(&self, node: NodeId) -> bool {
+        let n = self.node(node);
+        let may_be_done = n.status == Status::Interrupted && n.attempts > 0;
+        self.step(node).irreversible && (n.status == Status::Succeeded || may_be_done)
+    }
+
+    /// What stays because a point of no return was passed: the irreversible steps that are done or may be, and all
+    /// before them (what they need, at any distance, with all that is inside).
     pub fn behind_points_of_no_return(&self, of: NodeId) -> HashSet<NodeId> {
         let mut kept = HashSet::new();
         let mut todo: Vec<NodeId> = Vec::new();
         for node in self.subtree(of) {
-            if self.step(node).irreversible && self.node(node).status == Status::Succeeded {
+            if self.is_passed_for_good(node) {
                 kept.insert(node);
                 kept.extend(self.subtree(node));
                 let mut at = node;

@@ -215,7 +215,9 @@ impl Bench {
         self.stopping.remove(&node);
         let (step, attempt) = (self.path(node), self.state.node(node).attempts);
         let body = match result {
-            Ok((changed, outputs)) => EventBody::AttemptSucceeded { step, attempt, changed, outputs },
+            Ok((changed, outputs)) => {
+                EventBody::AttemptSucceeded { step, attempt, changed, outputs, masked: Vec::new() }
+            }
             Err(error) => {
                 let retry_in = self.next_try(node, &error, false);
                 EventBody::AttemptFailed { step, attempt, error, retry_in }
@@ -367,6 +369,7 @@ pub(crate) fn resolved(step: StepPath, resolution: Resolution) -> EventBody {
         by: Some("me@here".to_owned()),
         outputs: Json::Null,
         changed: resolution == Resolution::Done,
+        masked: Vec::new(),
     }
 }
 

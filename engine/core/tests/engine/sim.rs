@@ -261,6 +261,7 @@ impl Sim<'_> {
                     by: None,
                     outputs: Json::Null,
                     changed,
+                    masked: Vec::new(),
                 };
                 let body = match self.dice.roll(4) {
                     0 => resolved(Resolution::Done, true),

@@ -42,18 +42,25 @@ fn events(step: &str, attempt: u32) -> Vec<EventBody> {
     let detached = runback_core::target::Detached { dir: "/d".to_owned(), pid: 1, identity: "i".to_owned() };
     vec![
         E::BlockStarted { step: path() },
-        E::StepExpanded { step: path(), items: vec![Item { key: "x".to_owned(), value: json!("x") }] },
+        E::StepExpanded { step: path(), items: vec![Item { key: "x".to_owned(), value: json!("x"), masked: false }] },
         E::StepSkipped { step: path(), reason: SkipReason::Condition },
         E::StepFailed { step: path(), error: error() },
         E::AttemptStarted { step: path(), attempt: attempt + 1 },
         E::UndoArmed { step: path(), attempt, capture: json!(1) },
         E::ProcessStarted { step: path(), attempt, detached },
         E::StepNoted { step: path(), attempt, note: json!(1) },
-        E::AttemptSucceeded { step: path(), attempt, changed: true, outputs: Json::Null },
+        E::AttemptSucceeded { step: path(), attempt, changed: true, outputs: Json::Null, masked: Vec::new() },
         E::AttemptFailed { step: path(), attempt, error: error(), retry_in: None },
         E::AttemptInterrupted { step: path(), attempt },
         E::DoubtRaised { step: path(), attempt, why: "who knows".to_owned() },
-        E::StepResolved { step: path(), resolution: Resolution::Done, by: None, outputs: Json::Null, changed: true },
+        E::StepResolved {
+            step: path(),
+            resolution: Resolution::Done,
+            by: None,
+            outputs: Json::Null,
+            changed: true,
+            masked: Vec::new(),
+        },
         E::ApprovalRequested { step: path(), attempt, question: question() },
         E::ApprovalGiven { step: path(), answer: answer.clone() },
         E::ApprovalRefused { step: path(), answer },
@@ -178,7 +185,13 @@ fn a_block_and_a_for_each_go_their_way() {
     let node = bench.node(ACTION);
     // Not by `acted`, which decides what follows.
     bench.acting.remove(&node);
-    let done = EventBody::AttemptSucceeded { step: ACTION.into(), attempt: 1, changed: true, outputs: Json::Null };
+    let done = EventBody::AttemptSucceeded {
+        step: ACTION.into(),
+        attempt: 1,
+        changed: true,
+        outputs: Json::Null,
+        masked: Vec::new(),
+    };
     bench.record(done).unwrap();
     assert_eq!(step_events(&bench, BLOCK, 0), ["block_started", "step_skipped", "step_failed", "lock_taken"]);
     bench.settle();
@@ -204,10 +217,19 @@ fn a_block_and_a_for_each_go_their_way() {
     bench.ok(ACTION);
     let one = bench.node("b/one");
     bench.acting.remove(&one);
-    let done = EventBody::AttemptSucceeded { step: "b/one".into(), attempt: 1, changed: true, outputs: Json::Null };
+    let done = EventBody::AttemptSucceeded {
+        step: "b/one".into(),
+        attempt: 1,
+        changed: true,
+        outputs: Json::Null,
+        masked: Vec::new(),
+    };
     bench.record(done).unwrap();
     assert_eq!(step_events(&bench, EACH, 0), ["step_expanded", "step_skipped", "step_failed", "lock_taken"]);
-    let twice = vec![Item { key: "x".to_owned(), value: json!(1) }, Item { key: "x".to_owned(), value: json!(2) }];
+    let twice = vec![
+        Item { key: "x".to_owned(), value: json!(1), masked: false },
+        Item { key: "x".to_owned(), value: json!(2), masked: false },
+    ];
     assert!(bench.refused(EventBody::StepExpanded { step: EACH.into(), items: twice }).contains("key x"));
     bench.settle();
     assert!(step_events(&bench, EACH, 0).is_empty());
@@ -271,7 +293,13 @@ fn a_run_goes_its_way() {
     assert_eq!(of_run(&bench), ["rollback_requested"], "finally");
     let f = bench.node("f");
     bench.acting.remove(&f);
-    let done = EventBody::AttemptSucceeded { step: "f".into(), attempt: 1, changed: false, outputs: Json::Null };
+    let done = EventBody::AttemptSucceeded {
+        step: "f".into(),
+        attempt: 1,
+        changed: false,
+        outputs: Json::Null,
+        masked: Vec::new(),
+    };
     bench.record(done).unwrap();
     assert_eq!(bench.state.phase, Phase::Ending);
     let ending = ["rollback_requested", "rollback_started", "run_resumed", "run_finished"];

@@ -1,6 +1,7 @@
 //! What of an event may hold a secret. Undo captures are sealed, so that they can be opened again; all else is
 //! masked for good.
 
+use runback_core::Json;
 use runback_core::event::EventBody;
 use runback_core::progress::Progress;
 use runback_core::step::{Answer, StepError};
@@ -13,8 +14,8 @@ pub(super) fn mask(masker: &Masker, body: &mut EventBody) {
     }
     match body {
         EventBody::UndoArmed { capture, .. } => *capture = masker.seal(capture),
-        EventBody::AttemptSucceeded { outputs, .. } | EventBody::StepResolved { outputs, .. } => {
-            masker.mask_json(outputs);
+        EventBody::AttemptSucceeded { outputs, masked, .. } | EventBody::StepResolved { outputs, masked, .. } => {
+            *masked = mask_outputs(masker, outputs);
         }
         EventBody::RunFinished { outputs, output_errors, .. } => {
             masker.mask_json(outputs);
@@ -23,7 +24,13 @@ pub(super) fn mask(masker: &Masker, body: &mut EventBody) {
             }
         }
         EventBody::StepNoted { note, .. } => masker.mask_json(note),
-        EventBody::StepExpanded { items, .. } => items.iter_mut().for_each(|i| masker.mask_json(&mut i.value)),
+        EventBody::StepExpanded { items, .. } => {
+            for item in items {
+                let before = item.value.clone();
+                masker.mask_json(&mut item.value);
+                item.masked = item.value != before;
+            }
+        }
         EventBody::StepFailed { error, .. }
         | EventBody::AttemptFailed { error, .. }
         | EventBody::UndoFailed { error, .. } => mask_error(masker, error),
@@ -66,6 +73,14 @@ fn mask_text(masker: &Masker, text: &mut String) {
     if masker.finds(text.as_bytes()) {
         *text = masker.mask_str(text).into_owned();
     }
+}
+
+/// Gives the names of those that held a secret: what is left of these must not be taken for their values.
+fn mask_outputs(masker: &Masker, outputs: &mut Json) -> Vec<String> {
+    let before = outputs.clone();
+    masker.mask_json(outputs);
+    let (Json::Object(before), Json::Object(after)) = (&before, &*outputs) else { return Vec::new() };
+    after.iter().filter(|(name, value)| before.get(*name) != Some(*value)).map(|(name, _)| name.clone()).collect()
 }
 
 fn mask_error(masker: &Masker, error: &mut StepError) {

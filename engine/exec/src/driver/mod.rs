@@ -18,7 +18,7 @@ use runback_core::Json;
 use runback_core::event::{CancelReason, Created, Event, EventBody, StepPath};
 use runback_core::plan::Plan;
 use runback_core::state::{IllegalTransition, NodeId, Phase, RunState, RunStatus, UndoStatus, Wish};
-use runback_core::step::{Answer, Held, Question};
+use runback_core::step::{Answer, Held, Question, StepError};
 use runback_core::target::Detached;
 use serde_json::Map;
 use tokio::sync::{mpsc, oneshot};
@@ -185,6 +185,8 @@ pub struct Driver {
     asked_after: Option<NodeId>,
     warnings: Vec<String>,
     store_seen: Option<u64>,
+    /// Of which the store does not know yet that they need not come again.
+    requests_taken: bool,
     /// Detached commands whose end is recorded: their records go once that is durable.
     to_forget: Vec<(NodeId, Detached)>,
 }
@@ -215,9 +217,8 @@ impl Drop for Driver {
 }
 
 /// Something to begin in the world once the batch is durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Start {
-    Act(NodeId),
+    Act(NodeId, Result<perform::Rendered, StepError>),
     Reattach(NodeId),
     Undo(NodeId),
     Probe(NodeId),
@@ -335,6 +336,7 @@ impl Driver {
             asked_after: None,
             warnings: Vec::new(),
             store_seen: None,
+            requests_taken: false,
             to_forget: Vec::new(),
         }
     }
@@ -351,8 +353,13 @@ impl Driver {
             && !matches!(outcome, runback_core::event::Outcome::Failed | runback_core::event::Outcome::Stuck)
         {
             let message = format!("run {} is over: {outcome}", self.run);
-            let help =
-                format!("start it anew with `runback run`, or take it back with `runback rollback {}`", self.run);
+            let anew = "start it anew with `runback run`";
+            let help = match outcome {
+                runback_core::event::Outcome::Succeeded => {
+                    format!("{anew}, or take it back with `runback rollback {}`", self.run)
+                }
+                _ => anew.to_owned(),
+            };
             return Err(DriverError::Refused { message, help });
         }
         let requests = self.take_answers().await?;
@@ -363,6 +370,7 @@ impl Driver {
             } else {
                 let (step, attempt) = self.attempt(node);
                 self.record(EventBody::AttemptInterrupted { step, attempt })?;
+                self.forget_output_of(node);
             }
         }
         for node in self.state.active_undos().collect::<Vec<_>>() {
@@ -423,12 +431,17 @@ impl Driver {
         resolution: runback_core::event::Resolution,
         outputs: Json,
     ) -> Result<(), DriverError> {
+        if let Some(why) = self.settles_for_people(step, resolution) {
+            let message = format!("step {step} cannot be settled like that: {why}");
+            return Err(DriverError::Refused { message, help: format!("say `runback approve {} {step}`", self.run) });
+        }
         let body = EventBody::StepResolved {
             step: step.into(),
             resolution,
             by: Some(self.around.by.clone()),
             outputs,
             changed: true,
+            masked: Vec::new(),
         };
         self.record(body).map_err(|e| match e {
             DriverError::Illegal(illegal) => DriverError::Refused {
@@ -454,6 +467,13 @@ impl Driver {
         {
             self.forget_commands_of(node, 1);
         }
+        if let EventBody::RunFinished { .. } = &event.body {
+            // Nobody has said what became of these, and nobody will need their records.
+            let doubted = |n: &NodeId| self.state.node(*n).status == runback_core::state::Status::Interrupted;
+            for node in self.state.ids().filter(doubted).collect::<Vec<_>>() {
+                self.forget_commands_of(node, 1);
+            }
+        }
         self.batch.push(event);
         Ok(())
     }
@@ -467,6 +487,16 @@ impl Driver {
         let n = self.state.node(node);
         for attempt in from..=n.attempts {
             let dir = target.detached_dir(&self.run, &n.path, attempt);
+            self.to_forget.push((node, Detached { dir, pid: 0, identity: String::new() }));
+        }
+    }
+
+    /// What an attempt wrote that was killed with its process is of no use, and may hold secrets.
+    fn forget_output_of(&mut self, node: NodeId) {
+        let Ok(target) = self.target_of(node) else { return };
+        let n = self.state.node(node);
+        if target.is_local() && !self.state.step(node).policy.detach {
+            let dir = target.detached_dir(&self.run, &n.path, n.attempts);
             self.to_forget.push((node, Detached { dir, pid: 0, identity: String::new() }));
         }
     }

@@ -10,7 +10,7 @@ use runback_core::event::EventBody;
 use runback_core::plan::{PlanAction, PlanRollback};
 use runback_core::scope::{self, Lent};
 use runback_core::state::NodeId;
-use runback_core::step::{Access, StepError, UndoKind};
+use runback_core::step::{Access, Acted, StepError, UndoKind};
 use runback_core::target::{Detached, Target};
 use serde_json::{Value, json};
 
@@ -42,10 +42,11 @@ impl Driver {
         }
         for start in std::mem::take(&mut self.starts) {
             match start {
-                Start::Act(node) => self.act(node, None),
+                Start::Act(node, rendered) => self.act(node, rendered, None),
                 Start::Reattach(node) => {
                     let detached = self.state.node(node).detached().cloned();
-                    self.act(node, detached);
+                    let rendered = self.render_own(node);
+                    self.act(node, rendered, detached);
                 }
                 Start::Undo(node) => self.undo(node),
                 Start::Probe(node) => self.probe(node),
@@ -53,10 +54,9 @@ impl Driver {
         }
     }
 
-    fn act(&mut self, node: NodeId, reattach: Option<Detached>) {
+    fn act(&mut self, node: NodeId, rendered: Result<Rendered, StepError>, reattach: Option<Detached>) {
         let plan = Arc::clone(&self.state.plan);
         let Some(action) = plan.step(self.state.node(node).step).action() else { return };
-        let rendered = self.render(node, action);
         let captured = self.unsealed(node);
         let n = self.state.node(node);
         let arm = action.access == Access::Changes && action.undo == UndoKind::Full && !n.armed;
@@ -126,7 +126,13 @@ impl Driver {
     }
 
     fn lent(&self) -> Lent<'_> {
-        Lent { secrets: Some(&self.around.secrets), secret_inputs: Some(&self.around.secret_inputs), target: None }
+        Lent { secrets: Some(&self.around.secrets), secret_inputs: Some(&self.around.secret_inputs), ..Lent::default() }
+    }
+
+    /// What a step's own action needs.
+    pub(super) fn render_own(&self, node: NodeId) -> Result<Rendered, StepError> {
+        let action = self.state.step(node).action().ok_or_else(|| StepError::permanent("not an action"))?;
+        self.render(node, action)
     }
 
     pub(super) fn render(&self, node: NodeId, action: &PlanAction) -> Result<Rendered, StepError> {
@@ -137,6 +143,7 @@ impl Driver {
         let target = self.around.targets.get(&target_name).map_err(StepError::from)?;
         let lent = Lent { target: Some(&target_name), ..self.lent() };
         let mut inputs = scope::render(&self.state, node, &action.with, lent).map_err(|e| broken("an input", e))?;
+        action.refuse(&inputs)?;
         for (pointer, expr) in &action.expressions {
             let context = scope::of_step(&self.state, node, expr.references().iter(), lent)
                 .map_err(|e| broken("an expression", e))?;
@@ -255,18 +262,17 @@ impl Driver {
     }
 
     /// Records the end of an action.
-    pub(super) fn acted(
-        &mut self,
-        node: NodeId,
-        result: Result<runback_core::step::Acted<Json>, StepError>,
-    ) -> Result<(), DriverError> {
+    pub(super) fn acted(&mut self, node: NodeId, result: Result<Acted<Json>, StepError>) -> Result<(), DriverError> {
         let stopped_to_leave = self.leaving;
         self.running.remove(&node);
         self.asking.remove(&node);
         let (step, attempt) = self.attempt(node);
         let detached = self.state.node(node).detached().cloned();
         let body = match result {
-            Ok(acted) => EventBody::AttemptSucceeded { step, attempt, changed: acted.changed, outputs: acted.outputs },
+            Ok(acted) => {
+                let Acted { changed, outputs } = acted;
+                EventBody::AttemptSucceeded { step, attempt, changed, outputs, masked: Vec::new() }
+            }
             // It was ended because runback goes: nobody knows how far it came.
             Err(error) if stopped_to_leave && error.class == runback_core::step::Class::Cancelled => {
                 EventBody::AttemptInterrupted { step, attempt }

@@ -1,6 +1,6 @@
 //! What others ask of a run through the store, and what its own terminal asks.
 
-use runback_core::event::{CancelReason, EventBody};
+use runback_core::event::{CancelReason, EventBody, Resolution};
 use runback_core::state::Phase;
 
 use super::attempt::StopReason;
@@ -14,6 +14,7 @@ impl Driver {
             return Ok(());
         }
         for posted in self.engine.store.take_requests(&self.lease).await? {
+            self.requests_taken = true;
             self.request(posted.request)?;
         }
         Ok(())
@@ -24,6 +25,7 @@ impl Driver {
     pub(super) async fn take_answers(&mut self) -> Result<Vec<Request>, DriverError> {
         let mut others = Vec::new();
         for posted in self.engine.store.take_requests(&self.lease).await? {
+            self.requests_taken = true;
             if let Request::Answer { .. } = posted.request {
                 self.request(posted.request)?;
             } else {
@@ -64,16 +66,28 @@ impl Driver {
                 self.record_if_possible(EventBody::RollbackRequested { by, force }, &why)
             }
             Request::Resolve { step, resolution, outputs, by } => {
+                if let Some(why) = self.settles_for_people(&step, resolution) {
+                    self.warnings.push(format!("{by} cannot settle {step}: {why}"));
+                    return Ok(());
+                }
                 let body = EventBody::StepResolved {
                     step: step.as_str().into(),
                     resolution,
                     by: Some(by.clone()),
                     outputs,
                     changed: true,
+                    masked: Vec::new(),
                 };
                 self.record_if_possible(body, &format!("{by} cannot settle {step}"))
             }
         }
+    }
+
+    /// Why nobody may say that a step which asks people is done, or not wanted: their answers say that.
+    pub(super) fn settles_for_people(&self, step: &str, resolution: Resolution) -> Option<&'static str> {
+        let passes_over = matches!(resolution, Resolution::Done | Resolution::Skip);
+        let asked = passes_over && self.state.node(self.state.find(step)?).asked();
+        asked.then_some("it asks people, and only their answers count; it can be asked again with `redo`")
     }
 
     /// What somebody outside wants: where the state does not allow it, that is a warning.

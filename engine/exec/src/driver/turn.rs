@@ -165,8 +165,17 @@ impl Driver {
                     Effect::Start { node } => {
                         let step = Arc::clone(self.state.path(node));
                         let attempt = self.state.node(node).attempts + 1;
-                        self.record(EventBody::AttemptStarted { step, attempt })?;
-                        self.starts.push(Start::Act(node));
+                        match self.render_own(node) {
+                            // What could not be begun needs no undo.
+                            Err(error) if attempt == 1 => {
+                                self.record(EventBody::StepFailed { step, error })?;
+                                recorded = true;
+                            }
+                            rendered => {
+                                self.record(EventBody::AttemptStarted { step, attempt })?;
+                                self.starts.push(Start::Act(node, rendered));
+                            }
+                        }
                     }
                     Effect::Undo { node } => {
                         let step = Arc::clone(self.state.path(node));
@@ -246,12 +255,18 @@ impl Driver {
             by,
             outputs: runback_core::Json::Null,
             changed: false,
+            masked: Vec::new(),
         };
         Ok(match wish {
             None => body,
             Some(AfterFailure::Retry) => {
                 self.asked_after = None;
                 resolved(Resolution::Redo)
+            }
+            Some(AfterFailure::Skip) if self.state.node(failed).asked() => {
+                let what = "it asks people: what they refused is not passed over";
+                self.warnings.push(format!("{}: {what}", self.state.path(failed)));
+                body
             }
             Some(AfterFailure::Skip) => resolved(Resolution::Skip),
             Some(AfterFailure::Hold) => EventBody::RunHeld { reason: HoldReason::Operator },
@@ -266,7 +281,9 @@ impl Driver {
 
     /// One commit for all that was recorded since the last.
     pub(super) async fn commit(&mut self, io: &mut dyn Reporter) -> Result<(), DriverError> {
-        if !self.batch.is_empty() {
+        // What was asked for and refused is forgotten too: it must not be done by a later process.
+        if !self.batch.is_empty() || std::mem::take(&mut self.requests_taken) {
+            self.requests_taken = false;
             let events: Arc<[Event]> = std::mem::take(&mut self.batch).into();
             if let Err(error) = self.engine.store.append(&self.lease, Arc::clone(&events)).await {
                 // What waits for this to be durable must never hear that it is.
@@ -352,6 +369,7 @@ impl Driver {
             by: None,
             outputs,
             changed,
+            masked: Vec::new(),
         };
         let body = match result {
             Ok(Probe::Done(acted)) => resolved(Resolution::Done, acted.outputs, acted.changed),

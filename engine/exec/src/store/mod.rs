@@ -85,8 +85,8 @@ pub trait Store: Send + Sync {
     /// Leaves a request for the run's owner, now or later; returns its number.
     async fn post(&self, run: &str, request: Request) -> Result<u64, StoreError>;
 
-    /// The requests that this lease has not seen yet, oldest first. They stay until its next `append`: an owner that
-    /// dies before it recorded one leaves it to the next owner.
+    /// The requests that this lease has not seen yet, oldest first. They stay until its next `append`, which may be of
+    /// no events: an owner that dies before it recorded one leaves it to the next owner.
     async fn take_requests(&self, lease: &Lease) -> Result<Vec<Posted>, StoreError>;
 
     /// A number that is another one after somebody else wrote. Cheap enough to ask ten times a second.

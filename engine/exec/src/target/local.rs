@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use runback_core::target::{
     Command, Detached, DetachedState, Exit, FileAttributes, FileStat, Stream, Target, TargetError, TargetErrorKind,
-    Watch,
+    Watch, output_file,
 };
 use sha2::{Digest, Sha256};
 
@@ -149,7 +149,11 @@ impl Target for LocalTarget {
     }
 
     async fn forget_detached(&self, detached: &Detached) -> Result<(), TargetError> {
-        detached::forget(detached)
+        detached::forget(detached)?;
+        match self.remove_file(&output_file(&detached.dir)).await {
+            Err(error) if error.kind != TargetErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// The step's path made into one name; its hash keeps `a/b` and `a_b` apart.

@@ -40,6 +40,7 @@ pub(crate) fn step(seq: u64) -> Event {
         attempt: 1,
         changed: true,
         outputs: json!({ "n": seq }),
+        masked: Vec::new(),
     };
     Event { seq, at: 1_000 + seq, body }
 }

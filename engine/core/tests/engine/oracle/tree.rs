@@ -372,7 +372,8 @@ impl<'s> Tree<'s> {
     }
 
     fn points(&self, inside: &[usize]) -> Vec<usize> {
-        inside.iter().copied().filter(|n| self.irreversible(*n) && self.sum(*n) == Sum::Good).collect()
+        let passed = |n: &usize| self.sum(*n) == Sum::Good || self.nodes[*n].act == Act::Interrupted;
+        inside.iter().copied().filter(|n| self.irreversible(*n) && passed(n)).collect()
     }
 
     fn is_behind(&self, n: usize, points: &[usize]) -> bool {

@@ -1,0 +1,144 @@
+//! What must be refused, kept or forgotten, whatever is typed and whenever runback is killed.
+
+use super::{Desk, Said};
+
+/// A playbook of this body, run under an id.
+fn run(desk: &Desk, id: &str, body: &str, more: &[&str]) -> Said {
+    let file = format!("{id}.yaml");
+    desk.write(&file, &format!("runback: 1\nname: {id}\n{body}"));
+    desk.run(&[&["run", &file, "--run-id", id], more].concat())
+}
+
+/// Kills the process that drives a run once a step of it runs.
+fn killed_in_the_middle(desk: &Desk, id: &str, body: &str, before: impl FnOnce()) {
+    let file = format!("{id}.yaml");
+    desk.write(&file, &format!("runback: 1\nname: {id}\n{body}"));
+    let running = desk.start(&["run", &file, "--run-id", id]);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while desk.read("began").is_none() {
+        assert!(std::time::Instant::now() < until, "the step does not begin");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    before();
+    drop(running);
+    desk.wait_for(id, "interrupted");
+}
+
+/// What is looked at in a literal when a playbook is checked is looked at in what a template gave, before it acts.
+#[test]
+fn the_guards_of_a_step_type_hold_for_templates_too() {
+    let desk = Desk::new();
+    std::fs::create_dir_all(desk.path().join("parent/child")).expect("it can be done");
+    desk.write("parent/precious", "x");
+    let body = "inputs: { name: { type: string } }\nsteps:\n  - id: rm\n    uses: file.remove\n    \
+                with: { path: \"parent/child/{{ inputs.name }}\", recursive: true, keep: false }\n";
+    let said = run(&desk, "rm", body, &["-i", "name=.."]);
+    assert_eq!(said.code, Some(3), "{}", said.all());
+    assert!(said.all().contains("the last part of the path is not a name"), "{}", said.all());
+    assert_eq!(desk.read("parent/precious").as_deref(), Some("x"));
+}
+
+#[test]
+fn a_step_that_could_not_be_begun_is_not_undone() {
+    let desk = Desk::new();
+    let body = "inputs: { t: { type: string } }\ntargets: { web: local }\nsteps:\n  - id: first\n    uses: file.write\n    \
+                with: { path: first, content: x }\n  - id: a\n    target: \"{{ inputs.t }}\"\n    run: touch did\n    \
+                rollback: { run: touch undid }\n";
+    let said = run(&desk, "t", body, &["-i", "t=wbe"]);
+    assert_eq!(said.code, Some(3), "{}", said.all());
+    assert!(said.all().contains("all is as it was"), "{}", said.all());
+    for file in ["first", "did", "undid"] {
+        assert_eq!(desk.read(file), None, "{file}");
+    }
+}
+
+/// The journal holds no secret, so a later step cannot have what held one. It must not take the mask for it.
+#[test]
+fn a_mask_is_never_used_for_the_value() {
+    let desk = Desk::new();
+    desk.write("pw", "admin");
+    let secret = "secrets: { pw: { file: pw } }\nsteps:\n  - { id: use, run: 'test -n \"$P\"', env: { P: \"{{ secrets.pw }}\" } }\n";
+    let later = "  - { id: where, uses: set, with: { dir: admin-data, other: plain } }\n  - id: w\n    uses: file.write\n    \
+                 with: { path: \"{{ steps.where.outputs.dir }}.txt\", content: x }\n";
+    let said = run(&desk, "later", &format!("{secret}{later}"), &[]);
+    assert_eq!(said.code, Some(3), "{}", said.all());
+    assert!(said.all().contains("`steps.where.outputs.dir` held the text of a secret"), "{}", said.all());
+    let items = "  - id: each\n    for_each: [admin1, other]\n    uses: file.write\n    \
+                 with: { path: \"{{ each.value }}.txt\", content: x }\n";
+    let said = run(&desk, "items", &format!("{secret}{items}"), &[]);
+    assert!(said.all().contains("`each.value` held the text of a secret"), "{}", said.all());
+    let unharmed = "  - { id: where, uses: set, with: { dir: admin-data, other: plain } }\n  - id: w\n    uses: file.write\n    \
+                    with: { path: \"{{ steps.where.outputs.other }}.txt\", content: x }\n";
+    let said = run(&desk, "unharmed", &format!("{secret}{unharmed}"), &[]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    assert_eq!(desk.read("plain.txt").as_deref(), Some("x"));
+    let names: Vec<_> = std::fs::read_dir(desk.path())
+        .expect("it can be done")
+        .map(|e| e.expect("it can be done").file_name())
+        .collect();
+    assert!(names.iter().all(|n| !n.to_string_lossy().contains("***")), "{names:?}");
+}
+
+/// Only those who may answer can say that a question is answered.
+#[test]
+fn a_question_is_not_settled_by_a_resolution() {
+    let desk = Desk::new();
+    let body = "steps:\n  - id: go\n    uses: approval\n    with: { prompt: Really?, approvers: [boss], min_approvals: 2 }\n  \
+                - { id: danger, run: touch danger }\n";
+    assert_eq!(run(&desk, "ap", body, &["--no-wait"]).code, Some(5));
+    for word in ["done", "skip"] {
+        let said = desk.run(&["resume", "ap", "--step", &format!("go={word}"), "--no-wait"]);
+        assert_ne!(said.code, Some(0), "{}", said.all());
+        assert!(said.all().contains("it asks people, and only their answers count"), "{}", said.all());
+        assert_eq!(desk.read("danger"), None);
+    }
+}
+
+/// What a process refused must not be done by the next one, which knows another state.
+#[test]
+fn a_request_that_was_refused_is_forgotten() {
+    let desk = Desk::new();
+    let body = "steps:\n  - { id: a, run: \"touch began; sleep 60\" }\n  - { id: b, run: touch after }\n";
+    killed_in_the_middle(&desk, "lg", body, || {
+        let said = desk.run(&["resume", "lg", "--step", "a=done", "--no-wait"]);
+        assert!(said.all().contains("told the process"), "{}", said.all());
+        // It looks for requests ten times a second.
+        std::thread::sleep(std::time::Duration::from_millis(600));
+    });
+    let said = desk.run(&["resume", "lg", "--no-wait"]);
+    assert_eq!(said.code, Some(5), "{}", said.all());
+    assert_eq!(desk.read("after"), None, "nobody said that a is done: {}", said.all());
+}
+
+/// It may have been passed: then nothing before it may be taken back.
+#[test]
+fn an_interrupted_point_of_no_return_counts_as_passed() {
+    let desk = Desk::new();
+    let body = "steps:\n  - { id: w, uses: file.write, with: { path: w, content: x } }\n  - id: p\n    irreversible: true\n    \
+                run: \"touch began; sleep 60\"\n  - { id: z, run: echo z }\n";
+    killed_in_the_middle(&desk, "ir", body, || {});
+    let said = desk.run(&["rollback", "ir"]);
+    assert_eq!(desk.read("w").as_deref(), Some("x"), "{}", said.all());
+    assert!(said.all().contains("apart from what is kept"), "{}", said.all());
+    let why = desk.run(&["why", "ir", "w"]).all();
+    assert!(why.contains("it is before the point of no return, p"), "{why}");
+    let why = desk.run(&["why", "ir", "p"]).all();
+    assert!(why.contains("may have been done"), "{why}");
+}
+
+/// Such a file holds what the script gives out, in clear.
+#[test]
+fn what_a_killed_script_gave_out_does_not_stay() {
+    let desk = Desk::new();
+    let body =
+        "steps:\n  - { id: a, run: 'echo t=canary-of-this-test >> \"$RUNBACK_OUTPUT\"; touch began; sleep 60' }\n";
+    killed_in_the_middle(&desk, "out", body, || {});
+    assert_eq!(desk.run(&["resume", "out", "--no-wait"]).code, Some(5));
+    let mut grep = std::process::Command::new("grep");
+    let left = grep
+        .args(["-rl", "canary-of-this-test"])
+        .arg(desk.path().join("state/detached"))
+        .output()
+        .expect("it can be done");
+    assert_eq!(String::from_utf8_lossy(&left.stdout), "");
+}
