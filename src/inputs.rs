@@ -40,7 +40,7 @@ impl InputArgs {
     pub(crate) fn resolve(&self, decls: &[InputDecl]) -> Result<Inputs, Failure> {
         let given = self.given(decls)?;
         match inputs::resolve(decls, &given) {
-            Ok(values) => Ok(split(decls, values)),
+            Ok(values) => Ok(split(decls, from_here(decls, &given, values))),
             Err(errors) => Err(tell(&errors)),
         }
     }
@@ -52,7 +52,7 @@ impl InputArgs {
         let (known, missing): (Vec<_>, Vec<_>) = decls.iter().cloned().partition(has_value);
         let missing = missing.into_iter().map(|d| d.name.value).collect();
         match inputs::resolve(&known, &given) {
-            Ok(values) => Ok((split(&known, values), missing)),
+            Ok(values) => Ok((split(&known, from_here(&known, &given, values)), missing)),
             Err(errors) => Err(tell(&errors)),
         }
     }
@@ -80,29 +80,26 @@ impl InputArgs {
                 let failure = Failure::usage(format!("-i {pair}: an input is given as key=value"));
                 return Err(failure.help(format!("write -i {pair}=…")));
             };
-            let secret = decls.iter().any(|d| d.name.value == name && d.secret);
-            let place = if secret { format!("-i {name}=…") } else { format!("-i {pair}") };
+            // What is not declared may be a secret whose name is misspelt.
+            let open = decls.iter().any(|d| d.name.value == name && !d.secret);
+            let place = if open { format!("-i {pair}") } else { format!("-i {name}=…") };
             given.push((name.to_owned(), Given::raw(value, place)));
-        }
-        for (name, given) in &mut given {
-            if decls.iter().any(|d| d.name.value == *name && d.input_type == InputType::Path) {
-                from_here(given);
-            }
         }
         Ok(given)
     }
 }
 
-/// A relative path that is given at the start counts from the current folder.
-fn from_here(given: &mut Given) {
-    use runback_core::playbook::inputs::GivenValue;
-    let (GivenValue::Raw(text) | GivenValue::Json(Json::String(text))) = &mut given.value else { return };
-    if text.is_empty() {
-        return;
+/// A relative path that is given at the start counts from the current folder. What was given has been checked as it was.
+fn from_here(decls: &[InputDecl], given: &[(String, Given)], mut values: Map<String, Json>) -> Map<String, Json> {
+    let is_given = |d: &&InputDecl| given.iter().any(|(name, _)| *name == d.name.value);
+    for decl in decls.iter().filter(|d| d.input_type == InputType::Path).filter(is_given) {
+        if let Some(Json::String(path)) = values.get_mut(&decl.name.value)
+            && let Ok(absolute) = std::path::absolute(&*path)
+        {
+            *path = absolute.to_string_lossy().into_owned();
+        }
     }
-    if let Ok(absolute) = std::path::absolute(&*text) {
-        *text = absolute.to_string_lossy().into_owned();
-    }
+    values
 }
 
 fn from_file(file: &PathBuf) -> Result<Vec<(String, Given)>, Failure> {

@@ -43,12 +43,51 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
         }
         return Ok(Exit::Succeeded);
     }
+    if name == PLAYBOOK {
+        built_in(arguments.output.is_json());
+        return Ok(Exit::Succeeded);
+    }
     if catalog.names().any(|n| n.starts_with(name.as_str())) {
         return Ok(list(&catalog, name, arguments.output.is_json()));
     }
     let near = catalog.names().max_by_key(|n| similarity(n, name)).filter(|n| similarity(n, name) > 600);
     let failure = Failure::usage(format!("there is no step type `{name}`"));
     Err(failure.maybe_help(near.map(|n| format!("did you mean {n}?"))).help("runback steps lists them all"))
+}
+
+const PLAYBOOK: &str = "playbook";
+const PLAYBOOK_DOC: &str = "Runs the steps of another playbook in the place of this step.";
+const PLAYBOOK_EXAMPLE: &str = "
+- id: web
+  uses: playbook
+  target: web1
+  with:
+    file: restart.yaml
+    inputs: { service: nginx }
+";
+
+/// `uses: playbook`, which is part of the language and no step type.
+fn built_in(as_json: bool) {
+    let inputs = crate::schema::playbook::with_playbook();
+    if as_json {
+        term::json(&json!({
+            "name": PLAYBOOK, "doc": PLAYBOOK_DOC, "built_in": true, "inputs": inputs, "examples": [PLAYBOOK_EXAMPLE],
+        }));
+        return;
+    }
+    let mut text = format!("{BOLD}{PLAYBOOK}{RESET}  {PLAYBOOK_DOC}\n\n");
+    text.push_str("  Built into the language. From outside it is one step, like a block: its outputs are the\n");
+    text.push_str("  `outputs` of that playbook, and it is taken back step by step. `target`, `env`, `timeout`,\n");
+    text.push_str("  `deadline` and `retry` of this step are the defaults of the steps inside; `locks`, `when`,\n");
+    text.push_str("  `for_each` and `on_failure` are about the whole. More in docs/guide/using-playbooks.md.\n");
+    text.push_str(&fields("inputs", &inputs));
+    text.push_str(&example(PLAYBOOK_EXAMPLE));
+    term::line(text.trim_end());
+}
+
+fn example(example: &str) -> String {
+    let lines = example.trim_matches('\n').lines().map(|line| format!("  {CYAN}{line}{RESET}\n"));
+    format!("\n{BOLD}example{RESET}\n{}", lines.collect::<String>())
 }
 
 /// In thousandths.
@@ -132,11 +171,8 @@ fn page(step_type: &dyn AnyStepType) -> String {
     }
     text.push_str(&fields("inputs", &step_type.input_schema()));
     text.push_str(&fields("outputs", &step_type.output_schema()));
-    for example in d.examples {
-        text.push_str(&format!("\n{BOLD}example{RESET}\n"));
-        for line in example.trim_matches('\n').lines() {
-            text.push_str(&format!("  {CYAN}{line}{RESET}\n"));
-        }
+    for one in d.examples {
+        text.push_str(&example(one));
     }
     text
 }

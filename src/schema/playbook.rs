@@ -14,6 +14,7 @@ pub(crate) fn schema(catalog: &Catalog) -> Json {
     for step_type in catalog.iter() {
         add_inputs(&mut defs, &**step_type);
     }
+    defs.insert("with.playbook".to_owned(), with_playbook());
     defs.insert("template".to_owned(), json!({ "type": "string", "pattern": r"\{\{" }));
     defs.insert("duration".to_owned(), duration());
     defs.insert("locks".to_owned(), strings("Names of locks; templates."));
@@ -140,9 +141,9 @@ fn retry() -> Json {
 fn input() -> Json {
     let types: Vec<&str> = InputType::ALL.iter().map(|t| t.name()).collect();
     let map = json!({
-        "type": "object", "additionalProperties": false,
+        "type": "object", "additionalProperties": false, "required": ["type"],
         "properties": {
-            "type": { "enum": types, "default": "string" },
+            "type": { "enum": types },
             "description": { "type": "string" },
             "default": { "description": "Without one the input must be given." },
             "pattern": { "type": "string", "format": "regex", "description": "The whole value must match." },
@@ -154,13 +155,13 @@ fn input() -> Json {
             "secret": { "type": "boolean", "description": "Masked, never stored, and given again on resume." },
         },
     });
-    json!({ "anyOf": [{ "enum": types }, { "type": "null" }, map] })
+    json!({ "anyOf": [{ "enum": types }, map] })
 }
 
 fn secret() -> Json {
     let command = json!({
-        "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" }, "minItems": 1 }],
-        "description": "Its stdout, without one newline at the end.",
+        "type": "array", "items": { "type": "string" }, "minItems": 1,
+        "description": "A command as a list of words; its stdout, without one newline at the end.",
     });
     json!({
         "type": "object", "additionalProperties": false, "minProperties": 1, "maxProperties": 1,
@@ -238,7 +239,7 @@ fn for_each() -> Json {
 fn step(catalog: &Catalog) -> Json {
     let keys = with_policy(json!({
         "id": { "type": "string", "pattern": "^[a-z][a-z0-9-]{0,63}$" },
-        "uses": uses(catalog),
+        "uses": uses(catalog.names().chain(["playbook"])),
         "with": { "type": "object" },
         "run": { "type": "string", "minLength": 1, "description": "A script: bash -euo pipefail, else sh -eu." },
         "steps": { "type": "array", "items": reference("step"), "minItems": 1, "description": "A block." },
@@ -270,7 +271,7 @@ fn rollback(catalog: &Catalog) -> Json {
             {
                 "type": "object", "additionalProperties": false,
                 "properties": {
-                    "uses": uses(catalog),
+                    "uses": uses(catalog.names()),
                     "with": { "type": "object" },
                     "run": { "type": "string", "minLength": 1 },
                     "if": { "enum": ["started", "succeeded"], "default": "started" },
@@ -282,9 +283,8 @@ fn rollback(catalog: &Catalog) -> Json {
     })
 }
 
-fn uses(catalog: &Catalog) -> Json {
-    let known: Vec<&str> = catalog.names().chain((catalog.get("playbook").is_none()).then_some("playbook")).collect();
-    json!({ "enum": known, "description": "A step type." })
+fn uses<'n>(names: impl Iterator<Item = &'n str>) -> Json {
+    json!({ "enum": names.collect::<Vec<_>>(), "description": "A step type." })
 }
 
 /// What stands under `with` follows from `uses`.
@@ -295,7 +295,21 @@ fn inputs_by_type(catalog: &Catalog) -> Json {
             "then": { "properties": { "with": reference(&format!("with.{name}")) } },
         })
     };
-    catalog.names().map(one).collect()
+    catalog.names().chain(["playbook"]).map(one).collect()
+}
+
+/// What stands under the `with` of `uses: playbook`, which is part of the language and no step type.
+pub(crate) fn with_playbook() -> Json {
+    json!({
+        "type": "object", "additionalProperties": false, "required": ["file"],
+        "properties": {
+            "file": {
+                "type": "string",
+                "description": "Its path, written out; counts from the folder of the playbook that is run.",
+            },
+            "inputs": { "type": ["object", "null"], "description": "A value or a template for each of its inputs." },
+        },
+    })
 }
 
 /// Adds the schema of a step type's inputs, in which a template may stand for any value, and its own `$defs`.

@@ -8,6 +8,7 @@ mod plan;
 mod run;
 mod schema;
 mod simulate;
+mod used;
 mod waiting;
 
 use std::path::{Path, PathBuf};

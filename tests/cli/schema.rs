@@ -89,6 +89,12 @@ fn the_schema_refuses_what_the_check_refuses() {
         step("{ run: 'true', uses: exec }"),
         step("{ run: 'true', timeout: 10 }"),
         step("{ run: 'true', retry: { max_attempts: 0 } }"),
+        step("{ uses: playbook, with: { file: a.yaml, input: { n: 1 } } }"),
+        step("{ uses: playbook, with: { file: a.yaml, inputs: [ n ] } }"),
+        step("{ run: 'true', rollback: { uses: playbook, with: { file: a.yaml } } }"),
+        format!("{}secrets: {{ a: {{ command: pass show x }} }}\n", step("run: 'true'")),
+        format!("{}inputs: {{ a: null }}\n", step("run: 'true'")),
+        format!("{}inputs: {{ a: {{ default: 1 }} }}\n", step("run: 'true'")),
     ];
     for playbook in &wrong {
         assert!(!problems(&validator, playbook).is_empty(), "{playbook}");

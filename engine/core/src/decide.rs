@@ -9,6 +9,7 @@ use crate::Json;
 use crate::event::{
     CancelReason, EventBody, HoldReason, Item, OnFailure, Resolution, RollbackReason, SkipReason, StepPath,
 };
+use crate::instance;
 use crate::plan::{PlanForEach, PlanKind};
 use crate::playbook::model::Interrupt;
 use crate::scope::{self, Lent};
@@ -320,7 +321,7 @@ fn expand(state: &RunState, node: NodeId, each: &PlanForEach) -> Result<Vec<Item
     }
     let mut out = Vec::with_capacity(items.len());
     for (index, (key, value)) in items.into_iter().enumerate() {
-        let key = key.map_or_else(|| item_key(state, node, each, index, &value), Ok)?;
+        let key = item_key(state, node, each, key, index, &value)?;
         out.push(Item { key, value, masked: false });
     }
     let mut keys: Vec<_> = out.iter().map(|i| i.key.as_str()).collect();
@@ -332,41 +333,32 @@ fn expand(state: &RunState, node: NodeId, each: &PlanForEach) -> Result<Vec<Item
     Ok(out)
 }
 
+/// What the instance of an item is called; `of_map` is the item's key in a map.
 fn item_key(
     state: &RunState,
     node: NodeId,
     each: &PlanForEach,
+    of_map: Option<String>,
     index: usize,
     value: &Json,
 ) -> Result<String, StepError> {
-    let Some(template) = &each.key else {
-        return Ok(match value {
-            Json::String(s) if is_key(s) => s.clone(),
-            Json::Number(n) => n.to_string(),
-            Json::Object(map) => match map.get("name").or_else(|| map.get("id")) {
-                Some(Json::String(s)) if is_key(s) => s.clone(),
-                _ => index.to_string(),
-            },
-            _ => index.to_string(),
-        });
+    let key = match &each.key {
+        None => of_map.unwrap_or_else(|| instance::default_key(index, value)),
+        Some(template) => {
+            let outer = template.references().iter().filter(|r| r.path.first() != Some(&each.as_name));
+            let key = scope::of_step(state, node, outer, Lent::default()).and_then(|mut context| {
+                let mut own = instance::context(&each.as_name, of_map.as_deref(), index, value);
+                context[&each.as_name] = own[&each.as_name].take();
+                template.render_string(&context)
+            });
+            key.map_err(|e| StepError::permanent(format!("the key of item {index} could not be worked out: {e}")))?
+        }
     };
-    let outer = template.references().iter().filter(|r| r.path.first() != Some(&each.as_name));
-    let key = scope::of_step(state, node, outer, Lent::default()).and_then(|mut context| {
-        context[&each.as_name] = json!({ "key": index.to_string(), "value": value, "index": index });
-        template.render_string(&context)
-    });
-    match key {
-        Ok(key) if is_key(key.as_str()) => Ok(key),
-        Ok(key) => Err(StepError::permanent(format!(
-            "`{key}` cannot be the key of an instance: 1 to 200 characters, none of `[]/` or control characters"
-        ))),
-        Err(e) => Err(StepError::permanent(format!("the key of item {index} could not be worked out: {e}"))),
+    if instance::is_key(&key) {
+        return Ok(key);
     }
-}
-
-/// What may stand between the brackets of `step[key]`.
-fn is_key(text: &str) -> bool {
-    !text.is_empty() && text.len() <= 200 && !text.chars().any(|c| "[]/".contains(c) || c.is_control())
+    let rule = instance::RULE;
+    Err(StepError::permanent(format!("`{}` cannot be the key of an instance: {rule}", key.escape_debug())))
 }
 
 /// The words of [`StepPath`] for messages.

@@ -8,6 +8,7 @@ pub mod decide;
 pub mod diagnostic;
 pub mod event;
 pub mod expr;
+pub mod instance;
 pub mod plan;
 pub mod playbook;
 pub mod progress;

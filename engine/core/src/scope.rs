@@ -7,8 +7,9 @@ use std::sync::Arc;
 use serde_json::{Map, json};
 
 use crate::Json;
-use crate::plan::{Binding, PlanKind, ScopeIdx};
+use crate::plan::{Binding, PlanKind, ScopeIdx, StepIdx};
 use crate::playbook::model::{InputDecl, TargetKind};
+use crate::playbook::values;
 use crate::state::{NodeId, RunState, Status};
 use crate::template::{Reference, RenderError, ValueTemplate};
 
@@ -57,6 +58,7 @@ pub fn of_run<'r>(
 
 /// Renders a tree of values for a step.
 pub fn render(state: &RunState, node: NodeId, value: &ValueTemplate, lent: Lent<'_>) -> Result<Json, RenderError> {
+    refuse_given(state, node, lent)?;
     if let Some(literal) = value.literal() {
         return Ok(literal.clone());
     }
@@ -132,6 +134,26 @@ fn nameless(state: &RunState, node: NodeId) -> Option<Json> {
     let instances = state.children(node);
     let none = instances.iter().all(|n| state.node(*n).status != Status::Succeeded);
     (open && none && state.is_expanded(node)).then(|| Json::Array(vec![Json::Null; instances.len()]))
+}
+
+/// Refuses what the playbooks around a step were given against the rules of their inputs, also where the step itself
+/// uses none of it: nothing of such a playbook acts. What has no value is an error where it is used.
+fn refuse_given(state: &RunState, node: NodeId, lent: Lent<'_>) -> Result<(), RenderError> {
+    let mut at = state.step(node).scope;
+    while let Some((block, given)) = &state.plan.scope(at).used_by {
+        let view = View { state, node, scope: at, bindings: &[], lent };
+        for decl in &state.plan.scope(at).inputs {
+            // Literals were checked with the playbook.
+            let template = given.get(&decl.name).filter(|v| !v.is_literal());
+            if let Some(template) = template
+                && let Ok(Some(value)) = view.given(*block, &template)
+            {
+                view.allowed(*block, decl, &value)?;
+            }
+        }
+        at = state.plan.step(*block).scope;
+    }
+    Ok(())
 }
 
 impl View<'_> {
@@ -278,14 +300,37 @@ impl View<'_> {
         let default = |decl: &InputDecl| decl.default.as_ref().map(|d| d.value.clone());
         let decl = scope.inputs.iter().find(|d| *d.name == name);
         let Some(value) = given.get(name) else { return Ok(decl.and_then(default)) };
-        let Some(at) = self.enclosing(*block) else { return Ok(None) };
+        let Some(value) = self.given(*block, &value)? else { return Ok(None) };
+        decl.map_or(Ok(()), |decl| self.allowed(*block, decl, &value))?;
+        Ok(Some(value))
+    }
+
+    /// A value that this playbook is given, worked out where it is used.
+    fn given(&self, block: StepIdx, value: &ValueTemplate) -> Result<Option<Json>, RenderError> {
+        let Some(at) = self.enclosing(block) else { return Ok(None) };
         let step = self.state.step(at);
         let outer = View { node: at, scope: step.scope, bindings: &step.bindings, ..*self };
-        outer.render(&value).map(Some)
+        outer.render(value).map(Some)
+    }
+
+    /// Whether the declaration of an input of this playbook allows a value.
+    fn allowed(&self, block: StepIdx, decl: &InputDecl, value: &Json) -> Result<(), RenderError> {
+        if self.lent.even_masked {
+            // Only shown: a mask need not be what the secret was.
+            return Ok(());
+        }
+        values::check(decl, value).map_err(|violation| {
+            let step = self.enclosing(block).map(|at| self.state.path(at));
+            let step = step.map_or_else(String::new, |path| format!(", given by step {path},"));
+            let playbook = &self.state.plan.scope(self.scope).playbook;
+            let message =
+                format!("the input `{}` of playbook `{playbook}`{step} {}", decl.name.value, violation.message);
+            RenderError { message }
+        })
     }
 
     /// The node of a block, from somewhere inside it or from itself.
-    fn enclosing(&self, block: crate::plan::StepIdx) -> Option<NodeId> {
+    fn enclosing(&self, block: StepIdx) -> Option<NodeId> {
         let mut at = self.node;
         while !RunState::is_root(at) {
             if self.state.node(at).step == block {

@@ -7,6 +7,7 @@ mod lint;
 mod place;
 mod policy;
 mod resolve;
+mod scheduled;
 pub mod schema;
 
 use std::sync::Arc;
@@ -61,6 +62,7 @@ pub fn check(name: &str, text: &str, load: &mut dyn Load, catalog: &Catalog) -> 
     let (playbook, mut diagnostics) = playbook::read(source, text);
     let mut plan = None;
     if let Some(playbook) = playbook {
+        diagnostics.extend(scheduled::inputs(&playbook));
         let mut placed = place::Placed::new(catalog, load, sources);
         placed.playbook(playbook);
         resolve::resolve(&mut placed);

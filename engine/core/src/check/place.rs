@@ -46,6 +46,8 @@ pub(super) enum Place {
     /// A `for_each` key; its item is called so.
     Key(String),
     Locks,
+    /// In the name of a lock, printed as it is.
+    LockText,
     BlockOutputs,
 }
 
@@ -263,8 +265,7 @@ impl<'a> Placed<'a> {
     }
 
     fn note_scope_references(&mut self, scope: ScopeIdx, template: &Template, place: &Place) {
-        let noted = template.references().iter().map(|r| Noted { reference: r.clone(), place: place.clone() });
-        self.scope_notes[scope.0 as usize].references.extend(noted);
+        self.scope_notes[scope.0 as usize].references.extend(noted(template, place));
     }
 
     fn list(&mut self, steps: Vec<Step>, context: &Context) {
@@ -297,23 +298,15 @@ impl<'a> Placed<'a> {
         if outer && step.for_each.is_some() {
             return self.for_each(step, context, note);
         }
+        if let Action::Uses(uses) = &step.action
+            && *uses.step_type == "playbook"
+        {
+            let uses = uses.clone();
+            return self.sub_playbook(step, &uses, context, note);
+        }
         let policy_of =
             |s: &mut Self, detach, from_run| s.policies.of(&step.policy, &context.defaults.policy, detach, from_run);
         let (kind, policy) = match step.action {
-            Action::Uses(uses) if &*uses.step_type == "playbook" => {
-                let policy = policy_of(self, false, false);
-                return self.sub_playbook(
-                    step.id,
-                    step.span,
-                    step.when,
-                    &uses,
-                    context,
-                    note,
-                    policy,
-                    step.continue_on_error,
-                    step.on_failure,
-                );
-            }
             Action::Uses(uses) => {
                 let own = Own { target: step.target.as_ref(), env: &step.env };
                 let from_run = uses.from_run;
@@ -336,7 +329,7 @@ impl<'a> Placed<'a> {
                 for lock in &step.locks {
                     note_template(&mut note, lock, &Place::Locks);
                 }
-                self.refuse_block_rollback(&step.rollback, step.id.span);
+                self.refuse_rollback_of(&step.rollback, step.id.span, "a block");
                 self.steps.push(PlanStep {
                     id,
                     span: step.span,
@@ -385,10 +378,11 @@ impl<'a> Placed<'a> {
         idx
     }
 
-    fn refuse_block_rollback(&mut self, rollback: &Rollback, span: Span) {
+    /// `of` has steps inside, and is taken back by theirs.
+    fn refuse_rollback_of(&mut self, rollback: &Rollback, span: Span, of: &str) {
         if !matches!(rollback, Rollback::Auto) {
-            let message = "a block is taken back step by step, so it has no `rollback` of its own";
-            let diagnostic = Diagnostic::new(Code::ConflictingKeys, message, span, "a block with `rollback`");
+            let message = format!("{of} is taken back step by step, so it has no `rollback` of its own");
+            let diagnostic = Diagnostic::new(Code::ConflictingKeys, message, span, format!("{of} with `rollback`"));
             self.diagnostics.push(diagnostic.help("put `rollback` on the steps inside"));
         }
     }
@@ -559,9 +553,16 @@ fn inherited(
     Arc::new(inner)
 }
 
+fn noted<'t>(template: &'t Template, place: &'t Place) -> impl Iterator<Item = Noted> + 't {
+    let is_text = |r: &Reference| *place == Place::Locks && template.printed().any(|p| p.span == r.span);
+    template.references().iter().map(move |r| {
+        let place = if is_text(r) { Place::LockText } else { place.clone() };
+        Noted { reference: r.clone(), place }
+    })
+}
+
 fn note_template(note: &mut Note, template: &Template, place: &Place) {
-    let noted = template.references().iter().map(|r| Noted { reference: r.clone(), place: place.clone() });
-    note.references.extend(noted);
+    note.references.extend(noted(template, place));
     if *place == Place::Target && template.references().is_empty() {
         // A literal target is checked like a reference to it.
         let path = vec![TARGET_ROOT.to_owned(), template.text().to_owned()];

@@ -2,7 +2,7 @@
 
 use crate::diagnostic::{Code, Diagnostic};
 use crate::plan::{PlanKind, ScopeIdx, StepIdx};
-use crate::playbook::model::TargetKind;
+use crate::playbook::model::{InputType, TargetKind};
 use crate::span::Span;
 use crate::step::OutputNames;
 use crate::suggest::did_you_mean;
@@ -182,7 +182,7 @@ fn no_secret(placed: &mut Placed<'_>, r: &Reference, place: &Place, what: &str) 
         Place::With | Place::Env | Place::Target => return,
         Place::When => "a condition's value can be read off what ran",
         Place::Items | Place::Key(_) => "the items of a `for_each` are stored and shown",
-        Place::Locks => "names of locks are stored and shown",
+        Place::Locks | Place::LockText => "names of locks are stored and shown",
         Place::BlockOutputs => "outputs are stored and shown",
     };
     let message = format!("{what} cannot be used here: {why}");
@@ -200,8 +200,22 @@ fn input(placed: &mut Placed<'_>, from: From, noted: &Noted) {
     };
     if let Some(i) = inputs.iter().position(|i| *i.name == *name) {
         used[i] = true;
+        let input_type = inputs[i].input_type;
         if inputs[i].secret {
             no_secret(placed, r, &noted.place, &format!("the secret input `{name}`"));
+        } else if noted.place == Place::LockText
+            && r.path.len() == 2
+            && matches!(input_type, InputType::List | InputType::Map)
+        {
+            let message =
+                format!("the name of a lock is text, and the input `{name}` is {}", input_type.with_article());
+            let help = match input_type {
+                InputType::List => {
+                    format!("join it (`{{{{join inputs.{name} \",\"}}}}`), or use an input that is text")
+                }
+                _ => format!("name a value in it, such as `inputs.{name}.KEY`, or use an input that is text"),
+            };
+            placed.diagnostics.push(Diagnostic::new(Code::WrongType, message, r.span, "not text").help(help));
         }
     } else {
         let help = did_you_mean(name, inputs.iter().map(|i| i.name.as_str())).map_or_else(
@@ -271,6 +285,12 @@ fn step_reference(placed: &mut Placed<'_>, from: From, noted: &Noted) {
         unknown_step(placed, from, r, id);
         return;
     };
+    if from.step.is_none() && matches!(noted.place, Place::Locks | Place::LockText) {
+        let message = format!("the locks of a run are taken before any step, so step `{id}` has nothing to give yet");
+        let help = "put `locks` on the step that needs it, after that one";
+        placed.diagnostics.push(Diagnostic::new(Code::NotReferable, message, r.span, "not there yet").help(help));
+        return;
+    }
     if let Some(step) = from.step
         && !edge(placed, from.frame, step, frame, to, r)
     {

@@ -2,6 +2,7 @@
 //! characters. Resolves no reference and knows no step type: that is `check`.
 
 mod fields;
+mod for_each;
 mod policy;
 pub(crate) mod schedule;
 mod steps;
@@ -16,6 +17,7 @@ use super::yaml::{Node, NodeValue};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::event::OnFailure;
 use crate::span::{SourceId, Span, Spanned};
+use crate::template::Template;
 use fields::{Fields, Keys};
 
 /// The version under `runback:` that this runback reads.
@@ -148,8 +150,10 @@ impl Lower<'_> {
         let all_have_one = self.given_ids(steps.iter().chain(&finally), steps.len(), &mut ids);
         let steps = if all_have_one { self.steps_with_ids(steps) } else { self.steps(steps, "", &mut ids) };
         let finally = self.steps(finally, "finally-", &mut ids);
+        let top_keys = node.as_map().into_iter().flatten();
         let playbook = Playbook {
             source: self.source,
+            keys: top_keys.filter_map(|(k, _)| Some(Spanned::new(k.as_str()?.to_owned(), k.span))).collect(),
             name: name.unwrap_or_else(|| Spanned::new("unnamed".to_owned(), head(self.text, node.span))),
             description: keys.get("description").and_then(|n| self.string(n, "description")).map(str::to_owned),
             inputs,
@@ -157,7 +161,7 @@ impl Lower<'_> {
             targets,
             inventories,
             defaults,
-            locks: keys.get("locks").map(|n| self.templates(n, "locks")).unwrap_or_default(),
+            locks: keys.get("locks").map(|n| self.locks(n)).unwrap_or_default(),
             max_parallel: keys.get("max_parallel").and_then(|n| {
                 let value = self.whole(n, "max_parallel", 1, 10_000)?;
                 u32::try_from(value).ok().map(|value| Spanned::new(value, n.span))
@@ -229,6 +233,16 @@ impl Lower<'_> {
             env: keys.get("env").map(|n| self.env(n)).unwrap_or_default(),
             policy: self.policy(&keys),
         }
+    }
+
+    /// Names of locks, of the run or of a step.
+    fn locks(&mut self, node: &Node) -> Vec<Template> {
+        let locks = self.templates(node, "locks");
+        for lock in locks.iter().filter(|l| l.literal().is_some_and(|name| name.trim().is_empty())) {
+            let help = "name what is locked, such as \"vm/{{ inputs.vm }}\"".to_owned();
+            self.wrong_value(lock.span(), "the name of a lock is empty", Some(help));
+        }
+        locks
     }
 
     fn report(&mut self, diagnostic: Diagnostic) {

@@ -13,6 +13,8 @@ use crate::template::{Template, ValueTemplate};
 #[derive(Debug, Clone)]
 pub struct Playbook {
     pub source: SourceId,
+    /// The keys that stand at its top, as they were written.
+    pub keys: Vec<Spanned<String>>,
     pub name: Spanned<String>,
     pub description: Option<String>,
     pub inputs: Vec<InputDecl>,

@@ -14,8 +14,8 @@ mod tests;
 use std::time::Duration;
 
 use croner::Cron;
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, civil};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
@@ -23,7 +23,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::Json;
 use crate::playbook::duration;
-use crate::playbook::lower::schedule::parse_cron;
+use crate::playbook::lower::schedule::{instant, parse_cron};
 use crate::playbook::model;
 use crate::playbook::yaml::Node;
 
@@ -203,14 +203,8 @@ impl Keys<'_> {
         self.0.get(key).is_some_and(|n| n.to_json() == Json::Bool(true))
     }
 
-    /// A date or a time without an offset is the zone's.
     fn instant(&self, key: &str, zone: &TimeZone) -> Result<Option<Timestamp>, String> {
         let Some(text) = self.text(key) else { return Ok(None) };
-        if let Ok(at) = text.parse::<Timestamp>() {
-            return Ok(Some(at));
-        }
-        let wall: civil::DateTime = text.parse().map_err(|e| format!("{key}: {e}"))?;
-        let zoned = zone.to_zoned(wall).map_err(|e| format!("{key}: {e}"))?;
-        Ok(Some(zoned.timestamp()))
+        instant(text, zone).map(Some).map_err(|e| format!("{key}: {e}"))
     }
 }

@@ -31,7 +31,7 @@ pub use scan::{Shape, shape};
 pub use value::ValueTemplate;
 pub(crate) use value::{scalar, weight};
 
-use ir::{Ex, Piece};
+use ir::{Base, Ex, PathEx, Piece};
 use problem::Problem;
 
 #[cfg(test)]
@@ -138,6 +138,22 @@ impl Template {
     /// result cannot break out of a shell word. In no particular order.
     pub fn used_unquoted(&self) -> impl Iterator<Item = &Reference> {
         self.inner.unquoted.iter().map(|i| &self.inner.references[*i as usize])
+    }
+
+    /// References whose whole value is printed as it is, outside of any condition, loop and helper.
+    pub fn printed(&self) -> impl Iterator<Item = &Reference> {
+        let exs: Vec<&Ex> = match &self.inner.body {
+            Body::Verbatim => Vec::new(),
+            Body::Lone(ex) => vec![ex],
+            Body::Pieces(pieces) => {
+                let values = pieces.iter().filter_map(|p| if let Piece::Value(ex) = p { Some(ex) } else { None });
+                values.collect()
+            }
+        };
+        exs.into_iter().filter_map(|ex| match ex {
+            Ex::Path(PathEx { base: Base::Root(index), .. }) => Some(&self.inner.references[*index as usize]),
+            _ => None,
+        })
     }
 
     /// The text that it always renders to, when nothing in it is a template (`\{{` is unescaped).

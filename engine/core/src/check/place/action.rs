@@ -94,6 +94,13 @@ impl Placed<'_> {
         match rollback {
             Rollback::Auto => PlanRollback::Auto,
             Rollback::None => PlanRollback::None,
+            Rollback::Step { uses, .. } if *uses.step_type == "playbook" => {
+                let message = "another playbook cannot be the rollback of a step";
+                let help = "a rollback is one action: write `rollback: { run: … }`, or `uses` with a step type";
+                let diagnostic = Diagnostic::new(Code::WrongValue, message, uses.step_type.span, "a playbook");
+                self.diagnostics.push(diagnostic.help(help));
+                PlanRollback::None
+            }
             Rollback::Step { uses, condition } => match self.action(*uses, own, defaults, note) {
                 Some(action) => PlanRollback::Action {
                     action: Box::new(action),

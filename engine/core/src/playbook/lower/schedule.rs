@@ -60,7 +60,6 @@ impl Lower<'_> {
         for key in ["paused", "pause_on_failure"] {
             keys.get(key).and_then(|n| self.boolean(n, key));
         }
-        self.bounds(&keys);
         let words: [(&str, &[(&str, ())]); 4] = [
             (
                 "overlap",
@@ -77,18 +76,24 @@ impl Lower<'_> {
             self.map(inputs, "`inputs` of a schedule");
         }
         let timezone = keys.get("timezone").and_then(|n| self.timezone(n));
+        // Nothing is told that depends on a zone which is not known.
+        let zone = match (&timezone, keys.get("timezone")) {
+            (Some(name), _) => jiff::tz::db().get(&name.value).ok(),
+            (None, Some(_)) => None,
+            (None, None) => Some(TimeZone::UTC),
+        };
+        self.bounds(&keys, zone.as_ref());
         let cron = keys.required(self, "cron")?;
         Some(Schedule { cron: self.cron(cron)?, timezone, node: node.clone() })
     }
 
-    /// `start_at` and `end_at`: a date, or a date and time.
-    fn bounds(&mut self, keys: &Fields<'_>) {
+    /// `start_at` and `end_at`: a date, or a date and time. Compared where the zone is known.
+    fn bounds(&mut self, keys: &Fields<'_>, zone: Option<&TimeZone>) {
         let mut found = Vec::new();
         for key in ["start_at", "end_at"] {
             let Some(node) = keys.get(key) else { continue };
             let Some(text) = self.string(node, key) else { continue };
-            let instant = text.parse::<jiff::Timestamp>().ok().map(|t| t.to_zoned(TimeZone::UTC).datetime());
-            let Some(at) = instant.or_else(|| text.parse::<civil::DateTime>().ok()) else {
+            let Ok(at) = instant(text, zone.unwrap_or(&TimeZone::UTC)) else {
                 let help = Some("write 2026-03-01, 2026-03-01T02:00 or 2026-03-01T02:00:00Z".to_owned());
                 self.wrong_value(node.span, format!("`{key}` must be a date or a time, not `{text}`"), help);
                 continue;
@@ -97,6 +102,7 @@ impl Lower<'_> {
         }
         if let [(start, _), (end, node)] = found[..]
             && start >= end
+            && zone.is_some()
         {
             self.wrong_value(node.span, "`end_at` is not after `start_at`: the schedule never fires", None);
         }
@@ -138,6 +144,16 @@ impl Lower<'_> {
         self.report(Diagnostic::new(Code::BadCron, message, head(self.text, node.span), label).help(help));
         None
     }
+}
+
+/// Reads a bound of a schedule: a date or a time without an offset is the zone's.
+pub(crate) fn instant(text: &str, zone: &TimeZone) -> Result<jiff::Timestamp, String> {
+    if let Ok(at) = text.parse::<jiff::Timestamp>() {
+        return Ok(at);
+    }
+    let wall: civil::DateTime = text.parse().map_err(|e: jiff::Error| e.to_string())?;
+    let zoned = zone.to_zoned(wall).map_err(|e| e.to_string())?;
+    Ok(zoned.timestamp())
 }
 
 /// Reads a cron expression: five fields, six with seconds first, or a nickname such as `@daily`.

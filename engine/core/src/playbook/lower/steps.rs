@@ -7,7 +7,7 @@ use super::fields::{Fields, Keys};
 use super::{Lower, ON_FAILURE, head, take_list, take_map};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::expr::Expr;
-use crate::playbook::model::{Action, ForEach, Rollback, RollbackIf, Step, Uses};
+use crate::playbook::model::{Action, Rollback, RollbackIf, Step, Uses};
 use crate::playbook::yaml::{Node, NodeValue, Style};
 use crate::span::{Span, Spanned};
 use crate::template::problem::nearest;
@@ -225,7 +225,7 @@ impl Lower<'_> {
                 .get("continue_on_error")
                 .and_then(|n| self.boolean(n, "continue_on_error"))
                 .unwrap_or(false),
-            locks: keys.get("locks").map(|n| self.templates(n, "locks")).unwrap_or_default(),
+            locks: keys.get("locks").map(|n| self.locks(n)).unwrap_or_default(),
             on_failure,
             outputs: match keys.get("outputs") {
                 Some(outputs) if is_block => self.named_values(outputs, "outputs"),
@@ -338,8 +338,10 @@ impl Lower<'_> {
             let message = "`outputs` is for `run` and blocks: a step type has outputs of its own".to_owned();
             self.pointless(key.span, message, "leave it out, and use `steps.<id>.outputs.<name>`");
         }
+        let uses_playbook = keys.get("uses").and_then(Node::as_str) == Some("playbook");
         if let Some((key, _)) = keys.pair("on_failure")
             && !is_block
+            && !uses_playbook
         {
             let message = "`on_failure` is for blocks and the playbook".to_owned();
             self.pointless(
@@ -348,10 +350,15 @@ impl Lower<'_> {
                 "use `retry`, `rollback` or `continue_on_error`, or make it a block: `steps:`",
             );
         }
-        if is_block && keys.get("steps").is_some() {
+        let (of, help) = if uses_playbook {
+            ("a step that uses a playbook", "give it to the steps of that playbook, or under its `defaults`")
+        } else {
+            ("a block", "give it to the steps of the block, or under `defaults`")
+        };
+        if uses_playbook || (is_block && keys.get("steps").is_some()) {
             for (key, span) in keys.present(&["detach", "on_interrupt", "idle_timeout", "kill_grace"]) {
-                let message = format!("`{key}` is about a command, and a block runs none itself");
-                self.pointless(span, message, "give it to the steps of the block, or under `defaults`");
+                let message = format!("`{key}` is about a command, and {of} runs none itself");
+                self.pointless(span, message, help);
             }
         }
     }
@@ -376,70 +383,6 @@ impl Lower<'_> {
                 None
             }
         }
-    }
-
-    /// A list, a template that gives one, or a map with `items` and how to go through them.
-    fn for_each(&mut self, node: &Node) -> Option<ForEach> {
-        const FOR_EACH: Keys = Keys {
-            of: "`for_each`",
-            known: &["items", "as", "key", "max_parallel", "fail_fast"],
-            hints: &[
-                ("in", "it is called `items`"),
-                ("list", "it is called `items`"),
-                ("var", "it is called `as`"),
-                ("name", "it is called `key`: what instances are called"),
-                ("parallel", "it is called `max_parallel`"),
-                ("batch", "it is called `max_parallel`"),
-            ],
-        };
-        if node.as_map().is_none() {
-            let items = self.items(node, "for_each")?;
-            return Some(ForEach {
-                items,
-                items_span: node.span,
-                as_name: "each".to_owned(),
-                key: None,
-                max_parallel: None,
-                fail_fast: false,
-            });
-        }
-        let keys = self.fields(node, &FOR_EACH)?;
-        let as_name = keys.get("as").and_then(|n| self.item_name(n));
-        let key = keys.get("key").and_then(|n| self.template(n, "key"));
-        let max_parallel = keys.get("max_parallel").and_then(|n| self.whole(n, "max_parallel", 1, 10_000));
-        let fail_fast = keys.get("fail_fast").and_then(|n| self.boolean(n, "fail_fast")).unwrap_or(false);
-        let items = keys.required(self, "items")?;
-        Some(ForEach {
-            items: self.items(items, "items")?,
-            items_span: items.span,
-            as_name: as_name.unwrap_or_else(|| "each".to_owned()),
-            key,
-            max_parallel: max_parallel.and_then(|n| u32::try_from(n).ok()),
-            fail_fast,
-        })
-    }
-
-    fn items(&mut self, node: &Node, name: &str) -> Option<crate::template::ValueTemplate> {
-        let fits = match &node.value {
-            NodeValue::List(_) => true,
-            NodeValue::Map(_) => name == "items",
-            NodeValue::Str(text, _) => text.contains("{{"),
-            _ => false,
-        };
-        if !fits {
-            self.wrong_type(node, &format!("`{name}`"), "a list, or a template that gives one");
-            return None;
-        }
-        Some(self.value(node))
-    }
-
-    fn item_name(&mut self, node: &Node) -> Option<String> {
-        let text = self.string(node, "as")?;
-        if matches!(text, "inputs" | "secrets" | "steps" | "run" | "playbook" | "target") {
-            self.wrong_value(node.span, format!("`{text}` is a name that playbooks have already"), None);
-            return None;
-        }
-        self.name(node, "the name of an item", false).map(|name| name.value)
     }
 
     fn rollback(&mut self, node: &Node) -> Option<Rollback> {

@@ -36,10 +36,7 @@ fn suspect<'t>(node: &Node, raw: impl Fn(&Node) -> &'t str) -> Option<Diagnostic
         }
         NodeValue::Int(value) if has_leading_zero(raw(node)) => {
             let raw = raw(node);
-            let help = format!(
-                "quote it for the text (\"{raw}\"), or write 0o{} for octal",
-                raw.trim_start_matches(['+', '-', '0'])
-            );
+            let help = format!("quote it for the text (\"{raw}\"), as for the mode of a file; or write {value}");
             (format!("`{raw}` is the decimal number {value} here, and octal to YAML 1.1"), help)
         }
         _ => return None,
