@@ -3,8 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::json;
-
 use crate::Json;
 use crate::event::{
     CancelReason, EventBody, HoldReason, Item, OnFailure, Resolution, RollbackReason, SkipReason, StepPath,
