@@ -185,3 +185,23 @@ fn a_broken_playbook_keeps_its_last_good_text_and_says_so() {
     let seen = server.wait_for(&token, &run, "succeeded");
     assert_eq!(seen["steps"][0]["outputs"]["stdout"], "one");
 }
+
+#[test]
+fn outputs_and_locks_that_cannot_be_worked_out_are_told() {
+    let place = Place::new();
+    let playbook = "runback: 1\nname: p\ninputs: { vm: { type: string } }\nlocks: [\"{{ inputs.vm }}\"]\nsteps:\n  \
+        - { id: a, when: \"false\", run: echo hi, outputs: { o: stdout } }\n  - { id: b, run: echo hi, outputs: { o: stdout } }\n\
+        outputs: { x: \"{{ steps.a.outputs.o }}\", y: \"{{ steps.b.outputs.o }}\" }\n";
+    place.playbook("p", playbook);
+    let token = place.token("ann", "operator");
+    let server = place.serve(&[]);
+    let refused = server.post(&token, "/api/v1/runs", &json!({ "playbook": "p", "inputs": { "vm": "" } }));
+    assert_eq!(refused.status, 400, "{}", refused.json());
+    assert!(refused.json().to_string().contains("the lock `{{ inputs.vm }}` is empty"), "{}", refused.json());
+    assert_eq!(place.json(&["runs"]), json!([]), "nothing of it stays");
+    let started = server.post(&token, "/api/v1/runs", &json!({ "playbook": "p", "inputs": { "vm": "one" } }));
+    let run = started.json()["run"].as_str().expect("an id").to_owned();
+    let seen = server.wait_for(&token, &run, "succeeded");
+    assert_eq!(seen["outputs"], json!({ "x": null, "y": "hi" }));
+    assert_eq!(seen["output_errors"], json!({ "x": "step a is skipped, so it has no outputs" }));
+}

@@ -1,5 +1,6 @@
 //! Runs: looked at, started, answered, stopped, taken up and taken back.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use runback_core::Json;
@@ -206,6 +207,8 @@ pub(crate) struct RunView {
     queued: Option<usize>,
     /// The digest of its plan.
     digest: Option<String>,
+    /// The outputs that could not be worked out and are null, and why.
+    output_errors: BTreeMap<String, String>,
     steps: Vec<StepView>,
     /// Questions that are open.
     questions: Vec<OpenQuestion>,
@@ -246,6 +249,7 @@ fn view(run: &Run, summary: &Summary, queued: Option<usize>) -> RunView {
         owner: run.owner.as_ref().map(ToString::to_string),
         queued,
         digest: state.created.as_ref().map(|c| c.digest.clone()),
+        output_errors: state.output_errors.clone(),
         steps: run.steps(),
         questions: state.questions().filter_map(question).collect(),
         doubts: state
@@ -489,7 +493,7 @@ async fn asked_of_owner(app: &Arc<App>, run: &str, request: Request, done: &str)
 pub(crate) struct ResumeRun {
     /// What steps count as: path → done, redo, fail or skip.
     #[serde(default)]
-    steps: std::collections::BTreeMap<String, Resolution>,
+    steps: BTreeMap<String, Resolution>,
     /// Inputs marked secret are not stored: give them again.
     #[serde(default)]
     secret_inputs: Map<String, Json>,

@@ -12,7 +12,7 @@ export const word = (type) => type.replaceAll("_", " ");
 export function about(event) {
   if (event.error) return clean(event.error.message);
   const parts = [];
-  for (const name of ["by", "reason", "outcome", "resolution", "why", "names", "note", "retry_in", "answer", "question", "outputs", "items"]) {
+  for (const name of ["by", "reason", "outcome", "resolution", "why", "names", "note", "retry_in", "answer", "question", "outputs", "output_errors", "items"]) {
     const value = event[name];
     if (value === undefined || value === null) continue;
     if (name === "question") parts.push(value.prompt);

@@ -231,6 +231,7 @@ function data(view) {
   parts.data.dataset.text = text;
   put(parts.data, table("Inputs", view.inputs, "This run takes no inputs."),
     table("Outputs", view.outputs, OVER.includes(view.status) ? "This run gives no outputs." : "Outputs are known when the run is over."),
+    ...Object.entries(view.output_errors).map(([name, why]) => h("p", null, h("code", null, name), ` could not be worked out: ${why}`)),
     h("section", null, h("h2", null, "About"), pairs([
       ["Run", h("code", null, view.id)], ["Plan", h("code", null, view.digest)], ["Created", date(view.created_at)],
       ["Started", view.started_at && date(view.started_at)], ["Finished", view.finished_at && date(view.finished_at)],
