@@ -167,3 +167,25 @@ fn inputs_that_cannot_be_read() {
     all.push(format!("exit {:?}\n{}", output.status.code(), String::from_utf8_lossy(&output.stderr)));
     insta::assert_snapshot!(all.join("\n"));
 }
+
+/// The keys of instances that only the run can tell obey the rule that a check holds the others to.
+#[test]
+fn the_keys_of_a_map_that_is_made_while_running() {
+    let desk = Desk::new();
+    let playbook = |items: &str, key: &str| {
+        format!(
+            "runback: 1\nname: keys\nsteps:\n  - id: made\n    uses: set\n    with: {{ items: {items} }}\n  - id: each\n    for_each: {{ items: \"{{{{ steps.made.outputs.items }}}}\"{key} }}\n    run: echo \"{{{{quote each.key}}}}\" >> keys.txt\n"
+        )
+    };
+    desk.write("bad.yaml", &playbook("{ \"a]/k[b\": 1 }", ""));
+    let said = desk.run(&["run", "bad.yaml", "--output", "lines"]);
+    let all = said.stdout + &said.stderr;
+    assert_eq!(said.code, Some(3), "{all}");
+    assert!(all.contains("`a]/k[b` cannot be the key of an instance"), "{all}");
+    assert_eq!(desk.read("keys.txt"), None);
+
+    desk.write("named.yaml", &playbook("{ a/b: { host: web } }", ", key: \"{{ each.value.host }}\""));
+    let said = desk.run(&["run", "named.yaml", "--output", "lines"]);
+    assert_eq!(said.code, Some(0), "{}{}", said.stdout, said.stderr);
+    assert!(desk.read("keys.txt").is_some_and(|keys| keys.contains("web")));
+}
