@@ -22,7 +22,7 @@ pub(crate) fn typed(state_dir: Option<&Path>) {
 
 /// One word for a shell.
 fn word(text: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "/._-+:@%".contains(c);
+    let plain = |c: char| c.is_alphanumeric() || "/._-+:@%=".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         text.to_owned()
     } else {
@@ -49,10 +49,11 @@ pub(crate) fn commands(state: &RunState, status: &str, driven: bool) -> Vec<(Str
     let doubt = state.doubts().next();
     let question = state.questions().next();
     if let Some(node) = question {
-        add(format!("runback approve {run} {}", state.path(node)), "say yes (--refuse: no)");
+        add(format!("runback approve {run} {}", word(state.path(node))), "say yes (--refuse: no)");
     }
     if let Some(node) = doubt {
-        add(format!("runback resume {run} --step {}=done", state.path(node)), "it is done (or redo, fail, skip)");
+        let settled = word(&format!("{}=done", state.path(node)));
+        add(format!("runback resume {run} --step {settled}"), "it is done (or redo, fail, skip)");
     }
     match status {
         "failed" => {
@@ -78,7 +79,7 @@ pub(crate) fn commands(state: &RunState, status: &str, driven: bool) -> Vec<(Str
         _ => {}
     }
     if matches!(status, "failed" | "stuck" | "rolled-back" | "cancelled") {
-        let failed = state.failure.map(|n| format!(" {}", state.path(n))).unwrap_or_default();
+        let failed = state.failure.map(|n| format!(" {}", word(state.path(n)))).unwrap_or_default();
         add(format!("runback logs {run}{failed}"), "what the commands printed");
     }
     all.into_iter().map(|(command, what)| (as_typed(&command), what)).collect()

@@ -21,13 +21,22 @@ pub(crate) fn path(given: Option<&Path>) -> Result<PathBuf, Failure> {
 
 /// Opens the store, and makes it where there is none.
 pub(crate) fn open(given: Option<&Path>) -> Result<Arc<dyn Store>, Failure> {
-    Ok(Arc::new(SqliteStore::open_with(&path(given)?, Commits::OnCaller)?))
+    open_at(&path(given)?)
+}
+
+/// Whatever is wrong there, nothing was started.
+fn open_at(dir: &Path) -> Result<Arc<dyn Store>, Failure> {
+    let store = SqliteStore::open_with(dir, Commits::OnCaller).map_err(|error| {
+        let failure = Failure::from(error);
+        if failure.exit == Exit::Failed { Failure { exit: Exit::Usage, ..failure } } else { failure }
+    })?;
+    Ok(Arc::new(store))
 }
 
 /// Opens a store to look into it: where there is none, none is made.
 pub(crate) fn open_existing(given: Option<&Path>) -> Result<Option<Arc<dyn Store>>, Failure> {
     let dir = path(given)?;
-    if dir.exists() { Ok(Some(Arc::new(SqliteStore::open_with(&dir, Commits::OnCaller)?))) } else { Ok(None) }
+    if dir.exists() { open_at(&dir).map(Some) } else { Ok(None) }
 }
 
 /// A store that must be there, because a run of it was named.

@@ -26,9 +26,13 @@ impl Screen {
 
     /// Writes what is to stay, and the rows below it, each cut to the width. One write.
     pub(super) fn draw(&mut self, rows: &[String], width: usize) {
-        if rows.is_empty() && self.drawn.is_empty() && self.above.is_empty() {
-            return;
+        if !(rows.is_empty() && self.drawn.is_empty() && self.above.is_empty()) {
+            term::write(&self.frame(rows, width));
         }
+    }
+
+    /// Line by line over what is there: a terminal with a history (tmux) keeps a whole screen that is cleared.
+    fn frame(&mut self, rows: &[String], width: usize) -> String {
         let mut out = String::with_capacity(self.above.len() + 256);
         out.push_str(BEGIN);
         // After a resize the terminal has wrapped what was drawn.
@@ -36,18 +40,27 @@ impl Screen {
         if up > 0 {
             out.push_str(&format!("\x1b[{up}A"));
         }
-        out.push_str("\r\x1b[J");
-        out.push_str(&self.above);
-        self.above.clear();
+        out.push('\r');
+        for line in std::mem::take(&mut self.above).lines() {
+            out.push_str("\x1b[K");
+            out.push_str(line);
+            // Where it ends at the edge, this would take its last character.
+            if !visible_width(line).is_multiple_of(width.max(1)) {
+                out.push_str("\x1b[K");
+            }
+            out.push('\n');
+        }
         self.drawn.clear();
         for row in rows {
             let (cut, columns) = cut(row, width);
+            out.push_str("\x1b[K");
             out.push_str(&cut);
             out.push_str("\x1b[0m\n");
             self.drawn.push(columns);
         }
+        out.push_str("\x1b[J");
         out.push_str(END);
-        term::write(&out);
+        out
     }
 }
 
@@ -108,6 +121,18 @@ mod tests {
         assert_eq!(cut("日本語", 6), ("日本語".to_owned(), 6));
         assert_eq!(cut("日本語", 5), ("日本…".to_owned(), 5));
         assert_eq!(cut("日本語", 4), ("日…".to_owned(), 3));
+    }
+
+    #[test]
+    fn a_frame_never_clears_the_screen_before_it_is_drawn() {
+        let mut screen = Screen::default();
+        let rows = ["one".to_owned(), "two".to_owned()];
+        screen.frame(&rows, 10);
+        screen.scroll("said");
+        screen.scroll("0123456789");
+        let frame = screen.frame(&rows, 10);
+        let lines = "\r\x1b[Ksaid\x1b[K\n\x1b[K0123456789\n\x1b[Kone\x1b[0m\n\x1b[Ktwo\x1b[0m\n\x1b[J";
+        assert_eq!(frame, format!("{BEGIN}\x1b[2A{lines}{END}"));
     }
 
     #[test]

@@ -251,11 +251,10 @@ async fn drive(app: &App, job: Job, mut wishes: mpsc::UnboundedReceiver<Control>
         }
     }
     app.metrics.run_ended(&playbook, driver.state());
-    let (schedule, status) = (schedule_of(&driver), driver.state().status());
-    drop(driver);
-    if let Some(schedule) = schedule {
-        super::schedules::ended(app, &schedule, &run, status).await;
+    if let Some(schedule) = schedule_of(&driver) {
+        super::schedules::ended(app, &schedule, &run, driver.state()).await;
     }
+    drop(driver);
     app.feeds.nudge(&run);
     app.index.nudge();
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use runback_core::Json;
-use runback_core::event::RunOptions;
+use runback_core::event::{RollbackReason, RunOptions};
 use runback_core::schedule::{Firing, Meeting, Schedule, Verdict};
-use runback_core::state::RunStatus;
+use runback_core::state::{RunState, RunStatus};
 use runback_exec::store::desk::{FiringRow, Paused, ScheduleRow};
 use runback_exec::store::{Request, RunEnd, StoreError};
 use serde_json::{Map, json};
@@ -241,10 +241,11 @@ pub(crate) async fn living(app: &App, key: &str) -> Result<Vec<String>, StoreErr
     Ok(living)
 }
 
-/// A run of a schedule is over, as far as this server is concerned.
-pub(crate) async fn ended(app: &App, key: &str, run: &str, status: RunStatus) {
-    let bad = matches!(status, RunStatus::Failed | RunStatus::RolledBack | RunStatus::Stuck);
-    if !bad || !find(app, key).is_some_and(|e| e.schedule.pause_on_failure) {
+/// A run of a schedule is over, as far as this server is concerned. One that went well and that somebody took back
+/// later, has not failed.
+pub(crate) async fn ended(app: &App, key: &str, run: &str, state: &RunState) {
+    let status = state.status();
+    if !has_failed(state) || !find(app, key).is_some_and(|e| e.schedule.pause_on_failure) {
         return;
     }
     let why = Some(format!("run {run}: {}", status.name()));
@@ -254,5 +255,14 @@ pub(crate) async fn ended(app: &App, key: &str, run: &str, status: RunStatus) {
         Err(error) => {
             log::error("a schedule could not be paused", json!({ "schedule": key, "error": error.to_string() }));
         }
+    }
+}
+
+fn has_failed(state: &RunState) -> bool {
+    let asked_for = state.rollbacks().last().is_some_and(|r| r.reason == RollbackReason::Operator);
+    match state.status() {
+        RunStatus::Failed | RunStatus::Stuck => true,
+        RunStatus::RolledBack => state.failure.is_some() || !asked_for,
+        _ => false,
     }
 }

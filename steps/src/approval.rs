@@ -1,10 +1,12 @@
 //! `approval`: a person says yes before the run goes on.
 //!
-//! On a terminal the question is asked at once; elsewhere the run waits (exit code 5) until somebody answers with
-//! `runback approve`, on the page or through the API. The question and its answer are durable: a restart asks nobody
-//! twice. `approvers` names people, or roles as they stand on tokens of `runback serve` (`approver`, `admin`); who answers on
-//! the machine itself goes by their user's name alone. Where approvers are named or several must say yes, the one who
-//! started the run does not count unless `allow_self` says so, and nobody counts twice.
+//! On a terminal the question is asked at once; elsewhere the run waits (with `--no-wait` it ends with exit code 5, to be
+//! resumed) until somebody answers with `runback approve`, on the page or through the API. The question and its answer
+//! are durable: a restart asks nobody twice. `approvers` names people, or roles as they stand on tokens of `runback
+//! serve` (`approver`, `admin`); who answers on the machine itself goes by their user's name alone, which is what `$USER`
+//! says: who can write the state folder is believed. Where that is not enough, let people answer through the server.
+//! Where approvers are named or several must say yes, the one who started the run does not count unless `allow_self` says
+//! so, and nobody counts twice.
 //! `form` asks for values as well; they become outputs of the same names.
 //!
 //! A refusal fails the step: what it means for the run is `on_failure`'s to say.

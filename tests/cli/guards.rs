@@ -142,3 +142,21 @@ fn what_a_killed_script_gave_out_does_not_stay() {
         .expect("it can be done");
     assert_eq!(String::from_utf8_lossy(&left.stdout), "");
 }
+
+#[test]
+fn where_no_store_can_be_nothing_is_started() {
+    let desk = Desk::new();
+    desk.write("x.yaml", "runback: 1\nname: x\nsteps:\n  - { id: a, run: touch did }\n");
+    let said = desk.run(&["run", "x.yaml", "--state-dir", "/proc/nothing"]);
+    assert_eq!((said.code, desk.read("did")), (Some(2), None), "{}", said.all());
+}
+
+/// The brackets of an instance are a pattern to a shell.
+#[test]
+fn what_is_to_be_typed_next_is_quoted() {
+    let desk = Desk::new();
+    let body = "steps:\n  - id: each\n    for_each: [one]\n    run: \"touch began; sleep 60\"\n";
+    killed_in_the_middle(&desk, "q", body, || {});
+    let said = desk.run(&["resume", "q", "--no-wait"]);
+    assert!(said.all().contains("runback resume q --step 'each[one]=done'"), "{}", said.all());
+}

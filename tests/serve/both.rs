@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{PATIENCE, Place, Server};
+use super::{PATIENCE, Place, Server, until};
 
 const ASKS: &str = "runback: 1\nname: asks\nsteps:\n  - { id: made, uses: file.write, with: { path: made, content: x } }\n  - { id: go, uses: approval, with: { prompt: Go? } }\n";
 
@@ -110,6 +110,7 @@ fn a_run_of_the_server_is_answered_stopped_and_taken_back_by_the_command_line() 
     let slow = start("slow");
     server.stream(&token, &slow, None).until("attempt_started");
     place.run(&["cancel", &slow]);
-    let seen = server.wait_for(&token, &slow, "cancelled");
-    assert_eq!(seen["driven"], false);
+    server.wait_for(&token, &slow, "cancelled");
+    // What it says last and that it lets go are two things.
+    until("it is driven on", || (server.get(&token, &format!("/api/v1/runs/{slow}"))["driven"] == false).then_some(()));
 }

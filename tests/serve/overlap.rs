@@ -119,6 +119,27 @@ fn a_schedule_pauses_itself_after_a_failure_and_says_why() {
     assert!(code == Some(0) && log.contains("\"message\":\"schedule paused\""), "{log}");
 }
 
+/// It went well; that somebody takes it back is no failure of the schedule's.
+#[test]
+fn a_run_that_somebody_takes_back_does_not_pause_its_schedule() {
+    let place = Place::new();
+    place.playbook("tick", &every_second(", pause_on_failure: true", "true"));
+    let token = place.token("ann", "operator");
+    let server = place.serve(&[]);
+    let started = || {
+        let all = firings(&server, &token);
+        all.iter().filter_map(|f| f["run"].as_str().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    let run = until("no run", || started().into_iter().next());
+    server.wait_for(&token, &run, "succeeded");
+    assert_eq!(server.post(&token, &format!("/api/v1/runs/{run}/rollback"), &serde_json::json!({})).status, 202);
+    server.wait_for(&token, &run, "rolled-back");
+    let so_far = started().len();
+    until("it does not go on", || (started().len() > so_far + 1).then_some(()));
+    assert!(server.get(&token, "/api/v1/schedules")["schedules"][0]["paused"].is_null());
+    server.end("TERM");
+}
+
 #[test]
 fn what_was_missed_is_made_up_for_as_the_schedule_says() {
     // Each minute at a second that was 45 s ago: nothing of it counts as on time, and the next one is some way off.

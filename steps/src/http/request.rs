@@ -178,11 +178,6 @@ const EXAMPLES: &[&str] = &[
     url: https://alerts.example.com/api/v2/silences
     json: { matchers: [ { name: host, value: web1, isRegex: false } ], comment: maintenance }
     extract: { silence: { json: $.silenceID } }
-  rollback:
-    uses: http.request
-    with:
-      method: DELETE
-      url: 'https://alerts.example.com/api/v2/silence/{{ steps.silence.outputs.silence }}'
 ",
     "
 - id: upload
