@@ -160,3 +160,29 @@ fn what_is_to_be_typed_next_is_quoted() {
     let said = desk.run(&["resume", "q", "--no-wait"]);
     assert!(said.all().contains("runback resume q --step 'each[one]=done'"), "{}", said.all());
 }
+
+/// It has not begun, and whoever wants it may try again.
+#[test]
+fn a_resume_that_finds_the_lock_taken_leaves_the_run_as_it_was() {
+    let desk = Desk::new();
+    let body = "runback: 1\nname: z\nlocks: [z]\nsteps:\n  - { id: a, run: \"touch began; sleep 60\" }\n";
+    desk.write("z.yaml", body);
+    let first = desk.start(&["run", "z.yaml", "--run-id", "z1"]);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while desk.read("began").is_none() {
+        assert!(std::time::Instant::now() < until, "it does not begin");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let second = desk.start(&["run", "z.yaml", "--run-id", "z2", "--wait"]);
+    while desk.run(&["show", "z2"]).code != Some(0) {
+        assert!(std::time::Instant::now() < until, "it is not there");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    drop(second);
+    for _ in 0..2 {
+        let said = desk.run(&["resume", "z2"]);
+        assert_eq!(said.code, Some(6), "{}", said.all());
+        assert!(said.all().contains("run z1"), "{}", said.all());
+    }
+    drop(first);
+}

@@ -47,6 +47,11 @@ impl Driver {
                 self.run_waits(&waiting, io);
                 return Ok(false);
             }
+            // Somebody wants it, and may try again.
+            LockAttempt::Waiting(waiting) if self.state.resumes() > 0 => {
+                self.batch.clear();
+                return Err(locked(waiting));
+            }
             LockAttempt::Waiting(waiting) => (holder(&waiting), locked(waiting)),
             LockAttempt::Deadlock { cycle } => (RUNBACK.to_owned(), DriverError::Deadlock { cycle }),
         };
