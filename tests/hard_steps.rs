@@ -180,3 +180,33 @@ fn many_want_one_run_at_once() {
     assert!(!world.path("made").exists(), "{:#}", world.show("r"));
     empties_soon(world.0.path());
 }
+
+/// Each run edits what stands there when it is its turn, and none replaces what it has not read.
+#[test]
+fn runs_at_once_lose_no_line_of_one_file_and_each_takes_back_its_own() {
+    let steps = "inputs: { who: { type: string } }\nsteps:\n  - id: host\n    uses: file.line\n    \
+        with: { path: hosts, line: \"10.0.0.1 {{ inputs.who }}\" }\n";
+    let world = World::new(steps);
+    std::fs::write(world.path("hosts"), "127.0.0.1 me\n").expect("the file");
+    let who = |n: usize| (format!("who=h{n}"), format!("r{n}"));
+    let started: Vec<_> = (0..8)
+        .map(|n| {
+            let (who, run) = who(n);
+            world.start(&["run", "p.yaml", "-i", &who, "--run-id", &run])
+        })
+        .collect();
+    for child in started {
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!(code(&output), Some(0), "{output:?}");
+    }
+    let text = std::fs::read_to_string(world.path("hosts")).expect("the file");
+    let mut lines: Vec<_> = text.lines().skip(1).collect();
+    lines.sort_unstable();
+    assert_eq!(lines, (0..8).map(|n| format!("10.0.0.1 h{n}")).collect::<Vec<_>>(), "{text}");
+    let started: Vec<_> = (0..8).map(|n| world.start(&["rollback", &who(n).1])).collect();
+    for child in started {
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!(code(&output), Some(0), "{output:?}");
+    }
+    assert_eq!(std::fs::read_to_string(world.path("hosts")).expect("the file"), "127.0.0.1 me\n");
+}

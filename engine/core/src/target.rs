@@ -301,11 +301,18 @@ pub trait Target: Send + Sync + std::fmt::Debug {
     async fn clear_leftovers(&self, _path: &str) -> Result<(), TargetError> {
         Ok(())
     }
+    /// While the guard lives, every other process of this machine that asks for the same folder waits: for a look and the
+    /// replacement right after it. None where a target does not have it, or did not get it within some seconds; a caller
+    /// must lose nothing without it that a look could have saved.
+    async fn alone_in_folder(&self, _path: &str) -> Option<Box<dyn std::any::Any + Send>> {
+        None
+    }
     async fn set_attributes(&self, path: &str, attributes: &FileAttributes) -> Result<(), TargetError>;
     /// Points a symlink somewhere, atomically, whether it was there or not.
     async fn symlink(&self, link: &str, points_to: &str) -> Result<(), TargetError>;
     async fn create_dir(&self, path: &str, mode: Option<u32>) -> Result<(), TargetError>;
-    /// Names in a directory, sorted.
+    /// Names in a directory, sorted. A name that is not UTF-8 is there as well as it can be shown, with a `/` at its end,
+    /// which no real name has: it says that something is in there, and cannot be used as a path.
     async fn list(&self, path: &str) -> Result<Vec<String>, TargetError>;
     async fn rename(&self, from: &str, to: &str) -> Result<(), TargetError>;
     /// Copies a file within the target, keeping mode and owner.

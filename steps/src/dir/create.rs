@@ -5,9 +5,10 @@
 //!
 //! **Outputs.** `path`, `mode`, `uid`, `gid`, and `created`: the directories that were made, outermost first.
 //!
-//! **Undo** removes the directories that the step made, if nothing is in them; what is in the way is named, and it is a
-//! conflict. `--force` leaves such a directory where it is, for it holds what others made. A directory that was there
-//! before gets its mode and owner back.
+//! **Undo** removes the directory that the step made, if nothing is in it; what is in the way is named, and it is a
+//! conflict. `--force` leaves the directory where it is, for it holds what others made. Those above it that the step made
+//! are removed if they are empty then; one that holds something else is left, with a note. A directory that was there before
+//! gets its mode and owner back.
 //!
 //! **Does not** replace a file or a link.
 
@@ -150,8 +151,12 @@ impl StepType for Create {
         parents::make(cx, missing).await?;
         let mut stat = cx.target.stat(path).await?;
         if stat.is_none() {
-            cx.target.create_dir(path, becomes.mode).await?;
+            let made = cx.target.create_dir(path, becomes.mode).await;
             stat = cx.target.stat(path).await?;
+            // A step beside this one may have been faster.
+            if stat.is_none() {
+                made?;
+            }
         }
         match &stat {
             Some(stat) if stat.kind != FileKind::Dir => return Err(not_a_dir(path, stat)),
@@ -180,50 +185,40 @@ impl StepType for Create {
         outputs: Option<&Outputs>,
     ) -> Result<Undone, StepError> {
         match &capture.was {
-            None => remove_made(cx, &capture.made()).await,
+            None => remove_made(cx, capture).await,
             Some(was) => give_back(cx, capture, was, outputs.is_some()).await,
         }
     }
 }
 
-/// Removes the directories innermost first, once it is known that nothing but they themselves is in them.
-async fn remove_made(cx: &Cx<'_>, made: &[String]) -> Result<Undone, StepError> {
-    let mut empty = Vec::new();
-    let mut inner: Option<&str> = None;
-    let mut left = None;
-    for dir in made.iter().rev() {
-        match cx.target.stat(dir).await? {
-            None => {}
-            Some(stat) if stat.kind != FileKind::Dir => {
-                return Err(before::drift(cx, dir, &format!("is {} now", before::kind(&stat))));
-            }
-            Some(_) => {
-                let others: Vec<String> =
-                    cx.target.list(dir).await?.into_iter().filter(|name| Some(name.as_str()) != inner).collect();
-                if !others.is_empty() {
-                    let what = format!("{dir} is not empty: it holds {}", parents::some(&others));
-                    if !cx.force {
-                        return Err(StepError::conflict(what).help(
-                            "move what is in it away and run the rollback again; `--force` leaves the directory",
-                        ));
-                    }
-                    left = Some(format!("left {what}"));
-                    break;
+/// Removes the directory, which must be empty, and those above it that hold nothing else any more.
+async fn remove_made(cx: &Cx<'_>, capture: &Capture) -> Result<Undone, StepError> {
+    let dir = &capture.path;
+    let mut notes = Vec::new();
+    match cx.target.stat(dir).await? {
+        None => {}
+        Some(stat) if stat.kind != FileKind::Dir => {
+            return Err(before::drift(cx, dir, &format!("is {} now", before::kind(&stat))));
+        }
+        Some(_) => {
+            let others = cx.target.list(dir).await?;
+            if others.is_empty() {
+                cx.target.remove_dir(dir).await?;
+                notes.push(format!("removed {dir}"));
+            } else {
+                let what = format!("{dir} is not empty: it holds {}", parents::some(&others));
+                if !cx.force {
+                    return Err(StepError::conflict(what)
+                        .help("move what is in it away and run the rollback again; `--force` leaves the directory"));
                 }
-                empty.push(dir);
-                inner = Some(paths::name(dir));
+                return Ok(Undone { changed: false, note: Some(format!("left {what}")) });
             }
         }
     }
-    for dir in &empty {
-        cx.target.remove_dir(dir).await?;
-    }
-    let removed = empty.last().map(|dir| format!("removed {dir}"));
-    let note = match (removed, left) {
-        (Some(removed), Some(left)) => Some(format!("{removed}; {left}")),
-        (one, other) => one.or(other),
-    };
-    Ok(Undone { changed: !empty.is_empty(), note })
+    let (above, left) = parents::unmake(cx, &capture.missing).await?;
+    let changed = above || !notes.is_empty();
+    notes.extend(left);
+    Ok(Undone { changed, note: (!notes.is_empty()).then(|| notes.join("; ")) })
 }
 
 async fn give_back(cx: &Cx<'_>, capture: &Capture, was: &FileAttributes, finished: bool) -> Result<Undone, StepError> {
@@ -256,7 +251,7 @@ async fn give_back(cx: &Cx<'_>, capture: &Capture, was: &FileAttributes, finishe
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use crate::testing::{Lab, break_everywhere};
+    use crate::testing::{Lab, Ran, break_everywhere};
     use runback_core::step::Class;
     use serde_json::json;
 
@@ -302,15 +297,33 @@ mod tests {
         let mut lab = Lab::new();
         let with = json!({"path": "a/b", "parents": true});
         let ran = lab.run(&Create, &with).await.unwrap();
-        lab.put("a/other", "x");
+        lab.put("a/b/other", "x");
         let error = lab.undo(&Create, &with, &ran).await.unwrap_err();
         assert_eq!(error.class, Class::Conflict);
-        assert!(error.message.ends_with("a is not empty: it holds other"), "{error}");
-        assert!(lab.exists("a/b"), "nothing was removed");
+        assert!(error.message.ends_with("b is not empty: it holds other"), "{error}");
         lab.force = true;
         let undone = lab.undo(&Create, &with, &ran).await.unwrap();
-        assert!(undone.changed && undone.note.unwrap().contains("it holds other"));
-        assert!(lab.exists("a/other") && !lab.exists("a/b"));
+        assert!(!undone.changed && undone.note.unwrap().contains("it holds other"));
+        assert!(lab.exists("a/b/other"), "nothing was removed");
+    }
+
+    #[tokio::test]
+    async fn steps_beside_each_other_share_a_new_parent() {
+        let lab = Lab::new();
+        let before = lab.snapshot();
+        let (a, b) = (json!({"path": "base/x/a", "parents": true}), json!({"path": "base/x/b", "parents": true}));
+        // Both see that the parents are missing.
+        let (of_a, of_b) = (lab.capture(&Create, &a).await.unwrap(), lab.capture(&Create, &b).await.unwrap());
+        let ran = async |with: &serde_json::Value, capture: &serde_json::Value| {
+            let acted = lab.act(&Create, with, capture).await.unwrap();
+            Ran { capture: capture.clone(), outputs: acted.outputs, changed: acted.changed }
+        };
+        let (ran_a, ran_b) = (ran(&a, &of_a).await, ran(&b, &of_b).await);
+        let undone = lab.undo(&Create, &a, &ran_a).await.unwrap();
+        let note = format!("removed {}; left {}: it holds b", lab.path("base/x/a"), lab.path("base/x"));
+        assert_eq!((undone.changed, undone.note), (true, Some(note)));
+        lab.undo(&Create, &b, &ran_b).await.unwrap();
+        assert_eq!(lab.snapshot(), before, "the last one removed the parents");
     }
 
     #[tokio::test]

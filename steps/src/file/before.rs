@@ -90,7 +90,7 @@ pub(crate) async fn read_up_to(
 }
 
 /// What stands at a path now: its stat, and the hash where it is a regular file.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Now {
     Absent,
     File { sha256: String, attributes: FileAttributes },
@@ -124,10 +124,19 @@ pub(crate) async fn copy_aside(cx: &Cx<'_>, path: &str, before: &FileBefore, now
         return Ok(());
     }
     if !now.is(before) {
-        return Err(StepError::conflict(format!("{path} was changed by someone else since the step began"))
-            .help("start a new run: what is there now would be lost"));
+        return Err(changed_since(cx, path));
     }
     Ok(cx.target.copy(path, aside).await?)
+}
+
+/// The error of an action that found neither what was captured nor what it wrote itself.
+pub(crate) fn changed_since(cx: &Cx<'_>, path: &str) -> StepError {
+    StepError::conflict(format!("{path} was changed by someone else since the step began; nothing was changed now"))
+        .help(format!(
+            "look at it; `runback rollback {}` ends this run, and leaves what this step has not written as it is; then \
+             start a new run",
+            cx.run
+        ))
 }
 
 /// Brings a captured file back to its path. What stands there now is replaced.

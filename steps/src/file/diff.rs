@@ -1,4 +1,4 @@
-//! A unified diff of two small texts, for previews. Knows nothing of files.
+//! The difference of two small texts, line by line, and a unified diff of them for previews. Knows nothing of files.
 
 /// Lines around a change that are shown.
 const CONTEXT: usize = 3;
@@ -8,7 +8,7 @@ const MAX_CELLS: usize = 4_000_000;
 const MAX_LINES: usize = 200;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Op {
+pub(crate) enum Op {
     Same,
     Out,
     In,
@@ -34,7 +34,7 @@ pub(crate) fn unified(path: &str, old: &str, new: &str) -> Vec<String> {
 }
 
 /// One operation per line, in order.
-fn edit_script(old: &[&str], new: &[&str]) -> Vec<Op> {
+pub(crate) fn edit_script(old: &[&str], new: &[&str]) -> Vec<Op> {
     let head = old.iter().zip(new).take_while(|(a, b)| a == b).count();
     let (old, new) = (&old[head..], &new[head..]);
     let tail = old.iter().rev().zip(new.iter().rev()).take_while(|(a, b)| a == b).count();

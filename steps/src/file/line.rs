@@ -11,10 +11,17 @@
 //! **Outputs.** `path`, `sha256`, `size`, `mode`, `uid`, `gid`, `previous_sha256`, and `lines`: the numbers of the lines
 //! that were added, replaced or removed (removed ones as they were counted before).
 //!
-//! **Undo** brings the whole earlier file back, if it is still as the step left it; a change of another line by somebody
-//! else is a conflict, and `--force` decides.
+//! Several steps may change one file, also beside each other and in several runs: each edits what stands there when it is
+//! its turn, and looks right before it replaces the file whether that still stands there; if not, it edits again. A file
+//! that was changed while the run was held is edited as it is then. Only where an earlier attempt may have written the file
+//! and somebody changed it since, that is a conflict.
 //!
-//! **Does not** read files above 4 MiB or such that are not UTF-8.
+//! **Undo** brings the whole earlier file back, if it is still as the step left it. Where others changed other lines, it
+//! takes its own change out and leaves theirs. Where they changed the same line, it is a conflict; `--force` brings the
+//! whole earlier file back.
+//!
+//! **Does not** read files above 4 MiB or such that are not UTF-8. Programs that know nothing of runback can still write
+//! the file in the instant between the last look and the replacement; on a remote target another runback, too.
 
 use regex::Regex;
 use runback_core::step::{
@@ -23,8 +30,8 @@ use runback_core::step::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::put::{self, Source, Wanted};
-use super::{Mode, paths, text};
+use super::edited::{self, Editing};
+use super::{Mode, merge, paths, put};
 
 /// Whether the line shall be there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -167,25 +174,29 @@ fn insert(old: &str, lines: &[&str], wanted: &str, end: &str, inputs: &Inputs) -
     Ok(Edit { text, lines: vec![at + 1] })
 }
 
-async fn wanted<'a>(cx: &Cx<'_>, inputs: &'a Inputs) -> Result<(Wanted<'a>, Vec<usize>), StepError> {
-    let path = cx.path(&inputs.path);
-    let old = match text::read(cx, &path).await? {
-        Some(old) => old,
-        None if inputs.create && inputs.state == State::Present => String::new(),
+/// The edit of what stands there; None = no file.
+fn edit_there(path: &str, old: Option<&str>, inputs: &Inputs) -> Result<Edit, StepError> {
+    match old {
+        Some(old) => edit(old, inputs),
+        None if inputs.create && inputs.state == State::Present => edit("", inputs),
         None if inputs.state == State::Absent => {
-            return Err(StepError::permanent(format!(
-                "{path}: there is no such file, so no line of it can be removed"
-            ))
-            .help("give the step a `when:`, or correct the path"));
+            Err(StepError::permanent(format!("{path}: there is no such file, so no line of it can be removed"))
+                .help("give the step a `when:`, or correct the path"))
         }
-        None => {
-            return Err(StepError::permanent(format!("{path}: there is no such file"))
-                .help("say `create: true`, or correct the path"));
-        }
-    };
-    let Edit { text, lines } = edit(&old, inputs)?;
-    let validate = inputs.validate.as_deref().unwrap_or_default();
-    Ok((Wanted { validate, ..Wanted::new(path, Source::Bytes(text.into_bytes())) }, lines))
+        None => Err(StepError::permanent(format!("{path}: there is no such file"))
+            .help("say `create: true`, or correct the path")),
+    }
+}
+
+/// Calls `$with` for the file and its edit.
+macro_rules! editing {
+    ($cx:expr, $inputs:expr, |$editing:ident| $with:expr) => {{
+        let path = $cx.path(&$inputs.path);
+        let edit = |old: Option<&str>| edit_there(&path, old, $inputs).map(|edit| edit.text);
+        let validate = $inputs.validate.as_deref().unwrap_or_default();
+        let $editing = Editing { path: path.clone(), validate, edit: &edit };
+        $with
+    }};
 }
 
 #[async_trait::async_trait]
@@ -245,18 +256,22 @@ impl StepType for Line {
     }
 
     async fn preview(&self, cx: &Cx<'_>, inputs: &Inputs) -> Result<Preview, StepError> {
-        put::preview(cx, &wanted(cx, inputs).await?.0).await
+        editing!(cx, inputs, |editing| edited::preview(cx, &editing).await)
     }
 
     async fn capture(&self, cx: &Cx<'_>, inputs: &Inputs) -> Result<Capture, StepError> {
-        let (wanted, lines) = wanted(cx, inputs).await?;
-        Ok(Capture { file: put::capture(cx, &wanted).await?, lines })
+        let (file, old) = editing!(cx, inputs, |editing| edited::capture(cx, &editing).await)?;
+        let lines = edit_there(&file.path, old.as_deref(), inputs)?.lines;
+        Ok(Capture { file, lines })
     }
 
     async fn act(&self, cx: &Cx<'_>, inputs: &Inputs, capture: &Capture) -> Result<Acted<Outputs>, StepError> {
-        let (wanted, lines) = wanted(cx, inputs).await?;
-        let Acted { outputs: put, changed } = put::act(cx, &wanted, &capture.file).await?;
-        let lines = if lines.is_empty() { capture.lines.clone() } else { lines };
+        let (acted, old) = editing!(cx, inputs, |editing| edited::act(cx, &editing, &capture.file).await)?;
+        let Acted { outputs: put, changed } = acted;
+        let lines = match old {
+            Some(_) => edit_there(&put.path, old.as_deref(), inputs)?.lines,
+            None => capture.lines.clone(),
+        };
         let outputs = Outputs {
             path: put.path,
             sha256: put.sha256,
@@ -273,7 +288,7 @@ impl StepType for Line {
     async fn undo(
         &self,
         cx: &Cx<'_>,
-        _: &Inputs,
+        inputs: &Inputs,
         capture: &Capture,
         outputs: Option<&Outputs>,
     ) -> Result<Undone, StepError> {
@@ -287,7 +302,7 @@ impl StepType for Line {
             previous_sha256: o.previous_sha256.clone(),
             backup: None,
         });
-        put::undo(cx, &capture.file, left.as_ref()).await
+        editing!(cx, inputs, |editing| edited::undo(cx, &editing, &capture.file, left.as_ref(), merge::take_out).await)
     }
 }
 
@@ -295,9 +310,9 @@ impl StepType for Line {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use crate::testing::{Lab, break_everywhere};
+    use crate::testing::{Failing, Lab, Ran, TestHost, break_everywhere};
     use runback_core::Json;
-    use runback_core::step::Class;
+    use runback_core::step::{AnyStepType, Class};
     use serde_json::json;
 
     fn edited(old: &str, mut with: Json) -> Result<Edit, String> {
@@ -363,11 +378,122 @@ mod tests {
         assert_eq!(lab.snapshot(), before);
 
         let ran = lab.run(&Line, &with).await.unwrap();
-        lab.put("sshd", "Port 23\nPermitRootLogin no\n");
+        lab.put("sshd", "Port 22\nPermitRootLogin without-password\n");
         assert_eq!(lab.undo(&Line, &with, &ran).await.unwrap_err().class, Class::Conflict);
         lab.force = true;
         lab.undo(&Line, &with, &ran).await.unwrap();
         assert_eq!(lab.snapshot(), before);
+    }
+
+    /// A step of its own on the lab's machine: what it notes is not the others'.
+    #[derive(Default)]
+    struct Beside {
+        host: TestHost,
+        capture: Json,
+        outputs: Json,
+    }
+
+    impl Beside {
+        fn cx<'a>(&'a self, lab: &'a Lab, name: &'a str) -> Cx<'a> {
+            Cx { host: &self.host, step: name, ..lab.cx() }
+        }
+
+        async fn act(&mut self, lab: &Lab, name: &str, with: &Json) {
+            let line: &dyn AnyStepType = &Line;
+            self.outputs = line.act(&self.cx(lab, name), with, &self.capture).await.unwrap().outputs;
+        }
+
+        async fn undo(&self, lab: &Lab, name: &str, with: &Json) -> Undone {
+            let line: &dyn AnyStepType = &Line;
+            line.undo(&self.cx(lab, name), with, &self.capture, Some(&self.outputs)).await.unwrap()
+        }
+    }
+
+    #[tokio::test]
+    async fn steps_beside_each_other_lose_nothing_and_each_undoes_its_own() {
+        // With an end of the last line and without; a file that none of them found; and with a check, which takes a while.
+        for (old, check) in [(Some("127.0.0.1 me\n"), true), (Some("127.0.0.1 me"), false), (None, true)] {
+            let lab = Lab::new();
+            if let Some(old) = old {
+                lab.put("hosts", old);
+            }
+            let before = lab.snapshot();
+            let with = |name: &str| {
+                let validate = if check { json!(["test", "-s", "{path}"]) } else { Json::Null };
+                json!({"path": "hosts", "line": format!("10.0.0.1 {name}"), "create": true, "validate": validate})
+            };
+            let (mut a, mut b, mut c) = (Beside::default(), Beside::default(), Beside::default());
+            for (name, step) in [("a", &mut a), ("b", &mut b), ("c", &mut c)] {
+                let line: &dyn AnyStepType = &Line;
+                step.capture = line.capture(&step.cx(&lab, name), &with(name)).await.unwrap();
+            }
+            let (with_a, with_b, with_c) = (with("a"), with("b"), with("c"));
+            tokio::join!(a.act(&lab, "a", &with_a), b.act(&lab, "b", &with_b), c.act(&lab, "c", &with_c));
+            let text = lab.text("hosts");
+            for name in ["a", "b", "c"] {
+                assert!(text.contains(&format!("10.0.0.1 {name}\n")), "{text}");
+            }
+            assert_eq!(text.lines().count(), 3 + old.iter().count(), "{text}");
+            lab.put("hosts", format!("{text}10.9.9.9 admin\n"));
+            a.undo(&lab, "a", &with_a).await;
+            let twice = a.undo(&lab, "a", &with_a).await;
+            assert!(!twice.changed, "a second undo finds it done");
+            assert!(lab.text("hosts").contains("10.0.0.1 b\n10.0.0.1 c\n10.9.9.9 admin\n"), "{}", lab.text("hosts"));
+            lab.put("hosts", lab.text("hosts").replace("10.9.9.9 admin\n", ""));
+            c.undo(&lab, "c", &with_c).await;
+            b.undo(&lab, "b", &with_b).await;
+            assert_eq!(lab.snapshot(), before);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_edited_between_a_look_and_the_replacement_stays() {
+        let lab = Lab::new();
+        lab.put("f", "a\n");
+        // Somebody else writes while the new file is checked.
+        let script = format!("grep -q admin {0} || echo admin >> {0}", lab.path("f"));
+        let with = json!({"path": "f", "line": "b", "validate": ["sh", "-c", script, "{path}"]});
+        let ran = lab.run(&Line, &with).await.unwrap();
+        assert_eq!(lab.text("f"), "a\nadmin\nb\n");
+        assert_eq!(ran.outputs["lines"], json!([3]));
+        lab.undo(&Line, &with, &ran).await.unwrap();
+        assert_eq!(lab.text("f"), "a\nadmin\n");
+    }
+
+    #[tokio::test]
+    async fn what_is_edited_while_the_run_is_held_stays() {
+        let mut lab = Lab::new();
+        lab.put("app.conf", "port=80\nname=x\n");
+        let with = json!({"path": "app.conf", "regex": "^port=", "line": "port=81",
+            "validate": ["grep", "-q", "listen=", "{path}"]});
+        let capture = lab.capture(&Line, &with).await.unwrap();
+        lab.act(&Line, &with, &capture).await.unwrap_err();
+        lab.put("app.conf", "port=80\nname=x\nlisten=all\n");
+        lab.attempt = 2;
+        let acted = lab.act(&Line, &with, &capture).await.unwrap();
+        assert_eq!(lab.text("app.conf"), "port=81\nname=x\nlisten=all\n");
+        let ran = Ran { capture, outputs: acted.outputs, changed: acted.changed };
+        lab.undo(&Line, &with, &ran).await.unwrap();
+        assert_eq!(lab.text("app.conf"), "port=80\nname=x\nlisten=all\n");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_changed_after_it_may_have_been_written_is_a_conflict() {
+        let mut lab = Lab::new();
+        lab.put("f", "a\n");
+        let with = json!({"path": "f", "line": "b"});
+        let capture = lab.capture(&Line, &with).await.unwrap();
+        lab.target.fail_at(0, Failing::After);
+        lab.act(&Line, &with, &capture).await.unwrap_err();
+        lab.target.heal();
+        lab.put("f", "a\nb\nadmin\n");
+        lab.attempt = 2;
+        let error = lab.act(&Line, &with, &capture).await.unwrap_err();
+        assert_eq!(error.class, Class::Conflict);
+        assert!(error.message.contains("f was changed by someone else since the step began"), "{error}");
+        assert!(error.help.unwrap().contains("`runback rollback r1`"));
+        lab.undo_unfinished(&Line, &with, &capture).await.unwrap();
+        assert_eq!(lab.text("f"), "a\nadmin\n", "its own line is out, the other one stays");
     }
 
     #[tokio::test]

@@ -2,7 +2,8 @@
 //!
 //! **Does.** Points the link at `path` to `target` in one step: whoever opens it sees the old place or the new one,
 //! never nothing. `target` is written as it stands; a relative one counts from the link's own folder. The place must be
-//! there, unless `dangling: true`. A regular file at `path` is replaced with `force: true` only, a directory never.
+//! there, unless `dangling: true`. A regular file at `path` is replaced with `force: true` only, a directory never. What
+//! somebody changed since the step began, before another attempt say, is a conflict, and stays as it is.
 //!
 //! **Outputs.** `path`, `target`, `previous` (where it pointed before), `backup`.
 //!
@@ -20,7 +21,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::before::{self, FileBefore, Now};
-use super::paths;
+use super::{paths, told, turn};
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -54,6 +55,9 @@ pub(crate) struct Outputs {
 pub(crate) struct Capture {
     path: String,
     before: Before,
+    /// The action notes each replacement before it makes it. Not so in runs of runback 0.1 that began before it did.
+    #[serde(default)]
+    tells: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -62,6 +66,40 @@ enum Before {
     Absent,
     Link(String),
     File(FileBefore),
+}
+
+impl Before {
+    /// It stands there, to the last bit.
+    fn is(&self, now: &Now) -> bool {
+        match self {
+            Self::Absent => matches!(now, Now::Absent),
+            Self::Link(to) => link(now) == Some(to),
+            Self::File(file) => now.is(file),
+        }
+    }
+
+    fn aside(&self) -> Option<&str> {
+        match self {
+            Self::File(file) => file.content.aside(),
+            _ => None,
+        }
+    }
+}
+
+/// Where it points, if it is a link.
+fn link(now: &Now) -> Option<&String> {
+    match now {
+        Now::Other(stat) => stat.link.as_ref(),
+        _ => None,
+    }
+}
+
+async fn clear_leftovers(cx: &Cx<'_>, capture: &Capture) -> Result<(), StepError> {
+    cx.target.clear_leftovers(&capture.path).await?;
+    match capture.before.aside() {
+        Some(aside) => Ok(cx.target.clear_leftovers(aside).await?),
+        None => Ok(()),
+    }
 }
 
 /// The step type `file.link`.
@@ -152,18 +190,29 @@ impl StepType for Link {
             Some(FileStat { link: Some(to), .. }) => Before::Link(to),
             Some(stat) => Before::File(before::read(cx, &path, &stat, paths::beside(cx, &path, "bak")).await?),
         };
-        Ok(Capture { path, before })
+        Ok(Capture { path, before, tells: true })
     }
 
     async fn act(&self, cx: &Cx<'_>, inputs: &Inputs, capture: &Capture) -> Result<Acted<Outputs>, StepError> {
+        let _turn = turn::take(cx, &capture.path).await;
         let (path, stat) = look(cx, inputs).await?;
         if cx.attempt > 1 {
-            cx.target.clear_leftovers(&path).await?;
+            clear_leftovers(cx, capture).await?;
         }
         let is_so = stat.as_ref().is_some_and(|s| s.link.as_ref() == Some(&inputs.target));
         if !is_so {
+            let now = before::look(cx, &path).await?;
+            if !capture.before.is(&now) {
+                return Err(before::changed_since(cx, &path));
+            }
             if let Before::File(file) = &capture.before {
-                before::copy_aside(cx, &path, file, &before::look(cx, &path).await?).await?;
+                before::copy_aside(cx, &path, file, &now).await?;
+            }
+            told::tell(cx, link(&now).map(String::as_str), &inputs.target).await?;
+            let _alone = cx.target.alone_in_folder(&path).await;
+            if before::look(cx, &path).await? != now {
+                told::untell(cx).await?;
+                return Err(before::changed_since(cx, &path));
             }
             cx.target.symlink(&path, &inputs.target).await?;
         }
@@ -172,7 +221,8 @@ impl StepType for Link {
             Before::Link(to) => (Some(to.clone()), None),
             Before::File(file) => (None, file.content.aside().map(str::to_owned)),
         };
-        let changed = previous.as_ref() != Some(&inputs.target);
+        let untouched = capture.tells && told::told(cx).is_empty();
+        let changed = previous.as_ref() != Some(&inputs.target) && !untouched;
         Ok(Acted { outputs: Outputs { path, target: inputs.target.clone(), previous, backup }, changed })
     }
 
@@ -183,27 +233,17 @@ impl StepType for Link {
         capture: &Capture,
         _: Option<&Outputs>,
     ) -> Result<Undone, StepError> {
-        let Capture { path, before } = capture;
-        cx.target.clear_leftovers(path).await?;
+        let Capture { path, before, tells } = capture;
+        let _turn = turn::take(cx, path).await;
+        clear_leftovers(cx, capture).await?;
         if matches!(before, Before::Link(to) if *to == inputs.target) {
             return Ok(Undone { changed: false, note: None });
         }
         let now = before::look(cx, path).await?;
-        let link = match &now {
-            Now::Other(FileStat { link: Some(to), .. }) => Some(to.as_str()),
-            _ => None,
-        };
-        let already = match before {
-            Before::Absent => matches!(now, Now::Absent),
-            Before::Link(to) => link == Some(to),
-            Before::File(file) => now.is(file),
-        };
-        if already {
-            let spare = match before {
-                Before::File(file) => file.content.aside(),
-                _ => None,
-            };
-            let Some(spare) = spare else { return Ok(Undone { changed: false, note: None }) };
+        let untouched = *tells && told::told(cx).is_empty();
+        let link = link(&now).map(String::as_str);
+        if untouched || before.is(&now) {
+            let Some(spare) = before.aside() else { return Ok(Undone { changed: false, note: None }) };
             let there = cx.target.stat(spare).await?.is_some();
             cx.target.remove_file(spare).await?;
             return Ok(Undone { changed: there, note: None });
@@ -332,6 +372,23 @@ mod tests {
         std::fs::remove_file(lab.path("current")).unwrap();
         lab.put("current/x", "");
         assert!(lab.undo(&Link, &with(), &ran).await.is_err(), "a directory is not removed, even by force");
+    }
+
+    #[tokio::test]
+    async fn what_somebody_changed_before_another_attempt_stays_and_is_a_conflict() {
+        let mut lab = Lab::new();
+        releases(&lab);
+        lab.put("releases/3/app", "three");
+        point(&lab, "releases/1");
+        let capture = lab.capture(&Link, &with()).await.unwrap();
+        lab.attempt = 2;
+        point(&lab, "releases/3");
+        let before = lab.snapshot();
+        let error = lab.act(&Link, &with(), &capture).await.unwrap_err();
+        assert_eq!(error.class, Class::Conflict);
+        assert!(error.message.contains("current was changed by someone else since the step began"), "{error}");
+        assert!(!lab.undo_unfinished(&Link, &with(), &capture).await.unwrap().changed);
+        assert_eq!(lab.snapshot(), before);
     }
 
     #[tokio::test]

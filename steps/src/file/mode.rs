@@ -123,7 +123,12 @@ async fn differing(cx: &Cx<'_>, inputs: &Inputs) -> Result<Capture, StepError> {
                 let below = |child: String| {
                     if entry.name.is_empty() { child } else { format!("{}/{child}", entry.name) }
                 };
-                todo.extend(cx.target.list(&at).await?.into_iter().rev().map(below));
+                let children = cx.target.list(&at).await?;
+                if let Some(name) = children.iter().find(|name| name.ends_with('/')) {
+                    return Err(StepError::permanent(format!("{at}: the name {name} is not UTF-8"))
+                        .help("rename it, or use `exec` with chmod and a `rollback:` of its own"));
+                }
+                todo.extend(children.into_iter().rev().map(below));
             }
             _ => {}
         }

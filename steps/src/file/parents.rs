@@ -1,7 +1,7 @@
 //! Directories that a step makes on the way to its path, and takes away again when they are empty.
 
 use runback_core::step::{Cx, StepError};
-use runback_core::target::FileKind;
+use runback_core::target::{FileKind, TargetErrorKind};
 
 use super::paths;
 
@@ -55,8 +55,8 @@ pub(crate) async fn make(cx: &Cx<'_>, dirs: &[String]) -> Result<(), StepError> 
     Ok(())
 }
 
-/// Removes the directories that `make` made, innermost first; stops at the first that is not empty and says so.
-/// The flag tells whether any was removed.
+/// Removes the directories that `make` made, innermost first; stops at the first that is not empty and says so: a step
+/// beside this one may be in it, and the last one removes it. What is gone is fine. The flag tells whether any was removed.
 pub(crate) async fn unmake(cx: &Cx<'_>, dirs: &[String]) -> Result<(bool, Option<String>), StepError> {
     let mut removed = false;
     for dir in dirs.iter().rev() {
@@ -64,14 +64,29 @@ pub(crate) async fn unmake(cx: &Cx<'_>, dirs: &[String]) -> Result<(bool, Option
             Some(stat) if stat.kind == FileKind::Dir => {}
             _ => continue,
         }
-        let inside = cx.target.list(dir).await?;
-        if !inside.is_empty() {
-            return Ok((removed, Some(format!("left {dir}: it holds {}", some(&inside)))));
+        let mut inside = inside(cx, dir).await?;
+        if inside.is_empty() {
+            let Err(e) = cx.target.remove_dir(dir).await else {
+                removed = true;
+                continue;
+            };
+            // Somebody may have been faster with something new.
+            inside = self::inside(cx, dir).await?;
+            if inside.is_empty() {
+                return Err(e.into());
+            }
         }
-        cx.target.remove_dir(dir).await?;
-        removed = true;
+        return Ok((removed, Some(format!("left {dir}: it holds {}", some(&inside)))));
     }
     Ok((removed, None))
+}
+
+/// What is in a directory; nothing where it is gone.
+async fn inside(cx: &Cx<'_>, dir: &str) -> Result<Vec<String>, StepError> {
+    match cx.target.list(dir).await {
+        Err(e) if e.kind == TargetErrorKind::NotFound => Ok(Vec::new()),
+        listed => Ok(listed?),
+    }
 }
 
 /// The first names of a list, and how many more there are.

@@ -1,7 +1,6 @@
 //! Puts one file's content and attributes in their place, and takes that back: what `file.write`, `file.template`,
 //! `file.copy`, `file.edit` and `file.line` have in common. Knows not where the content comes from.
 
-use runback_core::Json;
 use runback_core::step::{Acted, Class, Cx, Preview, StepError, Undone};
 use runback_core::target::{Command, FileAttributes, FileKind};
 use schemars::JsonSchema;
@@ -9,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::attributes::{self, Mode, Ownership};
 use super::before::{self, FileBefore, Now};
-use super::{diff, parents, paths, sha256_hex};
+use super::told::{self, Told};
+use super::{diff, parents, paths, sha256_hex, turn};
 
 /// Files are shown as a diff up to this size, in bytes.
 const SHOW: usize = 256 << 10;
@@ -78,6 +78,16 @@ pub(crate) struct Capture {
     attributes: FileAttributes,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     made_dirs: Vec<String>,
+    /// The action notes each replacement before it makes it. Not so in runs of runback 0.1 that began before it did.
+    #[serde(default)]
+    tells: bool,
+}
+
+impl Capture {
+    /// Of what was there.
+    pub(crate) fn sha256(&self) -> Option<&str> {
+        self.before.as_ref().map(|before| before.sha256.as_str())
+    }
 }
 
 /// What the file is like now.
@@ -122,6 +132,7 @@ pub(crate) async fn capture(cx: &Cx<'_>, wanted: &Wanted<'_>) -> Result<Capture,
         before: None,
         made_dirs: Vec::new(),
         path: path.clone(),
+        tells: true,
     };
     match cx.target.stat(&path).await? {
         Some(stat) if stat.kind == FileKind::File => {
@@ -142,10 +153,57 @@ pub(crate) async fn capture(cx: &Cx<'_>, wanted: &Wanted<'_>) -> Result<Capture,
     Ok(capture)
 }
 
+/// The step has written nothing of its own there so far.
+fn untouched(cx: &Cx<'_>, capture: &Capture) -> bool {
+    capture.tells && told::told(cx).is_empty()
+}
+
+/// An attempt of this step left these bytes. None = nothing is there.
+pub(crate) fn is_ours(cx: &Cx<'_>, capture: &Capture, sha256: Option<&str>) -> bool {
+    let told = told::told(cx);
+    let old = !capture.tells && cx.attempt > 1 && sha256 == Some(capture.planned.as_str());
+    old || told.iter().any(|told| Some(told.with.as_str()) == sha256 && told.over.as_deref() != sha256)
+}
+
+/// The step may begin with these bytes: it has written none yet, or they are those that it began with.
+pub(crate) fn is_base(cx: &Cx<'_>, capture: &Capture, sha256: Option<&str>) -> bool {
+    let told = told::told(cx);
+    untouched(cx, capture) || capture.sha256() == sha256 || told.iter().any(|told| told.over.as_deref() == sha256)
+}
+
 pub(crate) async fn act(cx: &Cx<'_>, wanted: &Wanted<'_>, capture: &Capture) -> Result<Acted<Outputs>, StepError> {
+    let _turn = turn::take(cx, &capture.path).await;
+    let now = before::look(cx, &capture.path).await?;
+    let known = match (&capture.before, &now) {
+        (None, Now::Absent) | (_, Now::Other(_)) => true,
+        (Some(before), now) if now.is(before) => true,
+        // What somebody else made just so needs no replacing.
+        (_, Now::File { sha256, .. }) => {
+            *sha256 == wanted.source.sha256() || is_ours(cx, capture, Some(sha256)) || told_of(cx, sha256)
+        }
+        (Some(_), Now::Absent) => false,
+    };
+    if !known {
+        return Err(before::changed_since(cx, &capture.path));
+    }
+    act_in_turn(cx, wanted, capture).await?.ok_or_else(|| before::changed_since(cx, &capture.path))
+}
+
+/// The mode or owner of these bytes is what an attempt of this step was about to change.
+fn told_of(cx: &Cx<'_>, sha256: &str) -> bool {
+    told::told(cx).iter().any(|told| told.with == sha256)
+}
+
+/// Like [`act`], by one who has the turn and knows that what stands there may be replaced. None = somebody else, not of
+/// this process, changed it meanwhile, and nothing was replaced.
+pub(crate) async fn act_in_turn(
+    cx: &Cx<'_>,
+    wanted: &Wanted<'_>,
+    capture: &Capture,
+) -> Result<Option<Acted<Outputs>>, StepError> {
     let path = &capture.path;
     if cx.attempt > 1 {
-        cx.target.clear_leftovers(path).await?;
+        clear_leftovers(cx, path).await?;
     }
     let sha256 = wanted.source.sha256();
     let now = before::look(cx, path).await?;
@@ -153,28 +211,27 @@ pub(crate) async fn act(cx: &Cx<'_>, wanted: &Wanted<'_>, capture: &Capture) -> 
         Now::Other(stat) => return Err(not_a_file(path, stat)),
         Now::File { sha256: is, attributes: have } if *is == sha256 => {
             if !attributes::fits(have, &capture.attributes) {
+                told::tell(cx, Some(is), &sha256).await?;
                 cx.target.set_attributes(path, &capture.attributes).await?;
             }
         }
         Now::File { .. } | Now::Absent => {
-            if sha256 != capture.planned {
-                // What was planned at capture is not what is written now (the template was edited between two
-                // attempts); an undo of an action that does not finish must know it.
-                cx.host.note(serde_json::json!({ "writes_sha256": sha256 })).await?;
-            }
             parents::make(cx, &capture.made_dirs).await?;
             if let Some(old) = &capture.before {
                 before::copy_aside(cx, path, old, &now).await?;
             }
-            put(cx, wanted, capture).await?;
+            if !put(cx, wanted, capture, &now).await? {
+                return Ok(None);
+            }
         }
     }
     let stat = cx.target.stat(path).await?;
     let stat = stat.ok_or_else(|| StepError::conflict(format!("{path}: it went away while it was written")))?;
-    let changed = match &capture.before {
-        Some(before) => before.sha256 != sha256 || before.attributes() != attributes::of(&stat),
-        None => true,
-    };
+    let changed = !untouched(cx, capture)
+        && match &capture.before {
+            Some(before) => before.sha256 != sha256 || before.attributes() != attributes::of(&stat),
+            None => true,
+        };
     let outputs = Outputs {
         path: path.clone(),
         sha256,
@@ -185,26 +242,61 @@ pub(crate) async fn act(cx: &Cx<'_>, wanted: &Wanted<'_>, capture: &Capture) -> 
         previous_sha256: capture.before.as_ref().map(|b| b.sha256.clone()),
         backup: if changed { capture.before.as_ref().and_then(|b| b.content.aside()).map(str::to_owned) } else { None },
     };
-    Ok(Acted { outputs, changed })
+    Ok(Some(Acted { outputs, changed }))
 }
 
-/// Writes the new content beside the file where it must be checked or copied first, and switches.
-async fn put(cx: &Cx<'_>, wanted: &Wanted<'_>, capture: &Capture) -> Result<(), StepError> {
-    if let (Source::Bytes(bytes), true) = (&wanted.source, wanted.validate.is_empty()) {
-        return Ok(cx.target.write(&capture.path, bytes, &capture.attributes).await?);
+/// What writes of the file, of its new content and of its copy left beside it when a process was killed in the middle.
+async fn clear_leftovers(cx: &Cx<'_>, path: &str) -> Result<(), StepError> {
+    cx.target.clear_leftovers(path).await?;
+    for suffix in ["new", "bak"] {
+        cx.target.clear_leftovers(&paths::beside(cx, path, suffix)).await?;
     }
-    let staged = paths::beside(cx, &capture.path, "new");
+    Ok(())
+}
+
+/// Writes the new content beside the file where it must be checked or copied first, and switches. False = `now` does
+/// not stand there any more, and nothing was switched.
+async fn put(cx: &Cx<'_>, wanted: &Wanted<'_>, capture: &Capture, now: &Now) -> Result<bool, StepError> {
+    let path = &capture.path;
+    if let (Source::Bytes(bytes), true) = (&wanted.source, wanted.validate.is_empty()) {
+        let switch = async { Ok(cx.target.write(path, bytes, &capture.attributes).await?) };
+        return switched(cx, wanted, path, now, switch).await;
+    }
+    let staged = paths::beside(cx, path, "new");
     let done = async {
         stage(cx, wanted, capture, &staged).await?;
-        validate(cx, wanted.validate, &staged, &capture.path).await?;
-        Ok(cx.target.rename(&staged, &capture.path).await?)
+        validate(cx, wanted.validate, &staged, path).await?;
+        let switch = async { Ok(cx.target.rename(&staged, path).await?) };
+        switched(cx, wanted, path, now, switch).await
     }
     .await;
-    if done.is_err() {
+    if !matches!(done, Ok(true)) {
         // The first error is the one to tell; a leftover is the undo's.
         let _ = cx.target.remove_file(&staged).await;
     }
     done
+}
+
+/// Notes the replacement, looks whether `now` still stands there, and makes it.
+async fn switched(
+    cx: &Cx<'_>,
+    wanted: &Wanted<'_>,
+    path: &str,
+    now: &Now,
+    switch: impl Future<Output = Result<(), StepError>>,
+) -> Result<bool, StepError> {
+    let over = match now {
+        Now::File { sha256, .. } => Some(sha256.as_str()),
+        _ => None,
+    };
+    told::tell(cx, over, &wanted.source.sha256()).await?;
+    let _alone = cx.target.alone_in_folder(path).await;
+    if before::look(cx, path).await? != *now {
+        told::untell(cx).await?;
+        return Ok(false);
+    }
+    switch.await?;
+    Ok(true)
 }
 
 async fn stage(cx: &Cx<'_>, wanted: &Wanted<'_>, capture: &Capture, staged: &str) -> Result<(), StepError> {
@@ -253,16 +345,39 @@ pub(crate) fn validate_problems(validate: Option<&Vec<String>>) -> Vec<runback_c
 }
 
 pub(crate) async fn undo(cx: &Cx<'_>, capture: &Capture, left: Option<&Outputs>) -> Result<Undone, StepError> {
-    let path = &capture.path;
-    cx.target.clear_leftovers(path).await?;
-    let tidied = tidy(cx, capture).await?;
-    let now = before::look(cx, path).await?;
-    let already = match (&capture.before, &now) {
+    let _turn = turn::take(cx, &capture.path).await;
+    let large = capture.before.as_ref().is_some_and(|before| before.content.aside().is_some());
+    // To look at a large file takes long, and others in the folder need not wait for it.
+    let _alone = if large { None } else { cx.target.alone_in_folder(&capture.path).await };
+    undo_in_turn(cx, capture, left).await
+}
+
+/// Nobody else is in the way: undo brings the captured file back, or has nothing to do.
+pub(crate) fn is_plain_undo(cx: &Cx<'_>, capture: &Capture, left: Option<&Outputs>, now: &Now) -> bool {
+    let Now::File { sha256, .. } = now else { return true };
+    let told = told::told(cx);
+    let as_left = left.map_or_else(|| told.iter().any(|t| t.with == *sha256), |left| left.sha256 == *sha256);
+    let over_captured = match told.last() {
+        Some(last) => last.over.as_deref() == capture.sha256(),
+        None => !capture.tells,
+    };
+    nothing_to_undo(cx, capture, left, now) || (as_left && over_captured)
+}
+
+fn nothing_to_undo(cx: &Cx<'_>, capture: &Capture, left: Option<&Outputs>, now: &Now) -> bool {
+    let already = match (&capture.before, now) {
         (None, Now::Absent) => true,
         (Some(before), now) => now.is(before),
         _ => false,
     };
-    if already || (left.is_some() && did_nothing(capture, left)) {
+    already || untouched(cx, capture) || did_nothing(capture, left)
+}
+
+pub(crate) async fn undo_in_turn(cx: &Cx<'_>, capture: &Capture, left: Option<&Outputs>) -> Result<Undone, StepError> {
+    let path = &capture.path;
+    let tidied = tidy(cx, capture).await?;
+    let now = before::look(cx, path).await?;
+    if nothing_to_undo(cx, capture, left, &now) {
         let (removed, note) = parents::unmake(cx, &capture.made_dirs).await?;
         let spare = drop_aside(cx, capture, &now).await?;
         return Ok(Undone { changed: tidied || removed || spare, note });
@@ -314,7 +429,9 @@ fn differs(cx: &Cx<'_>, capture: &Capture, left: Option<&Outputs>, now: &Now) ->
         vec![left.sha256.clone()]
     } else {
         let notes = cx.host.notes();
-        let noted = notes.iter().filter_map(|n| n.get("writes_sha256").and_then(Json::as_str)).map(str::to_owned);
+        // As runback 0.1 noted it at first, where it was another than the planned one.
+        let earlier = notes.iter().filter_map(|n| n.get("writes_sha256")?.as_str()).map(str::to_owned);
+        let noted = told::told(cx).into_iter().map(|Told { with, .. }| with).chain(earlier);
         let old = capture.before.iter().map(|b| b.sha256.clone());
         [capture.planned.clone()].into_iter().chain(noted).chain(old).collect()
     };
@@ -330,8 +447,9 @@ fn differs(cx: &Cx<'_>, capture: &Capture, left: Option<&Outputs>, now: &Now) ->
     attributes::drift(have, &old, &new, left.is_some()).map(|what| format!("has {what}"))
 }
 
-/// Removes a staged file that an interrupted attempt left.
-async fn tidy(cx: &Cx<'_>, capture: &Capture) -> Result<bool, StepError> {
+/// Removes what an interrupted attempt left beside the file. The flag tells of a staged file.
+pub(crate) async fn tidy(cx: &Cx<'_>, capture: &Capture) -> Result<bool, StepError> {
+    clear_leftovers(cx, &capture.path).await?;
     let staged = paths::beside(cx, &capture.path, "new");
     let there = cx.target.stat(&staged).await?.is_some();
     if there {
@@ -340,11 +458,12 @@ async fn tidy(cx: &Cx<'_>, capture: &Capture) -> Result<bool, StepError> {
     Ok(there)
 }
 
-/// Removes the copy beside the file, where the file itself holds what was there.
+/// Removes the copy beside the file, where the file itself holds what was there, or is none of this step's business.
 async fn drop_aside(cx: &Cx<'_>, capture: &Capture, now: &Now) -> Result<bool, StepError> {
     let Some(before) = &capture.before else { return Ok(false) };
     let Some(aside) = before.content.aside() else { return Ok(false) };
-    if !now.is(before) || cx.target.stat(aside).await?.is_none() {
+    let needed = !now.is(before) && !untouched(cx, capture);
+    if needed || cx.target.stat(aside).await?.is_none() {
         return Ok(false);
     }
     cx.target.remove_file(aside).await?;

@@ -2,7 +2,8 @@
 //!
 //! **Does.** Replaces the file in one step: a reader sees the old content or the new one, never a half. Where the file
 //! is already so, in content, mode and owner, it does nothing. Mode and owner that are not given stay as they are; a new
-//! file has mode 0644. `validate` runs a command on the new file before it takes the old one's place; if it fails, the
+//! file has mode 0644. What somebody changed since the step began, before another attempt say, is not replaced: it is a
+//! conflict, and undo leaves it. `validate` runs a command on the new file before it takes the old one's place; if it fails, the
 //! old one stays. A trailing newline is not added: write `content: |`.
 //!
 //! **Outputs.** `path`, `sha256`, `size`, `mode`, `uid`, `gid`, `previous_sha256`, `backup`.
@@ -251,6 +252,75 @@ mod tests {
         assert_eq!(lab.snapshot(), before);
         lab.run(&Write, &with("good")).await.unwrap();
         assert_eq!(lab.text("f"), "good");
+    }
+
+    #[tokio::test]
+    async fn what_somebody_changed_before_another_attempt_stays_and_is_a_conflict() {
+        let admins: [fn(&Lab); 3] = [
+            |lab| lab.put("f", "admin"),
+            |lab| lab.set_mode("f", 0o777),
+            |lab| std::fs::remove_file(lab.path("f")).unwrap(),
+        ];
+        for (size, admin) in [3, 5 << 20].into_iter().flat_map(|size| admins.map(|admin| (size, admin))) {
+            let mut lab = Lab::new();
+            lab.put("f", vec![b'x'; size]);
+            let with = json!({"path": "f", "content": "new", "validate": ["false", "{path}"]});
+            let capture = lab.capture(&Write, &with).await.unwrap();
+            lab.act(&Write, &with, &capture).await.unwrap_err();
+            admin(&lab);
+            let before: Vec<_> = lab.snapshot().into_iter().filter(|(name, _)| !name.starts_with('.')).collect();
+            lab.attempt = 2;
+            let with = json!({"path": "f", "content": "new"});
+            let error = lab.act(&Write, &with, &capture).await.unwrap_err();
+            assert_eq!(error.class, Class::Conflict);
+            assert!(error.message.contains("f was changed by someone else since the step began"), "{error}");
+            assert!(error.help.unwrap().contains("`runback rollback r1`"));
+            lab.undo_unfinished(&Write, &with, &capture).await.unwrap();
+            assert_eq!(lab.snapshot().into_iter().collect::<Vec<_>>(), before, "and nothing is left beside it");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_somebody_writes_while_the_new_file_is_checked_stays() {
+        let lab = Lab::new();
+        lab.put("f", "old");
+        let script = format!("echo admin > {}", lab.path("f"));
+        let with = json!({"path": "f", "content": "new", "validate": ["sh", "-c", script, "{path}"]});
+        let capture = lab.capture(&Write, &with).await.unwrap();
+        let error = lab.act(&Write, &with, &capture).await.unwrap_err();
+        assert_eq!(error.class, Class::Conflict);
+        lab.undo_unfinished(&Write, &with, &capture).await.unwrap();
+        assert_eq!(lab.text("f"), "admin\n");
+        assert_eq!(lab.snapshot().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_process_left_beside_is_cleared() {
+        let mut lab = Lab::new();
+        lab.put("f", vec![b'x'; 5 << 20]);
+        let with = json!({"path": "f", "content": "new"});
+        let capture = lab.capture(&Write, &with).await.unwrap();
+        let places = ["f", ".f.runback-r1-step.new", ".f.runback-r1-step.bak"].map(|name| lab.path(name));
+        lab.undo_unfinished(&Write, &with, &capture).await.unwrap();
+        assert_eq!(std::mem::take(&mut *lab.target.cleared.lock().unwrap()), places, "by undo");
+        lab.attempt = 2;
+        lab.act(&Write, &with, &capture).await.unwrap();
+        assert_eq!(*lab.target.cleared.lock().unwrap(), places, "by a later attempt");
+    }
+
+    #[tokio::test]
+    async fn steps_beside_each_other_share_a_new_folder() {
+        let lab = Lab::new();
+        let before = lab.snapshot();
+        let with = |name: &str| json!({"path": format!("base/{name}"), "content": "x", "create_dirs": true});
+        let (of_a, of_b) =
+            (lab.capture(&Write, &with("a")).await.unwrap(), lab.capture(&Write, &with("b")).await.unwrap());
+        lab.act(&Write, &with("a"), &of_a).await.unwrap();
+        lab.act(&Write, &with("b"), &of_b).await.unwrap();
+        let undone = lab.undo_unfinished(&Write, &with("a"), &of_a).await.unwrap();
+        assert!(undone.note.unwrap().ends_with("base: it holds b"));
+        lab.undo_unfinished(&Write, &with("b"), &of_b).await.unwrap();
+        assert_eq!(lab.snapshot(), before);
     }
 
     #[tokio::test]

@@ -35,6 +35,8 @@ pub(crate) struct TestTarget {
     failing: Mutex<Option<(usize, Failing)>>,
     pub(crate) changes: Mutex<Vec<String>>,
     pub(crate) commands: Mutex<Vec<Command>>,
+    /// The paths that [`Target::clear_leftovers`] was called for.
+    pub(crate) cleared: Mutex<Vec<String>>,
     /// Programs that are not there, such as `bash`.
     pub(crate) missing: Mutex<Vec<String>>,
 }
@@ -49,6 +51,7 @@ impl TestTarget {
             failing: Mutex::default(),
             changes: Mutex::default(),
             commands: Mutex::default(),
+            cleared: Mutex::default(),
             missing: Mutex::default(),
         }
     }
@@ -295,6 +298,11 @@ impl Target for TestTarget {
                 io(path, &e)
             })
         })
+    }
+
+    async fn clear_leftovers(&self, path: &str) -> Did<()> {
+        self.cleared.lock().unwrap().push(path.to_owned());
+        Ok(())
     }
 
     async fn set_attributes(&self, path: &str, attributes: &FileAttributes) -> Did<()> {

@@ -24,6 +24,10 @@ use crate::process::Processes;
 /// How long a directory service may take to answer `getent`.
 const LOOKUP: Duration = Duration::from_secs(20);
 
+/// How long to wait for others to leave a folder alone; they need milliseconds.
+const FOLDER_LOCK: Duration = Duration::from_secs(10);
+const FOLDER_LOCK_POLL: Duration = Duration::from_millis(3);
+
 /// `local`: commands and files of this machine.
 #[derive(Debug)]
 pub struct LocalTarget {
@@ -184,6 +188,19 @@ impl Target for LocalTarget {
     async fn write(&self, path: &str, bytes: &[u8], attributes: &FileAttributes) -> Result<(), TargetError> {
         let (path, bytes, attributes) = (self.path(path), bytes.to_vec(), attributes.clone());
         blocking(move |abandoned| files::write(&path, &bytes, &attributes, abandoned)).await
+    }
+
+    async fn alone_in_folder(&self, path: &str) -> Option<Box<dyn std::any::Any + Send>> {
+        let path = self.path(path);
+        let until = tokio::time::Instant::now() + FOLDER_LOCK;
+        loop {
+            let path = path.clone();
+            match blocking(move |_| Ok(files::lock_folder(&path))).await {
+                Ok(Ok(Some(folder))) => return Some(Box::new(folder)),
+                Ok(Ok(None)) if tokio::time::Instant::now() < until => tokio::time::sleep(FOLDER_LOCK_POLL).await,
+                _ => return None,
+            }
+        }
     }
 
     async fn set_attributes(&self, path: &str, attributes: &FileAttributes) -> Result<(), TargetError> {

@@ -22,8 +22,12 @@
 //!
 //! **Outputs.** `path`, `sha256`, `size`, `mode`, `uid`, `gid`, `previous_sha256`, `backup`.
 //!
-//! **Undo** brings the whole earlier file back, if it is still as the step left it; else it is a conflict, and `--force`
-//! decides.
+//! Several steps may edit one file, also beside each other and in several runs: each edits what stands there when it is its
+//! turn, as `file.line` does it.
+//!
+//! **Undo** brings the whole earlier file back, if it is still as the step left it. Where others changed other lines, it
+//! takes its own change out and leaves theirs; appended items go from their list wherever it stands now. Where others
+//! changed the same lines, it is a conflict, and `--force` brings the whole earlier file back.
 //!
 //! **Does not** edit through YAML aliases, files of several YAML documents, or more than 4 MiB.
 
@@ -44,8 +48,9 @@ use serde::Deserialize;
 use self::change::Edit;
 use self::lines::Dialect;
 use self::render::Language;
-use super::put::{self, Capture, Outputs, Source, Wanted};
-use super::{paths, text};
+use super::edited::{self, Editing};
+use super::put::{self, Capture, Outputs};
+use super::{merge, paths};
 
 /// What the file is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -101,7 +106,9 @@ impl Inputs {
     fn edited(&self, old: &str) -> Result<String, StepError> {
         let unknown = || StepError::permanent(format!("{}: its name does not say what it is written in", self.path));
         let format = self.format().ok_or_else(|| unknown().help("say it with `format`"))?;
-        let mut text = old.to_owned();
+        // An empty text is an empty document everywhere but in JSON.
+        let empty = format == Format::Json && old.trim().is_empty();
+        let mut text = if empty { "{}\n".to_owned() } else { old.to_owned() };
         for (number, edit) in self.edits.iter().enumerate() {
             let made = match format {
                 Format::Yaml => tree::edit(&text, edit, Language::Yaml),
@@ -116,20 +123,43 @@ impl Inputs {
         }
         Ok(text)
     }
+
+    /// `now` without the items that these edits appended to `back`. None where they do more than append, or where an item
+    /// was there before.
+    fn taken_out(&self, back: &str, now: &str) -> Option<String> {
+        let remove = |edit: &Edit| {
+            Some(Edit { remove: Some(edit.append.clone()?), value: edit.value.clone(), ..Edit::default() })
+        };
+        let inverse = Self { edits: self.edits.iter().rev().map(remove).collect::<Option<_>>()?, ..self.clone() };
+        if !back.is_empty() && inverse.edited(back).ok()? != back {
+            return None;
+        }
+        let rest = inverse.edited(now).ok()?;
+        // A list, or a whole file, that was made for the first item goes with the last one.
+        let bare = inverse.edited(&self.edited(back).ok()?).ok()?;
+        Some(if rest == bare { back.to_owned() } else { rest })
+    }
 }
 
-async fn wanted<'a>(cx: &Cx<'_>, inputs: &'a Inputs) -> Result<Wanted<'a>, StepError> {
-    let path = cx.path(&inputs.path);
-    let old = match text::read(cx, &path).await? {
-        Some(old) => old,
-        None if inputs.create => String::new(),
-        None => {
-            return Err(StepError::permanent(format!("{path}: there is no such file"))
-                .help("say `create: true`, or correct the path"));
-        }
-    };
-    let source = Source::Bytes(inputs.edited(&old)?.into_bytes());
-    Ok(Wanted { validate: inputs.validate.as_deref().unwrap_or_default(), ..Wanted::new(path, source) })
+/// The text after all edits of what stands there; None = no file.
+fn edit_there(path: &str, old: Option<&str>, inputs: &Inputs) -> Result<String, StepError> {
+    match old {
+        Some(old) => inputs.edited(old),
+        None if inputs.create => inputs.edited(""),
+        None => Err(StepError::permanent(format!("{path}: there is no such file"))
+            .help("say `create: true`, or correct the path")),
+    }
+}
+
+/// Calls `$with` for the file and its edit.
+macro_rules! editing {
+    ($cx:expr, $inputs:expr, |$editing:ident| $with:expr) => {{
+        let path = $cx.path(&$inputs.path);
+        let edit = |old: Option<&str>| edit_there(&path, old, $inputs);
+        let validate = $inputs.validate.as_deref().unwrap_or_default();
+        let $editing = Editing { path: path.clone(), validate, edit: &edit };
+        $with
+    }};
 }
 
 #[async_trait::async_trait]
@@ -187,25 +217,30 @@ impl StepType for FileEdit {
     }
 
     async fn preview(&self, cx: &Cx<'_>, inputs: &Inputs) -> Result<Preview, StepError> {
-        put::preview(cx, &wanted(cx, inputs).await?).await
+        editing!(cx, inputs, |editing| edited::preview(cx, &editing).await)
     }
 
     async fn capture(&self, cx: &Cx<'_>, inputs: &Inputs) -> Result<Capture, StepError> {
-        put::capture(cx, &wanted(cx, inputs).await?).await
+        editing!(cx, inputs, |editing| edited::capture(cx, &editing).await).map(|(capture, _)| capture)
     }
 
     async fn act(&self, cx: &Cx<'_>, inputs: &Inputs, capture: &Capture) -> Result<Acted<Outputs>, StepError> {
-        put::act(cx, &wanted(cx, inputs).await?, capture).await
+        editing!(cx, inputs, |editing| edited::act(cx, &editing, capture).await).map(|(acted, _)| acted)
     }
 
     async fn undo(
         &self,
         cx: &Cx<'_>,
-        _: &Inputs,
+        inputs: &Inputs,
         capture: &Capture,
         outputs: Option<&Outputs>,
     ) -> Result<Undone, StepError> {
-        put::undo(cx, capture, outputs).await
+        let take_out = |left: &str, back: &str, now: &str, again: bool| {
+            // What lines alone made of it must still be one that these edits can be made in.
+            let sound = |text: &String| text.is_empty() || inputs.edited(text).is_ok();
+            inputs.taken_out(back, now).or_else(|| merge::take_out(left, back, now, again).filter(sound))
+        };
+        editing!(cx, inputs, |editing| edited::undo(cx, &editing, capture, outputs, take_out).await)
     }
 }
 

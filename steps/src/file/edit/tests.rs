@@ -3,9 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use super::*;
-use crate::testing::{Lab, break_everywhere};
+use crate::testing::{Lab, TestHost, break_everywhere};
 use runback_core::Json;
-use runback_core::step::Class;
+use runback_core::step::{AnyStepType, Class};
 use serde_json::json;
 
 fn edit(format: &str, old: &str, edits: Json) -> Result<String, String> {
@@ -243,6 +243,46 @@ async fn edits_keep_the_mode_and_undo() {
     lab.force = true;
     lab.undo(&FileEdit, &with, &ran).await.unwrap();
     assert_eq!(lab.snapshot(), before);
+}
+
+/// Steps beside each other, each with a host of its own: what one notes is not the others'.
+#[tokio::test]
+async fn steps_beside_each_other_append_to_one_list_and_each_undoes_its_own() {
+    let all = [
+        ("c.json", Some("{\"list\": [\"x\"]}\n"), None),
+        ("c.json", Some("{\n  \"list\": [\n    \"x\"\n  ]\n}\n"), Some(json!(["test", "-s", "{path}"]))),
+        ("c.json", None, Some(json!(["test", "-s", "{path}"]))),
+        ("c.yml", Some("list:\n  - x\nmore: 1\n"), None),
+    ];
+    for (path, old, validate) in all {
+        let lab = Lab::new();
+        if let Some(old) = old {
+            lab.put(path, old);
+        }
+        let before = lab.snapshot();
+        let edit: &dyn AnyStepType = &FileEdit;
+        let with = ["a", "b", "c", "d"].map(|value| {
+            let edits = json!([{"append": "list", "value": value}]);
+            json!({"path": path, "create": true, "edits": edits, "validate": validate})
+        });
+        let hosts = [(); 4].map(|()| TestHost::default());
+        let cx = |n: usize| Cx { host: &hosts[n], step: ["a", "b", "c", "d"][n], ..lab.cx() };
+        let mut captured = Vec::new();
+        for (n, with) in with.iter().enumerate() {
+            captured.push(edit.capture(&cx(n), with).await.unwrap());
+        }
+        let act = async |n: usize| edit.act(&cx(n), &with[n], &captured[n]).await.unwrap().outputs;
+        let (a, b, c, d) = tokio::join!(act(0), act(1), act(2), act(3));
+        let outputs = [a, b, c, d];
+        let text = lab.text(path);
+        for value in ["a", "b", "c", "d"] {
+            assert!(text.contains(&format!("\"{value}\"")) || text.contains(&format!("- {value}")), "{text}");
+        }
+        for n in [1, 3, 0, 2] {
+            edit.undo(&cx(n), &with[n], &captured[n], Some(&outputs[n])).await.unwrap();
+        }
+        assert_eq!(lab.snapshot(), before, "{text}");
+    }
 }
 
 #[tokio::test]

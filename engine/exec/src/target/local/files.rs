@@ -372,13 +372,21 @@ pub(super) fn list(path: &Path) -> Did<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(path).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
-        names.push(name.into_string().map_err(|name| {
-            let message = format!("cannot list {}: the name {} is not UTF-8", path.display(), name.display());
-            TargetError::new(TargetErrorKind::Other, message)
-        })?);
+        names.push(name.into_string().unwrap_or_else(|name| format!("{}/", name.display())));
     }
     names.sort();
     Ok(names)
+}
+
+/// The folder of the path, which nobody else of those who ask holds now. None = somebody does. A file system that has no
+/// such locks is an error.
+pub(super) fn lock_folder(path: &Path) -> io::Result<Option<File>> {
+    let folder = File::open(parent(path))?;
+    match folder.try_lock() {
+        Ok(()) => Ok(Some(folder)),
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
+        Err(fs::TryLockError::Error(e)) => Err(e),
+    }
 }
 
 pub(super) fn rename(from: &Path, to: &Path) -> Did<()> {
@@ -446,6 +454,25 @@ mod tests {
             let e = fail("write", Path::new("/a"), &io::Error::from_raw_os_error(number));
             assert_eq!((e.kind, e.message), (kind, format!("cannot write /a: {why}")));
         }
+    }
+
+    #[test]
+    fn a_name_that_is_not_utf8_is_listed_and_cannot_be_mistaken() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(OsString::from_vec(b"caf\xe9".to_vec())), "").unwrap();
+        fs::write(dir.path().join("tea"), "").unwrap();
+        assert_eq!(list(dir.path()).unwrap(), ["caf\u{fffd}/", "tea"]);
+    }
+
+    #[test]
+    fn one_at_a_time_has_a_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = lock_folder(&dir.path().join("a")).unwrap();
+        assert!(held.is_some());
+        assert!(lock_folder(&dir.path().join("b")).unwrap().is_none());
+        drop(held);
+        assert!(lock_folder(&dir.path().join("b")).unwrap().is_some());
+        assert!(lock_folder(&dir.path().join("gone/b")).is_err());
     }
 
     #[test]

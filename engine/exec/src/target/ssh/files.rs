@@ -331,11 +331,8 @@ done
     }
     let mut names = Vec::new();
     for name in reply.stdout.split(|b| *b == 0).filter(|n| !n.is_empty()) {
-        names.push(String::from_utf8(name.to_vec()).map_err(|e| {
-            let name = String::from_utf8_lossy(e.as_bytes()).into_owned();
-            let message = format!("cannot list {path} on {}: the name {name} is not UTF-8", host.label());
-            TargetError::new(TargetErrorKind::Other, message)
-        })?);
+        let name = String::from_utf8(name.to_vec());
+        names.push(name.unwrap_or_else(|e| format!("{}/", String::from_utf8_lossy(e.as_bytes()))));
     }
     names.sort();
     Ok(names)
