@@ -115,7 +115,7 @@ pub(crate) async fn undo(
         if cx.force || put::is_plain_undo(cx, captured, left, &now) {
             return put::undo_in_turn(cx, captured, left).await;
         }
-        let Some(merged) = merged(cx, editing, captured, &take_out).await? else {
+        let Some(merged) = merged(cx, editing, captured, left.is_none(), &take_out).await? else {
             return Err(before::drift(cx, path, "others changed it in the same place after this step"));
         };
         if sha256_hex(merged.as_bytes()) == *sha256 {
@@ -139,11 +139,12 @@ pub(crate) async fn undo(
     Err(restless(path))
 }
 
-/// What stands there now, without the change of this step.
+/// What stands there now, without the change of this step, which an action that did not finish may not have made.
 async fn merged(
     cx: &Cx<'_>,
     editing: &Editing<'_>,
     captured: &Capture,
+    unfinished: bool,
     take_out: &(impl Fn(&str, &str, &str, bool) -> Option<String> + Send + Sync),
 ) -> Result<Option<String>, StepError> {
     let Some(now) = text::read(cx, &captured.path).await? else { return Ok(None) };
@@ -155,5 +156,5 @@ async fn merged(
         }
     };
     let Ok(left) = (editing.edit)(back.as_deref()) else { return Ok(None) };
-    Ok(take_out(&left, back.as_deref().unwrap_or_default(), &now, told::told_undo(cx)))
+    Ok(take_out(&left, back.as_deref().unwrap_or_default(), &now, unfinished || told::told_undo(cx)))
 }

@@ -447,6 +447,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_edit_that_was_about_to_be_made_when_the_process_died_is_no_drift() {
+        let lab = Lab::new();
+        lab.put("f", "x\n");
+        let with = json!({"path": "f", "line": "c"});
+        let capture = lab.capture(&Line, &with).await.unwrap();
+        lab.put("f", "x\na\nb\n");
+        lab.target.fail_at(0, Failing::Before);
+        lab.act(&Line, &with, &capture).await.unwrap_err();
+        lab.target.heal();
+        for text in ["x\na\nb\n", "x\na\n", "x\n"] {
+            lab.put("f", text);
+            assert!(!lab.undo_unfinished(&Line, &with, &capture).await.unwrap().changed);
+            assert_eq!(lab.text("f"), text);
+        }
+    }
+
+    #[tokio::test]
     async fn what_is_edited_between_a_look_and_the_replacement_stays() {
         let lab = Lab::new();
         lab.put("f", "a\n");

@@ -59,16 +59,16 @@ fn hunks<'t>(left: &[&str], other: &[&'t str]) -> Vec<Hunk<'t>> {
 }
 
 /// The text `now` without the change that led from `back` to `left`. None where others changed the same lines, so that
-/// it cannot be told. `again` says that the change may be taken out already: then it is no obstacle that others changed
-/// the place where it was.
-pub(crate) fn take_out(left: &str, back: &str, now: &str, again: bool) -> Option<String> {
+/// it cannot be told. `maybe_out` says that the change may not be there (any more): then it is no obstacle that others
+/// changed the place where it would be.
+pub(crate) fn take_out(left: &str, back: &str, now: &str, maybe_out: bool) -> Option<String> {
     let (left, now_lines) = (lines(left), lines(now));
     let back_lines = lines(back);
     let theirs = hunks(&left, &now_lines);
     let mut mine = hunks(&left, &back_lines);
     for hunk in std::mem::take(&mut mine) {
         let met: Vec<_> = theirs.iter().filter(|other| hunk.meets(other)).collect();
-        if met.iter().any(|other| **other == hunk || (again && hunk.is_in(other))) {
+        if met.iter().any(|other| **other == hunk || (maybe_out && hunk.is_in(other))) {
             continue;
         }
         // Lines that the step had added and that others removed are gone either way.
