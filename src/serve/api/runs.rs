@@ -244,7 +244,15 @@ fn view(run: &Run, summary: &Summary, queued: Option<usize>) -> RunView {
         Some(OpenQuestion { step: state.path(n).to_string(), question, answers: state.node(n).answers().to_vec() })
     };
     RunView {
-        head: RunHead { status: run.status().to_owned(), driven: run.owner.is_some(), ..RunHead::from(summary) },
+        // From the fold, which may be ahead of the summary: who sees that it is over sees what it gave.
+        head: RunHead {
+            status: run.status().to_owned(),
+            driven: run.owner.is_some(),
+            started_at: state.started_at,
+            finished_at: state.finished_at,
+            outputs: state.outputs.as_deref().cloned().unwrap_or(Json::Null),
+            ..RunHead::from(summary)
+        },
         last_seq: state.last_seq,
         owner: run.owner.as_ref().map(ToString::to_string),
         queued,
