@@ -1,5 +1,7 @@
 //! What must be refused, kept or forgotten, whatever is typed and whenever runback is killed.
 
+use std::time::{Duration, Instant};
+
 use super::{Desk, Said};
 
 /// A playbook of this body, run under an id.
@@ -9,16 +11,20 @@ fn run(desk: &Desk, id: &str, body: &str, more: &[&str]) -> Said {
     desk.run(&[&["run", &file, "--run-id", id], more].concat())
 }
 
+fn until(otherwise: &str, mut so: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !so() {
+        assert!(Instant::now() < end, "{otherwise}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Kills the process that drives a run once a step of it runs.
 fn killed_in_the_middle(desk: &Desk, id: &str, body: &str, before: impl FnOnce()) {
     let file = format!("{id}.yaml");
     desk.write(&file, &format!("runback: 1\nname: {id}\n{body}"));
     let running = desk.start(&["run", &file, "--run-id", id]);
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while desk.read("began").is_none() {
-        assert!(std::time::Instant::now() < until, "the step does not begin");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    until("the step does not begin", || desk.read("began").is_some());
     before();
     drop(running);
     desk.wait_for(id, "interrupted");
@@ -103,7 +109,7 @@ fn a_request_that_was_refused_is_forgotten() {
         let said = desk.run(&["resume", "lg", "--step", "a=done", "--no-wait"]);
         assert!(said.all().contains("told the process"), "{}", said.all());
         // It looks for requests ten times a second.
-        std::thread::sleep(std::time::Duration::from_millis(600));
+        std::thread::sleep(Duration::from_millis(600));
     });
     let said = desk.run(&["resume", "lg", "--no-wait"]);
     assert_eq!(said.code, Some(5), "{}", said.all());
@@ -168,16 +174,9 @@ fn a_resume_that_finds_the_lock_taken_leaves_the_run_as_it_was() {
     let body = "runback: 1\nname: z\nlocks: [z]\nsteps:\n  - { id: a, run: \"touch began; sleep 60\" }\n";
     desk.write("z.yaml", body);
     let first = desk.start(&["run", "z.yaml", "--run-id", "z1"]);
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while desk.read("began").is_none() {
-        assert!(std::time::Instant::now() < until, "it does not begin");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    until("the step does not begin", || desk.read("began").is_some());
     let second = desk.start(&["run", "z.yaml", "--run-id", "z2", "--wait"]);
-    while desk.run(&["show", "z2"]).code != Some(0) {
-        assert!(std::time::Instant::now() < until, "it is not there");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    until("the run is not there", || desk.run(&["show", "z2"]).code == Some(0));
     drop(second);
     for _ in 0..2 {
         let said = desk.run(&["resume", "z2"]);

@@ -285,20 +285,9 @@ impl Plan {
         }
     }
 
-    /// The names of a step's outputs, of one instance for a `for_each`. None = not known before it runs.
+    /// See [`output_names`].
     pub fn output_names(&self, idx: StepIdx) -> Option<Vec<String>> {
-        let names = |outputs: &[(String, ValueTemplate)]| Some(outputs.iter().map(|(name, _)| name.clone()).collect());
-        match &self.step(idx).kind {
-            PlanKind::Action(action) => match action.step_type.output_names(&action.with) {
-                OutputNames::Closed(names) => Some(names),
-                OutputNames::Open => None,
-            },
-            PlanKind::Block(block) => match block.scope {
-                Some(scope) => names(&self.scope(scope).outputs),
-                None => names(&block.outputs),
-            },
-            PlanKind::ForEach(each) => self.output_names(self.segment(each.body).first),
-        }
+        output_names(&self.steps, &self.scopes, &self.segments, idx)
     }
 
     /// Waves of siblings: 0 for those that need nothing, else one more than the latest of their needs.
@@ -342,6 +331,28 @@ impl PlanStep {
     /// A failure inside it is dealt with here, before it counts outside.
     pub fn is_failure_domain(&self) -> bool {
         matches!(self.kind, PlanKind::Block(_)) && (self.on_failure.is_some() || self.continue_on_error)
+    }
+}
+
+/// The names of a step's outputs, of one instance for a `for_each`. None = not known before it runs, or of a playbook
+/// that could not be read.
+pub(crate) fn output_names(
+    steps: &[PlanStep],
+    scopes: &[Scope],
+    segments: &[Segment],
+    idx: StepIdx,
+) -> Option<Vec<String>> {
+    let names = |outputs: &[(String, ValueTemplate)]| Some(outputs.iter().map(|(name, _)| name.clone()).collect());
+    match &steps[idx.at()].kind {
+        PlanKind::Action(action) => match action.step_type.output_names(&action.with) {
+            OutputNames::Closed(names) => Some(names),
+            OutputNames::Open => None,
+        },
+        PlanKind::Block(block) => match block.scope {
+            Some(scope) => names(&scopes.get(scope.0 as usize)?.outputs),
+            None => names(&block.outputs),
+        },
+        PlanKind::ForEach(each) => output_names(steps, scopes, segments, segments[each.body.0 as usize].first),
     }
 }
 

@@ -282,10 +282,9 @@ impl View<'_> {
     /// they are worked out.
     fn is_masked(&self, node: NodeId, output: Option<&str>) -> bool {
         match self.state.step(node).kind {
-            PlanKind::Action(_) => match output {
-                Some(name) => self.state.node(node).is_masked(name),
-                None => self.state.node(node).has_masked(),
-            },
+            PlanKind::Action(_) => {
+                self.state.node(node).masked().iter().any(|name| output.is_none_or(|output| output == name))
+            }
             PlanKind::Block(_) => false,
             PlanKind::ForEach(_) => self.state.children(node).into_iter().any(|n| self.is_masked(n, output)),
         }

@@ -1,10 +1,9 @@
 //! Pass two: every reference and every `needs` is resolved against what is in scope, and becomes an edge.
 
 use crate::diagnostic::{Code, Diagnostic};
-use crate::plan::{PlanKind, ScopeIdx, StepIdx};
+use crate::plan::{self, ScopeIdx, StepIdx};
 use crate::playbook::model::{InputType, TargetKind};
 use crate::span::Span;
-use crate::step::OutputNames;
 use crate::suggest::did_you_mean;
 use crate::template::Reference;
 
@@ -322,7 +321,7 @@ fn step_reference(placed: &mut Placed<'_>, from: From, noted: &Noted) {
     } else {
         let bindings = &mut placed.scopes[from.scope.0 as usize].bindings;
         if !bindings.iter().any(|b| *b.id == **id) {
-            bindings.push(crate::plan::Binding { id: id.as_str().into(), step: to });
+            bindings.push(plan::Binding { id: id.as_str().into(), step: to });
         }
     }
 }
@@ -384,20 +383,9 @@ fn edge(
     true
 }
 
-/// None = not known before it runs.
+/// See [`plan::output_names`].
 fn output_names(placed: &Placed<'_>, step: StepIdx) -> Option<Vec<String>> {
-    match &placed.steps[step.at()].kind {
-        PlanKind::Action(action) => match action.step_type.output_names(&action.with) {
-            OutputNames::Closed(names) => Some(names),
-            OutputNames::Open => None,
-        },
-        PlanKind::Block(block) => match block.scope {
-            Some(ScopeIdx(u32::MAX)) => None,
-            Some(scope) => Some(placed.scopes[scope.0 as usize].outputs.iter().map(|(n, _)| n.clone()).collect()),
-            None => Some(block.outputs.iter().map(|(n, _)| n.clone()).collect()),
-        },
-        PlanKind::ForEach(each) => output_names(placed, placed.segments[each.body.0 as usize].first),
-    }
+    plan::output_names(&placed.steps, &placed.scopes, &placed.segments, step)
 }
 
 fn output(placed: &mut Placed<'_>, step: StepIdx, id: &str, name: &str, r: &Reference) {

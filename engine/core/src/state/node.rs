@@ -209,13 +209,9 @@ impl Node {
         }
     }
 
-    /// Of an action's output there is only the mask of a secret.
-    pub fn is_masked(&self, output: &str) -> bool {
-        self.rare.as_ref().is_some_and(|rare| rare.masked.iter().any(|name| name == output))
-    }
-
-    pub fn has_masked(&self) -> bool {
-        self.rare.as_ref().is_some_and(|rare| !rare.masked.is_empty())
+    /// Outputs of an action of which there is only the mask of a secret.
+    pub fn masked(&self) -> &[String] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.masked)
     }
 
     pub fn asked(&self) -> bool {

@@ -431,18 +431,10 @@ impl Driver {
         resolution: runback_core::event::Resolution,
         outputs: Json,
     ) -> Result<(), DriverError> {
-        if let Some(why) = self.settles_for_people(step, resolution) {
+        let body = self.settled_by(self.around.by.clone(), step, resolution, outputs).map_err(|why| {
             let message = format!("step {step} cannot be settled like that: {why}");
-            return Err(DriverError::Refused { message, help: format!("say `runback approve {} {step}`", self.run) });
-        }
-        let body = EventBody::StepResolved {
-            step: step.into(),
-            resolution,
-            by: Some(self.around.by.clone()),
-            outputs,
-            changed: true,
-            masked: Vec::new(),
-        };
+            DriverError::Refused { message, help: format!("say `runback approve {} {step}`", self.run) }
+        })?;
         self.record(body).map_err(|e| match e {
             DriverError::Illegal(illegal) => DriverError::Refused {
                 message: format!("step {step} cannot be settled like that: {}", illegal.why),

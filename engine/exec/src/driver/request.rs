@@ -1,5 +1,6 @@
 //! What others ask of a run through the store, and what its own terminal asks.
 
+use runback_core::Json;
 use runback_core::event::{CancelReason, EventBody, Resolution};
 use runback_core::state::Phase;
 
@@ -66,28 +67,32 @@ impl Driver {
                 self.record_if_possible(EventBody::RollbackRequested { by, force }, &why)
             }
             Request::Resolve { step, resolution, outputs, by } => {
-                if let Some(why) = self.settles_for_people(&step, resolution) {
-                    self.warnings.push(format!("{by} cannot settle {step}: {why}"));
-                    return Ok(());
+                let otherwise = format!("{by} cannot settle {step}");
+                match self.settled_by(by, &step, resolution, outputs) {
+                    Ok(body) => self.record_if_possible(body, &otherwise),
+                    Err(why) => {
+                        self.warnings.push(format!("{otherwise}: {why}"));
+                        Ok(())
+                    }
                 }
-                let body = EventBody::StepResolved {
-                    step: step.as_str().into(),
-                    resolution,
-                    by: Some(by.clone()),
-                    outputs,
-                    changed: true,
-                    masked: Vec::new(),
-                };
-                self.record_if_possible(body, &format!("{by} cannot settle {step}"))
             }
         }
     }
 
-    /// Why nobody may say that a step which asks people is done, or not wanted: their answers say that.
-    pub(super) fn settles_for_people(&self, step: &str, resolution: Resolution) -> Option<&'static str> {
+    /// What somebody says of a step. Nobody may say that one which asks people is done, or not wanted: their answers do.
+    pub(super) fn settled_by(
+        &self,
+        by: String,
+        step: &str,
+        resolution: Resolution,
+        outputs: Json,
+    ) -> Result<EventBody, &'static str> {
         let passes_over = matches!(resolution, Resolution::Done | Resolution::Skip);
-        let asked = passes_over && self.state.node(self.state.find(step)?).asked();
-        asked.then_some("it asks people, and only their answers count; it can be asked again with `redo`")
+        if passes_over && self.state.find(step).is_some_and(|node| self.state.node(node).asked()) {
+            return Err("it asks people, and only their answers count; it can be asked again with `redo`");
+        }
+        let (step, by) = (step.into(), Some(by));
+        Ok(EventBody::StepResolved { step, resolution, by, outputs, changed: true, masked: Vec::new() })
     }
 
     /// What somebody outside wants: where the state does not allow it, that is a warning.
