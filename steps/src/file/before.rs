@@ -108,6 +108,14 @@ pub(crate) async fn look(cx: &Cx<'_>, path: &str) -> Result<Now, StepError> {
 }
 
 impl Now {
+    /// Of a regular file's content.
+    pub(crate) fn sha256(&self) -> Option<&str> {
+        match self {
+            Self::File { sha256, .. } => Some(sha256),
+            Self::Absent | Self::Other(_) => None,
+        }
+    }
+
     /// It is the captured file, to the last bit.
     pub(crate) fn is(&self, before: &FileBefore) -> bool {
         match self {

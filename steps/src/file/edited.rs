@@ -74,28 +74,40 @@ pub(crate) async fn act(
     let path = &editing.path;
     let _turn = turn::take(cx, path).await;
     for _ in 0..TRIES {
-        let old = text::read(cx, path).await?;
-        let sha256 = hash(old.as_ref());
-        if let (Some(old), true) = (&old, put::is_ours(cx, captured, sha256.as_deref())) {
-            // An earlier attempt wrote it. To edit it again could change it again.
-            if let Some(acted) = put::act_in_turn(cx, &editing.put(old.clone()), captured).await? {
-                return Ok((acted, None));
-            }
-            continue;
-        }
-        let wanted = editing.wanted(old.as_deref())?;
-        let base = put::capture(cx, &wanted).await?;
-        if base.sha256() == sha256.as_deref() {
-            if !put::is_base(cx, captured, sha256.as_deref()) {
-                return Err(before::changed_since(cx, path));
-            }
-            if let Some(acted) = put::act_in_turn(cx, &wanted, &base).await? {
-                return Ok((acted, old));
-            }
+        if let Some(done) = act_once(cx, editing, captured).await? {
+            return Ok(done);
         }
         cx.host.sleep(PAUSE).await;
     }
     Err(restless(path))
+}
+
+/// None = the file did not stay the same from the first look to the last, and nothing was replaced.
+async fn act_once(
+    cx: &Cx<'_>,
+    editing: &Editing<'_>,
+    captured: &Capture,
+) -> Result<Option<(Acted<Outputs>, Option<String>)>, StepError> {
+    let path = &editing.path;
+    let now = before::look(cx, path).await?;
+    let old = text::read(cx, path).await?;
+    if now.sha256() != hash(old.as_ref()).as_deref() {
+        return Ok(None);
+    }
+    if let (Some(old), true) = (&old, put::is_ours(cx, captured, now.sha256())) {
+        // An earlier attempt wrote it. To edit it again could change it again.
+        let acted = put::act_in_turn(cx, &editing.put(old.clone()), captured, &now).await?;
+        return Ok(acted.map(|acted| (acted, None)));
+    }
+    let wanted = editing.wanted(old.as_deref())?;
+    let base = put::capture(cx, &wanted).await?;
+    if base.sha256() != now.sha256() {
+        return Ok(None);
+    }
+    if !put::is_base(cx, captured, now.sha256()) {
+        return Err(before::changed_since(cx, path));
+    }
+    Ok(put::act_in_turn(cx, &wanted, &base, &now).await?.map(|acted| (acted, old)))
 }
 
 /// `take_out` is [`merge::take_out`](super::merge::take_out), or knows better.

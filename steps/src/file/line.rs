@@ -478,6 +478,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_line_that_somebody_adds_at_any_instant_before_the_last_look_stays() {
+        for check in [json!(["test", "-s", "{path}"]), Json::Null] {
+            let mut looks = 0;
+            loop {
+                let lab = Lab::new();
+                lab.put("hosts", "a\n");
+                let with = json!({"path": "hosts", "line": "b", "validate": check});
+                let capture = lab.capture(&Line, &with).await.unwrap();
+                lab.target.meddle_at(looks, lab.path("hosts"), "admin\n");
+                lab.act(&Line, &with, &capture).await.unwrap();
+                if lab.target.was_not_meddled_with() {
+                    break;
+                }
+                let text = lab.text("hosts");
+                assert!(text.contains("admin\n") && text.contains("b\n"), "before look {looks}: {text}");
+                looks += 1;
+            }
+            assert!(looks > 5, "{looks}");
+        }
+    }
+
+    #[tokio::test]
     async fn what_is_edited_while_the_run_is_held_stays() {
         let mut lab = Lab::new();
         lab.put("app.conf", "port=80\nname=x\n");

@@ -186,7 +186,7 @@ pub(crate) async fn act(cx: &Cx<'_>, wanted: &Wanted<'_>, capture: &Capture) -> 
     if !known {
         return Err(before::changed_since(cx, &capture.path));
     }
-    act_in_turn(cx, wanted, capture).await?.ok_or_else(|| before::changed_since(cx, &capture.path))
+    act_in_turn(cx, wanted, capture, &now).await?.ok_or_else(|| before::changed_since(cx, &capture.path))
 }
 
 /// The mode or owner of these bytes is what an attempt of this step was about to change.
@@ -194,20 +194,20 @@ fn told_of(cx: &Cx<'_>, sha256: &str) -> bool {
     told::told(cx).iter().any(|told| told.with == sha256)
 }
 
-/// Like [`act`], by one who has the turn and knows that what stands there may be replaced. None = somebody else, not of
-/// this process, changed it meanwhile, and nothing was replaced.
+/// Like [`act`], by one who has the turn and knows that `now` may be replaced. None = somebody else, not of this process,
+/// changed it meanwhile, and nothing was replaced.
 pub(crate) async fn act_in_turn(
     cx: &Cx<'_>,
     wanted: &Wanted<'_>,
     capture: &Capture,
+    now: &Now,
 ) -> Result<Option<Acted<Outputs>>, StepError> {
     let path = &capture.path;
     if cx.attempt > 1 {
         clear_leftovers(cx, path).await?;
     }
     let sha256 = wanted.source.sha256();
-    let now = before::look(cx, path).await?;
-    match &now {
+    match now {
         Now::Other(stat) => return Err(not_a_file(path, stat)),
         Now::File { sha256: is, attributes: have } if *is == sha256 => {
             if !attributes::fits(have, &capture.attributes) {
@@ -218,9 +218,9 @@ pub(crate) async fn act_in_turn(
         Now::File { .. } | Now::Absent => {
             parents::make(cx, &capture.made_dirs).await?;
             if let Some(old) = &capture.before {
-                before::copy_aside(cx, path, old, &now).await?;
+                before::copy_aside(cx, path, old, now).await?;
             }
-            if !put(cx, wanted, capture, &now).await? {
+            if !put(cx, wanted, capture, now).await? {
                 return Ok(None);
             }
         }
@@ -285,11 +285,7 @@ async fn switched(
     now: &Now,
     switch: impl Future<Output = Result<(), StepError>>,
 ) -> Result<bool, StepError> {
-    let over = match now {
-        Now::File { sha256, .. } => Some(sha256.as_str()),
-        _ => None,
-    };
-    told::tell(cx, over, &wanted.source.sha256()).await?;
+    told::tell(cx, now.sha256(), &wanted.source.sha256()).await?;
     let _alone = cx.target.alone_in_folder(path).await;
     if before::look(cx, path).await? != *now {
         told::untell(cx).await?;

@@ -39,6 +39,8 @@ pub(crate) struct TestTarget {
     pub(crate) cleared: Mutex<Vec<String>>,
     /// Programs that are not there, such as `bash`.
     pub(crate) missing: Mutex<Vec<String>>,
+    /// How many looks from now somebody else adds a line to a file, the file, and the line.
+    meddling: Mutex<Option<(usize, String, String)>>,
 }
 
 type Did<T> = Result<T, TargetError>;
@@ -53,6 +55,29 @@ impl TestTarget {
             commands: Mutex::default(),
             cleared: Mutex::default(),
             missing: Mutex::default(),
+            meddling: Mutex::default(),
+        }
+    }
+
+    /// Right before the `n`-th look (from 0) at any file, somebody else adds a line to this one.
+    pub(crate) fn meddle_at(&self, n: usize, path: String, line: &str) {
+        *self.meddling.lock().unwrap() = Some((n, path, line.to_owned()));
+    }
+
+    /// Not looked that often.
+    pub(crate) fn was_not_meddled_with(&self) -> bool {
+        self.meddling.lock().unwrap().is_some()
+    }
+
+    fn look(&self) {
+        let mut meddling = self.meddling.lock().unwrap();
+        match meddling.take() {
+            Some((0, path, line)) => {
+                let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
+                file.write_all(line.as_bytes()).unwrap();
+            }
+            Some((n, path, line)) => *meddling = Some((n - 1, path, line)),
+            None => {}
         }
     }
 
@@ -245,6 +270,7 @@ impl Target for TestTarget {
     }
 
     async fn stat(&self, path: &str) -> Did<Option<FileStat>> {
+        self.look();
         let meta = match std::fs::symlink_metadata(path) {
             Ok(meta) => meta,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -268,6 +294,7 @@ impl Target for TestTarget {
     }
 
     async fn read(&self, path: &str, limit: u64) -> Did<Vec<u8>> {
+        self.look();
         let bytes = std::fs::read(path).map_err(|e| io(path, &e))?;
         if bytes.len() as u64 > limit {
             let text = format!("{path} has {} bytes, more than {limit}", bytes.len());
@@ -277,6 +304,7 @@ impl Target for TestTarget {
     }
 
     async fn sha256(&self, path: &str) -> Did<String> {
+        self.look();
         let bytes = std::fs::read(path).map_err(|e| io(path, &e))?;
         Ok(crate::file::sha256_hex(&bytes))
     }
