@@ -134,7 +134,7 @@ async fn reported(
         return Err(ended.err().map_or_else(|| Failure::failed("it was refused"), Failure::from));
     }
     let state = driver.state();
-    report.end(state, status_word(state.status(), false), store.logs_dir(driver.run()).as_deref());
+    report.end(state, status_word(state.status(), false, false), store.logs_dir(driver.run()).as_deref());
     Ok(exit_of(&ended.map_err(Failure::from)?))
 }
 
@@ -164,6 +164,8 @@ async fn settle(driver: &mut Driver, report: &mut dyn Report, operator: &dyn Ope
 fn exit_of(ended: &Ended) -> Exit {
     match ended.status {
         _ if ended.waiting => Exit::Waiting,
+        // A signal ended this process, and not the wait.
+        RunStatus::Waiting if ended.left && !ended.cancelled => Exit::Waiting,
         _ if ended.left => Exit::Cancelled,
         // It was cancelled and is held as it stands.
         RunStatus::Failed if ended.cancelled => Exit::Cancelled,

@@ -21,6 +21,8 @@ pub(crate) struct Run {
     pub(crate) state: RunState,
     /// Who drives it now.
     pub(crate) owner: Option<Owner>,
+    /// Its process has the run's own locks still to wait for.
+    pub(crate) waits_for_locks: bool,
 }
 
 const CHUNK: usize = 4096;
@@ -30,7 +32,13 @@ pub(crate) async fn read(store: &dyn Store, run: &str, catalog: &Catalog) -> Res
     let id = store.resolve(run).await?;
     let state = fold(store, &id, catalog).await?;
     let owner = store.owner(&id).await?;
-    Ok(Run { state, owner })
+    let waits_for_locks = waits_for_locks(store, &id).await?;
+    Ok(Run { state, owner, waits_for_locks })
+}
+
+/// Before it begins, or before it goes on after it was taken up: a run waits for its own locks, and does nothing else.
+pub(crate) async fn waits_for_locks(store: &dyn Store, run: &str) -> Result<bool, Failure> {
+    Ok(store.lock_waits(run).await?.iter().any(|(step, _)| step.is_none()))
 }
 
 pub(crate) async fn created(store: &dyn Store, run: &str) -> Result<(Created, u64), Failure> {
@@ -78,7 +86,7 @@ pub(crate) fn other_version(run: &str, created: &Created, why: &str) -> Failure 
 
 impl Run {
     pub(crate) fn status(&self) -> &'static str {
-        status_word(self.state.status(), self.owner.is_some())
+        status_word(self.state.status(), self.owner.is_some(), self.waits_for_locks)
     }
 
     /// The contract of `runback show --output json`.
@@ -113,10 +121,11 @@ impl Run {
     }
 }
 
-/// A run that says it lives, and nobody drives: its process died.
-pub(crate) fn status_word(status: RunStatus, owned: bool) -> &'static str {
+/// A run that says it lives, and nobody drives: its process died. One that waits for its own locks does nothing else.
+pub(crate) fn status_word(status: RunStatus, owned: bool, waits_for_locks: bool) -> &'static str {
     match status {
         RunStatus::Running | RunStatus::RollingBack if !owned => "interrupted",
+        RunStatus::Running | RunStatus::RollingBack if waits_for_locks => RunStatus::Waiting.name(),
         other => other.name(),
     }
 }
@@ -170,7 +179,8 @@ impl Summary {
                 Err(_) => RunStatus::Running,
             },
         };
-        summary.status = status_word(status, summary.lives);
+        let waits = summary.lives && waits_for_locks(store, &summary.run).await?;
+        summary.status = status_word(status, summary.lives, waits);
         Ok(summary)
     }
 
@@ -224,7 +234,7 @@ impl Summary {
             Phase::RollingBack => RunStatus::RollingBack,
             _ => RunStatus::Running,
         };
-        summary.status = status_word(status, summary.lives);
+        summary.status = status_word(status, summary.lives, false);
         (summary, phase)
     }
 

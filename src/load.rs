@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use runback_core::Json;
 use runback_core::check::{self, Checked, Load};
 use runback_core::diagnostic::{Code, Diagnostic};
 use runback_core::event::{Created, PlaybookText};
@@ -12,6 +13,7 @@ use runback_core::plan::Plan;
 use runback_core::playbook::yaml;
 use runback_core::span::{Source, SourceId, Sources, Span};
 use runback_core::step::Catalog;
+use serde_json::json;
 
 use crate::diagnose;
 use crate::exit::Exit;
@@ -29,21 +31,25 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    /// The plan, or all that is wrong on stderr. Warnings are told too, errors or not.
+    /// The plan, or all that is wrong, warnings too, on stderr.
     pub(crate) fn plan(&self) -> Result<Arc<Plan>, Failure> {
-        self.plan_with(&[])
+        self.plan_or_told(false)
     }
 
-    /// Like [`Loaded::plan`], with more findings about the start of a run.
-    pub(crate) fn plan_with(&self, more: &[Diagnostic]) -> Result<Arc<Plan>, Failure> {
-        let all: Vec<Diagnostic> = self.checked.diagnostics.iter().chain(more).cloned().collect();
-        let errors = all.iter().filter(|d| d.severity() == runback_core::diagnostic::Severity::Error).count();
+    /// Like [`Loaded::plan`]; `as_json`: what is wrong goes to stdout, as `check` gives it.
+    pub(crate) fn plan_or_told(&self, as_json: bool) -> Result<Arc<Plan>, Failure> {
+        let checked = &self.checked;
+        let errors = checked.errors();
         if errors > 0 {
-            eprint_diagnostics(&all, &self.checked.sources);
-            term::note(&format!("{}: nothing was started", diagnose::count(errors, all.len() - errors)));
+            if as_json {
+                term::json(&json!({ "diagnostics": diagnostics_json(checked) }));
+            } else {
+                eprint_diagnostics(&checked.diagnostics, &checked.sources);
+                term::note(&format!("{}: nothing was started", diagnose::count(errors, checked.warnings())));
+            }
             return Err(Failure::told(Exit::Usage));
         }
-        self.checked.plan.clone().ok_or_else(|| Failure::usage("the check gave no plan"))
+        checked.plan.clone().ok_or_else(|| Failure::usage("the check gave no plan"))
     }
 
     /// One line about warnings, where their full text would be in the way.
@@ -54,6 +60,11 @@ impl Loaded {
             term::note(&format!("{DIM}{count} in {file}: see runback check {file}{RESET}"));
         }
     }
+}
+
+/// The contract of `diagnostics` under `--output json`.
+pub(crate) fn diagnostics_json(checked: &Checked) -> Vec<Json> {
+    checked.diagnostics.iter().map(|d| d.to_json(&checked.sources)).collect()
 }
 
 pub(crate) fn eprint_diagnostics(diagnostics: &[Diagnostic], sources: &Sources) {

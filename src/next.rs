@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use runback_core::state::{RunState, UndoStatus};
 
 use crate::term::{CYAN, DIM, RESET};
+use crate::words;
 
 /// The program's name, and the option that names the store.
 static TYPED: OnceLock<(String, String)> = OnceLock::new();
@@ -60,9 +61,13 @@ pub(crate) fn commands(state: &RunState, status: &str, driven: bool) -> Vec<(Str
             add(format!("runback resume {run}"), "try what failed again, and go on");
             add(format!("runback rollback {run}"), "take it back");
         }
-        "stuck" if state.ids().any(|n| state.node(n).undo == UndoStatus::Failed) => {
-            add(format!("runback rollback {run}"), "try what could not be undone again");
-            add(format!("runback rollback {run} --force"), "undo also where the world has changed since");
+        "stuck" => {
+            if let Some(node) = state.ids().find(|n| state.node(*n).undo == UndoStatus::Failed) {
+                add(format!("runback rollback {run}"), "try what could not be undone again");
+                add(format!("runback rollback {run} --force"), "undo also where the world has changed since");
+                let settled = word(&format!("{}=undone", state.path(node)));
+                add(format!("runback rollback {run} --step {settled}"), "you took it back by hand (or kept: it stays)");
+            }
         }
         "running" | "rolling-back" | "waiting" if driven => {
             add(format!("runback why {run}"), "what it does and waits for");
@@ -70,7 +75,8 @@ pub(crate) fn commands(state: &RunState, status: &str, driven: bool) -> Vec<(Str
         }
         "interrupted" | "waiting" => {
             if doubt.is_none() {
-                let what = if question.is_some() { "then go on" } else { "go on where it stopped" };
+                let way = words::on_its_way(state);
+                let what = way.unwrap_or(if question.is_some() { "then go on" } else { "go on where it stopped" });
                 add(format!("runback resume {run}"), what);
             }
             add(format!("runback rollback {run}"), "take it back");

@@ -156,7 +156,7 @@ impl AtTerminal {
                     None => continue,
                 }
             }
-            match field_value(field, &line) {
+            match typed(field, &line) {
                 Ok(value) => return Some(value),
                 Err(why) => term::note(&format!("  {YELLOW}!{RESET} {why}")),
             }
@@ -166,6 +166,13 @@ impl AtTerminal {
 
 fn plain(value: &Json) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// What was typed for a field of a form, if the step will take it.
+fn typed(field: &Json, text: &str) -> Result<Json, String> {
+    let value = field_value(field, text)?;
+    runback_steps::form_field_accepts(field, &value).map_err(|why| format!("it {why}"))?;
+    Ok(value)
 }
 
 /// What was typed for a field of a form, as the field's type. Whether the value will do, the step says.
@@ -184,5 +191,29 @@ pub(crate) fn field_value(field: &Json, text: &str) -> Result<Json, String> {
         },
         "list" | "map" => yaml::parse(SourceId(0), text).map_or_else(|_| bad("YAML"), |node| Ok(node.to_json())),
         _ => Ok(text.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Found by hand: an answer outside `min` and `max` failed the step, where it could have been asked for again.
+    #[test]
+    fn what_the_step_would_not_take_is_asked_for_again() {
+        let minutes = json!({ "type": "integer", "min": 1, "max": 60 });
+        assert_eq!(typed(&minutes, "7"), Ok(json!(7)));
+        for (field, wrong, part) in [
+            (&minutes, "61", "60"),
+            (&minutes, "0", "1"),
+            (&minutes, "soon", "whole number"),
+            (&json!({ "pattern": "CHG-[0-9]+" }), "42", "CHG"),
+            (&json!({ "options": ["red", "green"] }), "blue", "red"),
+        ] {
+            let why = typed(field, wrong).expect_err("it is wrong");
+            assert!(why.contains(part), "{wrong}: {why}");
+        }
     }
 }

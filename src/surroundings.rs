@@ -145,6 +145,24 @@ pub(crate) async fn gather(
     Ok((around, weak))
 }
 
+/// What masks words about a run that this process does not drive: the secrets that can be read here. With it the names of
+/// those that cannot, inputs marked secret among them: these are stored nowhere.
+pub(crate) async fn masker(plan: &Plan, base: &Path, local: &LocalTarget) -> (Masker, Vec<String>) {
+    let env = |name: &str| std::env::var_os(name);
+    let sources = SecretSources { env: &env, base, target: local };
+    let mut all: Vec<(String, SecretString)> = Vec::new();
+    let mut unknown: Vec<String> = Vec::new();
+    for decl in plan.scopes.iter().flat_map(|scope| &scope.secrets) {
+        match secrets::resolve(std::slice::from_ref(decl), sources, &Unwatched).await {
+            Ok(found) => all.extend(found.iter().map(|(name, value)| (name.to_owned(), value.clone()))),
+            Err(_) => unknown.push(decl.name.value.clone()),
+        }
+    }
+    let inputs = plan.scopes.first().into_iter().flat_map(|scope| &scope.inputs);
+    unknown.extend(inputs.filter(|decl| decl.secret).map(|decl| decl.name.value.clone()));
+    (Masker::new(all), unknown)
+}
+
 /// Before a run there is nothing to stop but the process itself.
 struct Unwatched;
 

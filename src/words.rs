@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use runback_core::event::OnFailure;
 use runback_core::plan::PlanAction;
+use runback_core::state::{Node, Phase, RunState, UndoStatus, Wish};
 use runback_core::step::{Access, UndoKind};
 
 use crate::term::{BLUE, CYAN, DIM, GREEN, RED, YELLOW};
@@ -46,6 +48,36 @@ pub(crate) fn state_word(status: &'static str, over: bool) -> &'static str {
         "blocked" | "ready" if over => "not started",
         other => other,
     }
+}
+
+/// What settled the question of a step: `ann@desk said no: not today`.
+pub(crate) fn verdict(node: &Node) -> Option<String> {
+    let answer = node.verdict()?;
+    let word = if answer.approved { "yes" } else { "no" };
+    let reason = answer.reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default();
+    Some(format!("{} said {word}{reason}", answer.by))
+}
+
+/// What a resume does with a run that is on its way to something else than its end: that stands in its journal, and does
+/// not go with the process.
+pub(crate) fn on_its_way(state: &RunState) -> Option<&'static str> {
+    match (state.phase, &state.wish, state.cancel) {
+        (Phase::RollingBack, ..) | (_, Some(Wish::Rollback { .. }), _) => Some("go on taking it back"),
+        (_, Some(Wish::Hold), _) => Some("stop, and hold it as it stands"),
+        (Phase::Running, None, Some(_)) => Some(match state.on_failure() {
+            OnFailure::Rollback => "take it back, for it was cancelled",
+            OnFailure::Hold => "hold it as it stands, for it was cancelled",
+            OnFailure::Continue => "end it as it stands, for it was cancelled",
+        }),
+        _ => None,
+    }
+}
+
+/// What is to be said of the undo of a step that is undone.
+pub(crate) fn undo_note(node: &Node) -> Option<String> {
+    let rare = node.rare.as_ref().filter(|_| node.undo == UndoStatus::Undone)?;
+    let by_hand = rare.undo_settled_by.as_ref().map(|by| format!("taken back by hand, says {by}"));
+    by_hand.or_else(|| rare.undo_note.clone())
 }
 
 /// The colour of a run's state.

@@ -1,6 +1,6 @@
 //! `runback approve`: answers a question of a run, from wherever.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
@@ -8,12 +8,16 @@ use runback_core::Json;
 use runback_core::event::{Event, EventBody};
 use runback_core::state::{NodeId, RunState};
 use runback_core::step::{Answer, Question};
+use runback_exec::driver::mask_answer;
+use runback_exec::process::Processes;
+use runback_exec::process::guard::GuardCommand;
 use runback_exec::store::{Request, Store};
+use runback_exec::target::LocalTarget;
 use serde_json::Map;
 
 use crate::exit::Exit;
 use crate::failure::{Done, Failure};
-use crate::term::{self, DIM, RESET};
+use crate::term::{self, DIM, RESET, YELLOW};
 use crate::{journal, operator, state_dir, surroundings, words};
 
 /// Answer a run that waits for a person
@@ -48,7 +52,7 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
         let node = asking(&run.state, arguments.step.as_deref())?;
         let step = run.state.path(node).to_string();
         let question = run.state.node(node).question().ok_or_else(|| nothing_asked(&run.state))?;
-        let answer = Answer {
+        let mut answer = Answer {
             approved: !arguments.refuse,
             by: surroundings::by(),
             roles: Vec::new(),
@@ -60,16 +64,44 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
             let failure = Failure::refused(format!("{step}: the answer of {} does not count: {why}", answer.by));
             return Err(failure.help(format!("see who may answer: runback why {id} {step}")));
         }
+        let processes = Processes::new(GuardCommand::this_binary(), |warning| {
+            term::note(&format!("{YELLOW}!{RESET} {warning}"));
+        });
+        let unmasked = mask(&mut answer, &run.state, &processes, &state_dir::path(dir)?).await;
         let word = if answer.approved { "approved" } else { "refused" };
         if run.owner.is_some() {
             store.post(&id, Request::Answer { step: step.clone(), answer }).await?;
             term::line(&format!("{word} {step} of run {id}"));
         } else {
             record(store.as_ref(), &id, &run.state, &step, answer).await?;
+            if let Some(warning) = unmasked {
+                term::note(&format!("{YELLOW}!{RESET} {warning}"));
+            }
             term::line(&format!("{word} {step} of run {id}, which nobody drives now"));
             term::note(&format!("{DIM}go on with it: runback resume {id}{RESET}"));
         }
         Ok(Exit::Succeeded)
+    })
+}
+
+/// Takes the run's secrets out of what somebody wrote, before it is stored: who drives the run, if anybody, sees it only
+/// after that. Gives a warning where secrets are not known here.
+pub(crate) async fn mask(
+    answer: &mut Answer,
+    state: &RunState,
+    processes: &Arc<Processes>,
+    state_dir: &Path,
+) -> Option<String> {
+    if answer.reason.is_none() && answer.fields.is_null() {
+        return None;
+    }
+    let base = PathBuf::from(state.created.as_ref().map_or("", |c| c.base.as_str()));
+    let local = LocalTarget::new(base.clone(), state_dir.join("detached"), Arc::clone(processes));
+    let (masker, unknown) = surroundings::masker(&state.plan, &base, &local).await;
+    mask_answer(&masker, answer);
+    (!unknown.is_empty()).then(|| {
+        let names = unknown.join(", ");
+        format!("what you wrote is stored as it is where it holds a secret that cannot be read here: {names}")
     })
 }
 
@@ -105,6 +137,11 @@ pub(crate) async fn record(
 
 fn nothing_asked(state: &RunState) -> Failure {
     let run = state.run_id();
+    if let Some(node) = state.answered().next() {
+        let said = words::verdict(state.node(node)).unwrap_or_default();
+        let failure = Failure::refused(format!("{} is answered already: {said}", state.path(node)));
+        return failure.help(format!("go on with it: runback resume {run}"));
+    }
     Failure::usage(format!("run {run} asks nothing")).help(format!("see what it does: runback why {run}"))
 }
 

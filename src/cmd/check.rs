@@ -33,7 +33,7 @@ pub(crate) fn run(arguments: &Arguments) -> Exit {
         errors += checked.errors();
         warnings += checked.warnings();
         if arguments.output.is_json() {
-            all.extend(checked.diagnostics.iter().map(|d| d.to_json(&checked.sources)));
+            all.extend(load::diagnostics_json(checked));
             continue;
         }
         if !checked.diagnostics.is_empty() {

@@ -33,7 +33,8 @@ use crate::failure::Done;
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 succeeded, 1 failed and held, 2 usage or check error, 3 failed and rolled back cleanly,
-4 stuck (an undo failed), 5 waiting for somebody, 6 a lock or another owner is in the way, 130 cancelled.";
+4 stuck (an undo failed), 5 waiting for somebody, 6 a lock or another owner is in the way,
+130 cancelled, or left in the middle (SIGTERM, Ctrl-C twice).";
 
 /// Runs operational runbooks, and can run them back.
 #[derive(Debug, Parser)]

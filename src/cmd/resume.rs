@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     #[arg(value_name = "RUN")]
     run: String,
 
-    /// What a step counts as: ID=done, redo, fail or skip
+    /// What a step counts as: ID=done, redo, fail or skip; undone or kept where its undo failed
     #[arg(long = "step", value_name = "ID=WHAT", value_parser = step_resolution)]
     steps: Vec<(String, Resolution)>,
 
@@ -50,6 +50,10 @@ pub(crate) struct RollbackArguments {
     #[arg(long)]
     force: bool,
 
+    /// What a step whose undo failed counts as: ID=undone (you took it back by hand) or ID=kept (it is to stay)
+    #[arg(long = "step", value_name = "ID=WHAT", value_parser = undo_resolution)]
+    steps: Vec<(String, Resolution)>,
+
     /// Inputs marked secret are not stored: give them again
     #[command(flatten)]
     inputs: InputArgs,
@@ -59,15 +63,25 @@ pub(crate) struct RollbackArguments {
 }
 
 fn step_resolution(text: &str) -> Result<(String, Resolution), String> {
-    let (step, what) = text.rsplit_once('=').ok_or("write ID=done, ID=redo, ID=fail or ID=skip")?;
+    let (step, what) = text.rsplit_once('=').ok_or("write ID=done, ID=redo, ID=fail, ID=skip, ID=undone or ID=kept")?;
     let resolution = match what {
         "done" => Resolution::Done,
         "redo" => Resolution::Redo,
         "fail" => Resolution::Fail,
         "skip" => Resolution::Skip,
-        other => return Err(format!("`{other}` is none of done, redo, fail, skip")),
+        "undone" => Resolution::Undone,
+        "kept" => Resolution::Kept,
+        other => return Err(format!("`{other}` is none of done, redo, fail, skip, undone, kept")),
     };
     Ok((step.to_owned(), resolution))
+}
+
+/// On the way back nothing is done any more.
+fn undo_resolution(text: &str) -> Result<(String, Resolution), String> {
+    match step_resolution(text) {
+        Ok(said) if said.1.is_of_undo() => Ok(said),
+        _ => Err("write ID=undone or ID=kept".to_owned()),
+    }
 }
 
 pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
@@ -109,8 +123,11 @@ pub(crate) fn rollback(arguments: &RollbackArguments, dir: Option<&Path>) -> Don
         let id = store.resolve(&arguments.run).await?;
         let (inputs, log_limit) = (&arguments.inputs, arguments.drive.log_limit());
         let take_up = TakeUp { store: &store, state_dir: &state_dir, inputs, log_limit };
+        if !arguments.steps.is_empty() && store.owner(&id).await?.is_some() {
+            return post_resolutions(store.as_ref(), &id, &arguments.steps).await;
+        }
         let opened = take_up.open(&id, Intent::Rollback { force: arguments.force }).await;
-        let (driver, machines) = match opened {
+        let (mut driver, machines) = match opened {
             Err(failure) if failure.exit == Exit::Refused && store.owner(&id).await?.is_some() => {
                 let request = Request::Rollback { by: surroundings::by(), force: arguments.force };
                 store.post(&id, request).await?;
@@ -120,6 +137,9 @@ pub(crate) fn rollback(arguments: &RollbackArguments, dir: Option<&Path>) -> Don
             }
             other => other?,
         };
+        for (step, resolution) in &arguments.steps {
+            driver.resolve(step, *resolution, Json::Null)?;
+        }
         let how = How { taken_up: Some(TakenUp::Back), ask_on_failure: false };
         let done = drive::drive(driver, Arc::clone(&store), &arguments.drive, how).await;
         machines.close().await;

@@ -6,7 +6,7 @@ use clap::Args;
 use runback_core::Json;
 use runback_core::state::{NodeId, Phase, RunState, Status};
 
-use super::OutputArg;
+use super::{OutputArg, why};
 use crate::exit::Exit;
 use crate::failure::Done;
 use crate::journal::{self, Run};
@@ -132,8 +132,13 @@ fn rows_of(state: &RunState, of: NodeId, depth: usize, rows: &mut Vec<Row>) {
         if view.status == "succeeded" && state.step(node).action().is_some() && !view.changed {
             more.push("unchanged".to_owned());
         }
-        more.extend(n.rare.as_ref().and_then(|r| r.undo_note.clone()));
-        more.extend(n.question().map(|q| format!("asks: {}", q.prompt)));
+        more.extend(words::undo_note(n));
+        let settled = n.rare.as_ref().is_some_and(|r| r.undo_settled_by.is_some());
+        more.extend((view.status == "kept" && settled).then(|| why::kept(state, node)));
+        more.extend(match words::verdict(n) {
+            Some(said) => Some(format!("answered: {said}")),
+            None => n.question().map(|q| format!("asks: {}", q.prompt)),
+        });
         more.extend(n.doubt().map(|d| format!("in doubt: {d}")));
         let errors = [("", &view.error), ("undo: ", &view.undo_error)];
         let errors = errors.iter().filter_map(|(what, e)| {

@@ -156,9 +156,15 @@ impl Why<'_> {
         if self.run.status() == "interrupted" {
             let at = words::date(state.last_at);
             told.push((0, format!("nobody drives it: its process ended at {at} or soon after")));
+            if self.state.phase == Phase::Running
+                && let Some(way) = words::on_its_way(state)
+            {
+                told.push((0, format!("a resume does not go on with its steps, but to {way}")));
+            }
         }
+        // Its own locks, or after a resume those that it had.
+        self.locks_of(None, 0, &mut told);
         match state.phase {
-            Phase::Created => self.locks_of(None, 0, &mut told),
             Phase::Held(reason) => {
                 let why = match reason {
                     HoldReason::Failure => "a step failed, and the run is held as it stands",
@@ -169,7 +175,7 @@ impl Why<'_> {
             }
             Phase::Finished(outcome) => told.push((0, format!("it is over: {outcome}"))),
             Phase::RollingBack => told.push((0, "it is being taken back".to_owned())),
-            Phase::Running | Phase::Finally | Phase::Ending => {}
+            Phase::Created | Phase::Running | Phase::Finally | Phase::Ending => {}
         }
         if let Some(failure) = state.failure {
             self.step(failure, 0, &mut seen, &mut told);
@@ -247,7 +253,11 @@ impl Why<'_> {
     fn running(&self, node: NodeId, depth: usize, seen: &mut HashSet<NodeId>, told: &mut Told) {
         let n = self.state.node(node);
         let path = &n.path;
-        if let Some(question) = n.question() {
+        if let Some(said) = words::verdict(n) {
+            // Who drives it hears that at once; where nobody does, nothing happens by itself.
+            let next = if self.run.owner.is_some() { "" } else { "\nit goes on when the run is resumed" };
+            told.push((depth, format!("{path} is answered: {said}{next}")));
+        } else if let Some(question) = n.question() {
             let given = n.answers().iter().filter(|a| a.approved).count();
             let of = if question.min_approvals > 1 {
                 format!(" ({given} of {} said yes)", question.min_approvals)
@@ -354,7 +364,7 @@ impl Why<'_> {
         match n.undo {
             UndoStatus::None => {}
             UndoStatus::Undone => {
-                let note = n.rare.as_ref().and_then(|r| r.undo_note.as_ref()).map(|note| format!(": {note}"));
+                let note = words::undo_note(n).map(|note| format!(": {note}"));
                 let failed = if n.status == Status::Failed {
                     format!(" failed{}\nand", self.error(node))
                 } else {
@@ -430,6 +440,9 @@ fn undo_before(state: &RunState, node: NodeId) -> Option<NodeId> {
 
 /// Why a rollback leaves a step as it is.
 pub(crate) fn kept(state: &RunState, node: NodeId) -> String {
+    if let Some(by) = state.node(node).rare.as_ref().and_then(|r| r.undo_settled_by.as_ref()) {
+        return format!("its undo failed, and {by} said that it stays");
+    }
     if state.is_left(node) {
         return match undo_before(state, node) {
             Some(failed) => format!("{} has to be undone before it, and could not be", state.path(failed)),

@@ -144,6 +144,8 @@ fn last_word(simulated: bool, state: &RunState, status: &str, logs: Option<&Path
 pub(crate) struct Quiet {
     warnings: Vec<String>,
     simulated: bool,
+    /// The run is to be taken back: that it is, is success.
+    back: bool,
 }
 
 impl Quiet {
@@ -163,8 +165,13 @@ impl Reporter for Quiet {
 }
 
 impl Report for Quiet {
+    fn taken_up(&mut self, _state: &RunState, what: TakenUp) {
+        self.back = what == TakenUp::Back;
+    }
+
     fn end(&mut self, state: &RunState, status: &str, logs: Option<&Path>) {
-        if status == "succeeded" && state.output_errors.is_empty() {
+        let succeeded = if self.back { "rolled-back" } else { "succeeded" };
+        if status == succeeded && state.output_errors.is_empty() {
             return;
         }
         for warning in &self.warnings {

@@ -27,7 +27,9 @@ pub(super) fn taken_up(state: &RunState, what: TakenUp) -> String {
         TakenUp::Forward => "taken up again",
         TakenUp::Back => "to be taken back",
     };
-    let text = format!("run {} of {}, {word}", state.run_id(), state.plan.name);
+    let way = words::on_its_way(state).filter(|_| what == TakenUp::Forward).map(|way| format!(" to {way}"));
+    let way = way.unwrap_or_default();
+    let text = format!("run {} of {}, {word}{way}", state.run_id(), state.plan.name);
     Said { sign: "▶", color: BLUE, text }.line()
 }
 
@@ -82,6 +84,8 @@ pub(super) fn said_of(state: &RunState, event: &Event) -> Option<Said> {
                 Resolution::Redo => "is done again",
                 Resolution::Fail => "counts as failed",
                 Resolution::Skip => "is skipped",
+                Resolution::Undone => "counts as undone, by hand",
+                Resolution::Kept => "stays as it is",
             };
             let who = by.as_ref().map_or_else(|| "as far as can be seen".to_owned(), |by| format!("said {by}"));
             (CYAN, "→", format!("{step} {what} {DIM}({who}){RESET}"))

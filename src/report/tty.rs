@@ -66,7 +66,7 @@ impl Tty {
         if shown < living.len() {
             rows.push(format!("  {DIM}and {} more{RESET}", words::grouped(living.len() - shown)));
         }
-        if let Some(why) = self.lock_waits.get(&None).filter(|_| state.phase == Phase::Created) {
+        if let Some(why) = self.lock_waits.get(&None) {
             rows.push(format!("  {YELLOW}…{RESET} {why}"));
         }
         rows
@@ -186,6 +186,8 @@ impl Reporter for Tty {
             (EventBody::AttemptStarted { .. } | EventBody::UndoStarted { .. }, Some(node)) => {
                 self.last.remove(&node);
                 self.phase.remove(&node);
+                // Nothing begins while the run waits for its own.
+                self.lock_waits.remove(&None);
             }
             (EventBody::LockTaken { .. }, node) => {
                 self.lock_waits.remove(&node);

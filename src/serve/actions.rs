@@ -184,7 +184,8 @@ async fn resume_one(app: &Arc<App>, run: &str) -> Result<bool, Problem> {
         return Ok(true);
     }
     let doubtful = state.doubts().next().is_some();
-    if doubtful && state.status() == RunStatus::Waiting && state.questions().next().is_none() {
+    let asks = state.questions().chain(state.answered()).next().is_some();
+    if doubtful && state.status() == RunStatus::Waiting && !asks {
         return Ok(false);
     }
     let how = TakeUp { intent: Intent::Resume, steps: Vec::new(), secret_inputs: Map::new(), by: surroundings::by() };

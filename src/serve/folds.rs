@@ -54,6 +54,7 @@ impl Folds {
         if let Some(found) = kept.as_mut() {
             let brought_up = async {
                 found.owner = store.owner(run).await?;
+                found.waits_for_locks = journal::waits_for_locks(store, run).await?;
                 journal::advance(store, run, &mut found.state).await
             };
             if let Err(failure) = brought_up.await {

@@ -90,6 +90,19 @@ impl Desk {
         REDACTIONS.iter().fold(text, |text, (what, with)| what.replace_all(&text, *with).into_owned())
     }
 
+    /// Waits until a command says something.
+    fn wait_until(&self, arguments: &[&str], wanted: &str) {
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            let said = self.run(arguments);
+            if said.stdout.contains(wanted) {
+                return;
+            }
+            assert!(Instant::now() < until, "{arguments:?} never said {wanted}\n{}", said.all());
+            std::thread::sleep(Duration::from_millis(30));
+        }
+    }
+
     /// Waits until a run is in a state, as `runback show` says it.
     fn wait_for(&self, run: &str, wanted: &str) {
         let until = Instant::now() + Duration::from_secs(30);

@@ -189,3 +189,27 @@ fn the_keys_of_a_map_that_is_made_while_running() {
     assert_eq!(said.code, Some(0), "{}{}", said.stdout, said.stderr);
     assert!(desk.read("keys.txt").is_some_and(|keys| keys.contains("web")));
 }
+
+/// Found by hand: that a run was taken back, which is what was wanted, was told with `--quiet` too.
+#[test]
+fn a_quiet_rollback_says_nothing_of_success() {
+    let desk = Desk::new();
+    desk.write("release.yaml", RELEASE);
+    assert_eq!(desk.run(&["run", "release.yaml", "-i", "version=1", "--run-id", "q1"]).code, Some(0));
+    let back = desk.run(&["rollback", "q1", "--quiet"]);
+    assert_eq!(back.all(), "exit 0\n");
+    assert_eq!(desk.read("release.txt"), None);
+}
+
+/// Found by hand: with a wrong playbook there was no JSON at all.
+#[test]
+fn what_is_wrong_with_a_playbook_is_json_where_json_is_wanted() {
+    let desk = Desk::new();
+    desk.write("wrong.yaml", "runback: 1\nname: wrong\nsteps:\n  - id: a\n    uses: file.wrte\n");
+    let checked = desk.run(&["check", "wrong.yaml", "--output", "json"]);
+    assert_eq!(checked.code, Some(2));
+    for verb in ["run", "plan", "simulate"] {
+        let said = desk.run(&[verb, "wrong.yaml", "--output", "json"]);
+        assert_eq!(said.all(), checked.all(), "{verb}");
+    }
+}

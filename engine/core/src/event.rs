@@ -114,6 +114,17 @@ pub enum Resolution {
     /// It failed.
     Fail,
     Skip,
+    /// Its undo failed, and somebody has taken it back by hand.
+    Undone,
+    /// Its undo failed, and what it did is to stay.
+    Kept,
+}
+
+impl Resolution {
+    /// It is about a step's undo, not about its action.
+    pub fn is_of_undo(self) -> bool {
+        matches!(self, Self::Undone | Self::Kept)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -230,7 +241,7 @@ pub enum EventBody {
         attempt: u32,
         why: String,
     },
-    /// Probe or operator settled what an interrupted or failed attempt is to count as.
+    /// Probe or operator settled what an interrupted or failed attempt, or a failed undo, is to count as.
     StepResolved {
         step: StepPath,
         resolution: Resolution,

@@ -22,6 +22,7 @@ use crate::preview::Previews;
 use crate::serve::App;
 use crate::serve::actions::{self, TakeUp, Wanted};
 use crate::serve::feed;
+use crate::serve::log;
 use crate::serve::problem::Problem;
 use crate::serve::route::{Accepted, Call, Created, EventStream, Nothing, Ok200, Raw};
 
@@ -452,17 +453,21 @@ async fn answer(call: Change<Reply>, approved: bool) -> Result<Accepted<Done>, P
     }
     let fields = if approved { approve::checked_fields(question, body.fields)? } else { Json::Null };
     let roles = call.who.roles.iter().map(|r| r.name().to_owned()).collect();
-    let answer = Answer { approved, by: call.who.by(), roles, reason: body.reason, fields };
+    let mut answer = Answer { approved, by: call.who.by(), roles, reason: body.reason, fields };
     let starter = created.map_or("", |c| c.by.as_str());
     if let Some(why) = question.refuses(&answer, starter, run.state.node(node).answers()) {
         return Err(Problem::conflict(format!("{step}: the answer of {} does not count: {why}", answer.by)));
     }
+    let unmasked = approve::mask(&mut answer, &run.state, &app.processes, &app.settings.state_dir).await;
     let word = if approved { "approved" } else { "refused" };
     if run.owner.is_some() {
         actions::ask(&app, &id, Request::Answer { step: step.clone(), answer }).await?;
         return Ok(Accepted(Done { done: format!("{word} {step}"), run: id }));
     }
     approve::record(app.store.as_ref(), &id, &run.state, &step, answer).await?;
+    if let Some(warning) = unmasked {
+        log::warn(&warning, serde_json::json!({ "run": id, "step": step }));
+    }
     Ok(Accepted(Done { done: format!("{word} {step}; nobody drives the run: resume it"), run: id }))
 }
 
@@ -499,7 +504,7 @@ async fn asked_of_owner(app: &Arc<App>, run: &str, request: Request, done: &str)
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ResumeRun {
-    /// What steps count as: path → done, redo, fail or skip.
+    /// What steps count as: path → done, redo, fail or skip; undone or kept where an undo failed.
     #[serde(default)]
     steps: BTreeMap<String, Resolution>,
     /// Inputs marked secret are not stored: give them again.
@@ -560,6 +565,9 @@ pub(crate) struct RollbackRun {
     /// Undo also where the world has changed since.
     #[serde(default)]
     force: bool,
+    /// What steps whose undo failed count as: path → undone (taken back by hand) or kept (it is to stay).
+    #[serde(default)]
+    steps: BTreeMap<String, Resolution>,
     /// Inputs marked secret are not stored: give them again.
     #[serde(default)]
     secret_inputs: Map<String, Json>,
@@ -568,12 +576,19 @@ pub(crate) struct RollbackRun {
 pub(crate) async fn rollback(call: Change<RollbackRun>) -> Result<Accepted<Done>, Problem> {
     let (app, body, by) = (call.app, call.body, call.who.by());
     let id = app.store.resolve(&call.path.run).await?;
+    if let Some((step, _)) = body.steps.iter().find(|(_, said)| !said.is_of_undo()) {
+        return Err(Problem::conflict(format!("on the way back step {step} counts as undone or kept, or as it is")));
+    }
+    let steps: Vec<_> = body.steps.into_iter().collect();
+    if !steps.is_empty() && app.store.owner(&id).await?.is_some() {
+        return go_on(&app, id, steps, body.secret_inputs, by).await;
+    }
     if app.store.owner(&id).await?.is_some() {
         actions::ask(&app, &id, Request::Rollback { by, force: body.force }).await?;
         return Ok(Accepted(Done { run: id, done: "asked the process that drives it to take it back".to_owned() }));
     }
     let intent = Intent::Rollback { force: body.force };
-    let how = TakeUp { intent, steps: Vec::new(), secret_inputs: body.secret_inputs, by };
+    let how = TakeUp { intent, steps, secret_inputs: body.secret_inputs, by };
     actions::take_up(&app, &id, how).await?;
     Ok(Accepted(Done { run: id, done: "it is being taken back".to_owned() }))
 }

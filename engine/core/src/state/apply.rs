@@ -71,12 +71,12 @@ impl RunState {
 
     /// Answers to an attempt that a process left behind are for the next one; other ends use them up.
     fn end_question(&mut self, id: NodeId, keeps_answers: bool) {
-        let Some(rare) = &mut self.nodes[id.at()].rare else { return };
-        if rare.question.take().is_some() {
+        let n = &mut self.nodes[id.at()];
+        if n.rare.as_mut().is_some_and(|rare| rare.question.take().is_some()) {
             self.asking -= 1;
         }
         if !keeps_answers {
-            rare.answers.clear();
+            n.forget_answers();
         }
     }
 
@@ -182,6 +182,10 @@ impl RunState {
                 let node = self.must(step);
                 self.nodes[node.at()].rare_mut().doubt = Some(why.clone());
             }
+            E::StepResolved { step, resolution, by, .. } if resolution.is_of_undo() => {
+                let node = self.must(step);
+                self.resolve_undo(node, *resolution, by.as_deref());
+            }
             E::StepResolved { step, resolution, outputs, changed, masked, .. } => {
                 let node = self.must(step);
                 self.resolve_step(node, *resolution, outputs, *changed);
@@ -191,6 +195,7 @@ impl RunState {
                 let node = self.must(step);
                 let rare = self.nodes[node.at()].rare_mut();
                 rare.asked = true;
+                rare.asked_at.get_or_insert(at);
                 if rare.question.replace(question.clone()).is_none() {
                     self.asking += 1;
                 }
@@ -239,12 +244,13 @@ impl RunState {
                 let keys = ((Reverse(n.start_seq), node), (n.undo_until, node));
                 n.undo = UndoStatus::Undoing;
                 n.undo_attempts += 1;
+                if let Some(rare) = &mut n.rare {
+                    rare.undo_note = None;
+                }
                 n.undo_tries += 1;
-                if let Some(rare) = &mut n.rare
-                    && n.undo_tries == 1
-                {
+                if n.undo_tries == 1 {
                     // What the action was told says nothing about its undo.
-                    rare.answers.clear();
+                    n.forget_answers();
                 }
                 self.undo_ready.remove(&keys.0);
                 self.undo_backoff.remove(&keys.1);

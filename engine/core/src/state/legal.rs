@@ -106,6 +106,9 @@ impl RunState {
                 acting(step, *n).map(drop)
             }
             E::DoubtRaised { step, attempt: n, .. } => attempt(status(step, &[Status::Interrupted])?, *n),
+            E::StepResolved { step, resolution, .. } if resolution.is_of_undo() => {
+                self.may_resolve_undo(self.known(step)?)
+            }
             E::StepResolved { step, .. } => self.may_resolve(self.known(step)?),
             E::ApprovalGiven { step, .. } | E::ApprovalRefused { step, .. } => {
                 let node = self.known(step)?;
@@ -216,6 +219,17 @@ impl RunState {
     /// Whether a probe or a person may still say what an attempt counts as.
     pub fn can_be_resolved(&self, node: NodeId) -> bool {
         self.may_resolve(node).is_ok()
+    }
+
+    /// Its undo failed: for good, or it is to come again.
+    fn may_resolve_undo(&self, node: NodeId) -> Result<(), String> {
+        let n = self.node(node);
+        match n.undo {
+            UndoStatus::Failed | UndoStatus::Backoff => Ok(()),
+            UndoStatus::Ready if n.undo_attempts > 0 => Ok(()),
+            UndoStatus::Undoing => Err("its undo runs; wait for its end".to_owned()),
+            _ => Err("no undo of it has failed".to_owned()),
+        }
     }
 
     /// An attempt that is in doubt, or one that failed or was to be tried again, while the way forward is open.

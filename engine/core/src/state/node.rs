@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::Json;
+use crate::decide::RUNBACK;
 use crate::event::StepPath;
 use crate::plan::StepIdx;
 use crate::step::{Answer, Question, StepError};
@@ -55,11 +56,15 @@ pub struct Rare {
     pub error: Option<StepError>,
     pub undo_error: Option<StepError>,
     pub undo_note: Option<String>,
+    /// Who said that it was taken back by hand, or is to stay, after its undo had failed.
+    pub undo_settled_by: Option<String>,
     pub question: Option<Question>,
     /// Outputs of which only the mask of a secret is left.
     pub masked: Vec<String>,
     /// It has asked people: nobody but these can say that it is done.
     pub asked: bool,
+    /// When its question was first asked: one that comes again after a restart is the same one.
+    pub asked_at: Option<u64>,
     /// Answers so far; the last one decides.
     pub answers: Vec<Answer>,
     pub notes: Vec<Arc<Json>>,
@@ -225,6 +230,35 @@ impl Node {
 
     pub fn answers(&self) -> &[Answer] {
         self.rare.as_ref().map_or(&[], |r| &r.answers)
+    }
+
+    /// The answer that settles the question: a refusal, the last of as many approvals as it wants, or what nobody's
+    /// answer counts as when its time is over.
+    pub fn verdict(&self) -> Option<&Answer> {
+        let (wanted, answers) = (self.question()?.min_approvals.max(1) as usize, self.answers());
+        let refused = answers.iter().find(|a| !a.approved || a.by == RUNBACK);
+        let enough = answers.iter().filter(|a| a.approved).count() >= wanted;
+        refused.or_else(|| answers.last().filter(|_| enough))
+    }
+
+    /// When the time to answer its question is over, in milliseconds since the epoch.
+    pub fn answer_by(&self) -> Option<u64> {
+        Some(self.rare.as_ref()?.asked_at?.saturating_add(self.question()?.timeout_ms?))
+    }
+
+    /// What was said of an earlier undo is not about the next.
+    pub(super) fn forget_undo(&mut self) {
+        if let Some(rare) = &mut self.rare {
+            (rare.undo_note, rare.undo_error, rare.undo_settled_by) = (None, None, None);
+        }
+    }
+
+    /// Whoever is asked next is asked anew.
+    pub(super) fn forget_answers(&mut self) {
+        if let Some(rare) = &mut self.rare {
+            rare.answers.clear();
+            rare.asked_at = None;
+        }
     }
 
     pub fn doubt(&self) -> Option<&str> {

@@ -38,6 +38,8 @@ impl RunState {
                 n.status = Status::Failed;
                 n.finished_at = Some(at);
             }
+            // `transition` takes these to `resolve_undo`.
+            Resolution::Undone | Resolution::Kept => {}
         }
         if before == Status::Interrupted && resolution != Resolution::Redo {
             self.settle_forward(node);
@@ -164,6 +166,7 @@ impl RunState {
             }
             n.undo = UndoStatus::None;
             n.taken_back = false;
+            n.forget_undo();
             let doubtful = n.status == Status::Interrupted && !undone;
             if doubtful
                 && everything
@@ -176,8 +179,8 @@ impl RunState {
                 n.status = Status::Blocked;
                 n.tries = 0;
                 n.finished_at = None;
+                n.forget_answers();
                 if let Some(rare) = &mut n.rare {
-                    rare.answers.clear();
                     rare.doubt = None;
                 }
                 self.interrupted.remove(&node);

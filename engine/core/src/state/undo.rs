@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::HashSet;
 
 use super::{FINAL, NodeId, Phase, ROOT, Rollback, RunState, Status, UndoStatus};
-use crate::event::{CancelReason, Outcome, RollbackReason};
+use crate::event::{CancelReason, Outcome, Resolution, RollbackReason};
 use crate::plan::{PlanKind, PlanRollback};
 use crate::step::{Access, UndoKind};
 
@@ -245,6 +245,27 @@ impl RunState {
         self.settle_undo(node, &mut todo);
         self.advance_undo(&mut todo);
         self.undo_left(node);
+    }
+
+    /// Somebody settled what an undo that failed counts as: what was before it may be undone.
+    pub(super) fn resolve_undo(&mut self, node: NodeId, resolution: Resolution, by: Option<&str>) {
+        let lives = self.undo_is_live(node);
+        let n = &mut self.nodes[node.at()];
+        self.undo_ready.remove(&(Reverse(n.start_seq), node));
+        self.undo_backoff.remove(&(n.undo_until, node));
+        n.undo = if resolution == Resolution::Undone { UndoStatus::Undone } else { UndoStatus::Kept };
+        n.forget_undo();
+        n.rare_mut().undo_settled_by = by.map(str::to_owned);
+        if lives {
+            self.undo_ended(node);
+            return;
+        }
+        // It failed in a rollback that goes on without it; one that is over begins anew when the run is taken up.
+        let Some(index) = n.rollback.filter(|r| !self.rollbacks[*r as usize].done) else { return };
+        let mut todo = Vec::new();
+        self.settle_undo(node, &mut todo);
+        self.advance_undo(&mut todo);
+        self.end_rollback_if_done(index);
     }
 
     /// An undo has failed for good: what was before it stays as it is.

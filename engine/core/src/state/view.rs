@@ -106,10 +106,18 @@ impl RunState {
         self.interrupted().filter(|n| self.node(*n).doubt().is_some() && self.can_be_resolved(*n))
     }
 
+    fn asking(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.active().chain(self.active_undos()).filter(|n| self.node(*n).question().is_some())
+    }
+
     /// Steps that wait for an answer.
     pub fn questions(&self) -> impl Iterator<Item = NodeId> + '_ {
-        let asking = |n: &NodeId| self.node(*n).question().is_some();
-        self.active().chain(self.active_undos()).filter(asking)
+        self.asking().filter(|n| self.node(*n).verdict().is_none())
+    }
+
+    /// Steps whose question is answered, and that have not heard it: nobody drives the run, or not yet.
+    pub fn answered(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.asking().filter(|n| self.node(*n).verdict().is_some())
     }
 
     /// Its undo waited for another one, which failed: it stays as it is until the run is taken up again.

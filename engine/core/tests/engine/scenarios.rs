@@ -813,3 +813,85 @@ fn nothing_is_unused_while_a_template_cannot_be_read() {
         assert_eq!(found, codes, "{text}");
     }
 }
+
+/// Found by hand: a `rollback:` that could never succeed left its run stuck for ever.
+#[test]
+fn a_failed_undo_is_settled_by_a_person() {
+    let steps = "steps: [{ id: a, uses: t.change }, { id: b, uses: t.change }, { id: c, uses: t.change }]";
+    let stuck = || {
+        let mut bench = Bench::new(steps);
+        bench.ok("a");
+        bench.ok("b");
+        assert!(bench.refused(resolved("b".into(), Resolution::Undone)).contains("no undo of it has failed"));
+        bench.fail("c");
+        bench.undo_ok("c");
+        bench.undo_fail("b");
+        assert_eq!(bench.state.phase, Phase::Finished(Outcome::Stuck));
+        assert!(bench.refused(resolved("a".into(), Resolution::Kept)).contains("no undo of it has failed"));
+        bench
+    };
+    for (resolution, word) in [(Resolution::Undone, "undone"), (Resolution::Kept, "kept")] {
+        // Before the rollback that comes next.
+        let mut bench = stuck();
+        bench.record(resolved("b".into(), resolution)).unwrap();
+        bench.want_rollback();
+        assert_eq!((bench.status("b"), bench.undoing()), (word, vec!["a".to_owned()]));
+        bench.undo_ok("a");
+        assert_eq!(bench.state.phase, Phase::Finished(Outcome::RolledBack), "{word}");
+        // While the run that was taken up tries it again.
+        let mut bench = stuck();
+        bench.record(EventBody::RunResumed { by: "me@here".to_owned() }).unwrap();
+        bench.resolve("b", resolution);
+        assert_eq!((bench.status("b"), bench.undoing()), (word, vec!["a".to_owned()]));
+        let said = bench.state.node(bench.node("b")).rare.as_ref().and_then(|r| r.undo_settled_by.clone());
+        assert_eq!(said.as_deref(), Some("me@here"));
+        assert_eq!(bench.state.node(bench.node("b")).undo_error(), None);
+        bench.undo_ok("a");
+        assert_eq!(bench.state.phase, Phase::Finished(Outcome::RolledBack), "{word}");
+    }
+    // Where others are still undone, the same rollback goes on.
+    let side_by_side =
+        "steps: [{ id: a, uses: t.change }, { id: b, uses: t.change }, { id: c, needs: [], uses: t.change }]";
+    let mut bench = Bench::new(side_by_side);
+    bench.ok("a");
+    bench.fail("b");
+    bench.ok("c");
+    bench.undo_fail("b");
+    assert_eq!(bench.undoing(), ["c"]);
+    bench.resolve("b", Resolution::Undone);
+    assert_eq!(bench.undoing(), ["a", "c"]);
+    bench.undo_ok("a");
+    bench.undo_ok("c");
+    assert_eq!(bench.state.phase, Phase::Finished(Outcome::RolledBack));
+}
+
+/// Found by hand: `show` had the note of an undo behind a step that was done again since, and undone in another way.
+#[test]
+fn what_an_undo_said_does_not_outlive_it() {
+    let mut bench = Bench::new(
+        "on_failure: hold
+steps: [{ id: b, on_failure: rollback, steps: [{ id: one, uses: t.change }, { id: two, uses: t.change }] }]",
+    );
+    let note = |bench: &Bench| bench.state.node(bench.node("b/one")).rare.as_ref().and_then(|r| r.undo_note.clone());
+    bench.ok("b/one");
+    bench.fail("b/two");
+    bench.undo_ok("b/two");
+    let node = bench.node("b/one");
+    bench.undoing.remove(&node);
+    let undone = |attempt, note: &str| EventBody::UndoSucceeded {
+        step: "b/one".into(),
+        attempt,
+        changed: true,
+        note: Some(note.to_owned()),
+    };
+    bench.tell(undone(1, "first"));
+    assert_eq!(note(&bench).as_deref(), Some("first"));
+    assert!(matches!(bench.state.phase, Phase::Held(_)), "{:?}", bench.state.phase);
+    bench.crash();
+    assert_eq!(note(&bench), None, "it is done again");
+    bench.ok("b/one");
+    bench.fail("b/two");
+    bench.undo_ok("b/two");
+    bench.undo_fail("b/one");
+    assert_eq!(note(&bench), None);
+}

@@ -510,8 +510,8 @@ fn random_event(bench: &Bench, dice: &mut Dice) -> EventBody {
         EventBody::UndoStarted { attempt, .. } => *attempt = n.undo_attempts + 1,
         EventBody::UndoSucceeded { attempt, .. } | EventBody::UndoFailed { attempt, .. } => *attempt = n.undo_attempts,
         EventBody::StepResolved { resolution, .. } => {
-            *resolution =
-                [Resolution::Done, Resolution::Redo, Resolution::Fail, Resolution::Skip][dice.roll(4) as usize];
+            use Resolution as R;
+            *resolution = [R::Done, R::Redo, R::Fail, R::Skip, R::Undone, R::Kept][dice.roll(6) as usize];
         }
         _ => {}
     }

@@ -19,11 +19,11 @@ impl Driver {
         answer: oneshot::Sender<Answer>,
     ) -> Result<(), DriverError> {
         let (step, attempt) = self.attempt(node);
-        let deadline = question.timeout_ms.map(|t| self.clock.now_ms() + t);
-        self.asking.insert(node, Asking { question: question.clone(), answer, deadline, declined: false });
+        self.asking.insert(node, Asking { question: question.clone(), answer, declined: false });
         self.record(EventBody::ApprovalRequested { step, attempt, question })?;
         self.settle_question(node);
-        Ok(())
+        // It may have been asked long ago, by an earlier process.
+        self.expire_questions()
     }
 
     /// Somebody answered. An answer that does not count is refused with the reason.
@@ -48,12 +48,7 @@ impl Driver {
 
     /// Lets the attempt go on when enough is known.
     fn settle_question(&mut self, node: NodeId) {
-        let Some(asking) = self.asking.get(&node) else { return };
-        let answers = self.state.node(node).answers();
-        let refused = answers.iter().find(|a| !a.approved);
-        let enough = answers.iter().filter(|a| a.approved).count() >= asking.question.min_approvals.max(1) as usize;
-        let verdict = refused.or_else(|| answers.last().filter(|_| enough)).cloned();
-        if let Some(verdict) = verdict
+        if let Some(verdict) = self.state.node(node).verdict().cloned()
             && let Some(asking) = self.asking.remove(&node)
         {
             let _ = asking.answer.send(verdict);
@@ -66,10 +61,10 @@ impl Driver {
         let over: Vec<_> = self
             .asking
             .iter()
-            .filter(|(_, a)| a.deadline.is_some_and(|d| d <= now))
-            .map(|(n, a)| (*n, a.question.approve_on_timeout, a.question.min_approvals))
+            .filter(|(n, _)| self.state.node(**n).answer_by().is_some_and(|by| by <= now))
+            .map(|(n, a)| (*n, a.question.approve_on_timeout))
             .collect();
-        for (node, approved, wanted) in over {
+        for (node, approved) in over {
             let answer = Answer {
                 approved,
                 by: RUNBACK.to_owned(),
@@ -77,22 +72,13 @@ impl Driver {
                 reason: Some("nobody answered in time".to_owned()),
                 fields: runback_core::Json::Null,
             };
-            if approved && wanted > 1 {
-                // It counts for all who did not come.
-                let step = Arc::clone(self.state.path(node));
-                self.record(EventBody::ApprovalGiven { step, answer: answer.clone() })?;
-                if let Some(asking) = self.asking.remove(&node) {
-                    let _ = asking.answer.send(answer);
-                }
-            } else {
-                self.answered(node, answer)?;
-            }
+            self.answered(node, answer)?;
         }
         Ok(())
     }
 
     /// When the next question's time is over.
     pub(super) fn next_question_deadline(&self) -> Option<u64> {
-        self.asking.values().filter_map(|a| a.deadline).min()
+        self.asking.keys().filter_map(|n| self.state.node(*n).answer_by()).min()
     }
 }

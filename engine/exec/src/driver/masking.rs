@@ -41,7 +41,7 @@ pub(super) fn mask(masker: &Masker, body: &mut EventBody) {
             masker.mask_json(&mut question.form);
         }
         EventBody::ApprovalGiven { answer, .. } | EventBody::ApprovalRefused { answer, .. } => {
-            mask_answer(masker, answer);
+            self::answer(masker, answer);
         }
         EventBody::ProcessStarted { .. }
         | EventBody::UndoSucceeded { note: None, .. }
@@ -90,7 +90,8 @@ fn mask_error(masker: &Masker, error: &mut StepError) {
     }
 }
 
-fn mask_answer(masker: &Masker, answer: &mut Answer) {
+/// What a person wrote, for whoever stores it when no driver does.
+pub fn answer(masker: &Masker, answer: &mut Answer) {
     if let Some(reason) = &mut answer.reason {
         mask_text(masker, reason);
     }

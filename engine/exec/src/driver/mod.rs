@@ -10,6 +10,8 @@ mod perform;
 mod request;
 mod turn;
 
+pub use masking::answer as mask_answer;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,8 +46,6 @@ struct Running {
 struct Asking {
     question: Question,
     answer: oneshot::Sender<Answer>,
-    /// By the run's clock.
-    deadline: Option<u64>,
     /// The operator at the terminal has been asked and did not answer.
     declined: bool,
 }

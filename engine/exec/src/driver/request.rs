@@ -1,7 +1,7 @@
 //! What others ask of a run through the store, and what its own terminal asks.
 
 use runback_core::Json;
-use runback_core::event::{CancelReason, EventBody, Resolution};
+use runback_core::event::{CancelReason, EventBody, OnFailure, Resolution};
 use runback_core::state::Phase;
 
 use super::attempt::StopReason;
@@ -124,8 +124,16 @@ impl Driver {
                 let was = self.state.cancel;
                 self.cancel(by)?;
                 if was.is_none() && self.state.cancel.is_some() {
-                    let what = "what runs is being stopped; Ctrl-C once more leaves the run at once";
-                    self.warnings.push(format!("{what}, to be taken up with `runback resume {}`", self.run));
+                    let then = match self.state.on_failure() {
+                        OnFailure::Rollback => "taken back",
+                        OnFailure::Hold => "held",
+                        OnFailure::Continue => "over",
+                    };
+                    self.warnings.push(format!(
+                        "what runs is being stopped, then the run is {then}; Ctrl-C once more leaves it at once, and \
+                         `runback resume {}` goes on with that",
+                        self.run
+                    ));
                 }
                 Ok(())
             }
@@ -144,6 +152,11 @@ impl Driver {
             }
             Phase::RollingBack => {
                 let what = "the run is being taken back; once more leaves it at once";
+                self.warnings.push(format!("{what}, to be taken up with `runback resume {}`", self.run));
+                Ok(())
+            }
+            Phase::Finally => {
+                let what = "`finally` is done to its end; once more leaves the run at once";
                 self.warnings.push(format!("{what}, to be taken up with `runback resume {}`", self.run));
                 Ok(())
             }

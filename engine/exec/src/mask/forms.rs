@@ -12,8 +12,11 @@ use zeroize::Zeroizing;
 pub(super) const MIN_RAW: usize = 3;
 /// A secret below this is looked for as it is only; its encodings would be too short to mean anything.
 pub(super) const MIN_ENCODED: usize = 4;
-/// Lines of a secret below this are not looked for apart from the whole.
-const MIN_LINE: usize = 8;
+/// Lines of a secret from here on are looked for apart from the whole. Shorter ones are where [`says_something`]: a PIN
+/// or a code on a line of its own is as secret as a long one, a bracket is in every text.
+const LONG_LINE: usize = 8;
+/// A short line below this many letters and digits is not looked for apart from the whole.
+const MIN_SAID: usize = 4;
 
 /// One way in which a secret can stand in a text.
 pub(super) struct Form {
@@ -38,15 +41,23 @@ pub(super) fn expand(value: &str) -> Vec<Form> {
     forms.add_base64(".xml", xml(value).as_bytes());
     forms.add_base64(".b64", base64::engine::general_purpose::STANDARD.encode(value).as_bytes());
     if value.trim_end().contains('\n') {
-        for (i, line) in value.lines().map(str::trim).enumerate() {
-            // The borders of a PEM block are the same in every key.
-            if line.len() >= MIN_LINE && !(line.starts_with("-----") && line.ends_with("-----")) {
-                forms.add(&format!("line{i}"), line.as_bytes().to_vec());
-                forms.add_escapes(&format!(".line{i}"), line);
-            }
-        }
+        forms.add_lines(value, |line| line.len() >= LONG_LINE);
+        // After all long ones, whose labels were there before: bytes that both give keep theirs.
+        forms.add_lines(value, |line| line.len() < LONG_LINE && says_something(line));
     }
     forms.0
+}
+
+/// A short line that may be a secret by itself. Not the brackets, the bare names (`users:`) and the words that the formats
+/// of files are made of: these stand in texts that have nothing to do with the secret, and a mask there would take away
+/// what steps hand to each other.
+fn says_something(line: &str) -> bool {
+    let name = line.trim_end_matches(['{', '[', ' ']).trim_end_matches([':', '=']);
+    let is_bare_name =
+        name.len() < line.len() && name.bytes().all(|b| b.is_ascii_alphabetic() || b"-_\"'".contains(&b));
+    let word = line.trim_end_matches([',', ';']);
+    let is_of_a_format = ["true", "false", "null", "none"].iter().any(|of| word.eq_ignore_ascii_case(of));
+    !is_bare_name && !is_of_a_format && line.chars().filter(|c| c.is_alphanumeric()).count() >= MIN_SAID
 }
 
 struct Forms(Vec<Form>);
@@ -56,6 +67,16 @@ impl Forms {
         let bytes = Zeroizing::new(bytes);
         if bytes.len() >= MIN_RAW && !self.0.iter().any(|f| f.bytes == bytes) {
             self.0.push(Form { label: label.to_owned(), bytes });
+        }
+    }
+
+    fn add_lines(&mut self, value: &str, which: impl Fn(&str) -> bool) {
+        for (i, line) in value.lines().map(str::trim).enumerate() {
+            // The borders of a PEM block are the same in every key.
+            if which(line) && !(line.starts_with("-----") && line.ends_with("-----")) {
+                self.add(&format!("line{i}"), line.as_bytes().to_vec());
+                self.add_escapes(&format!(".line{i}"), line);
+            }
         }
     }
 

@@ -5,7 +5,9 @@
 //! every alignment, URL-, JSON-, XML- and shell-escaped, and base64 of the escaped ones ([`forms`]).
 //!
 //! Not found: a value that is compressed, hashed, hex-encoded, or base64 that is wrapped within the value.
-//! A value of three bytes is looked for as it is only, a shorter one not at all; [`Masker::weak`] names them.
+//! A value of three bytes is looked for as it is only, a shorter one not at all; [`Masker::weak`] names them. Of the
+//! lines of a value, those of less than eight bytes are looked for where they may be secrets by themselves: not
+//! brackets, bare names, `true`, and what has less than four letters and digits.
 //! The values are wiped when the masker is dropped; the search automaton, made of them, is freed unwiped.
 
 mod forms;

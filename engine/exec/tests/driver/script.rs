@@ -18,7 +18,8 @@ use serde_json::json;
 pub(crate) type Ledger = Arc<Mutex<Vec<String>>>;
 
 /// `do`, `undo` and `capture` under `with` are lists of words: `sleep MS`, `deaf MS` (hears no stop), `say TEXT`,
-/// `phase TEXT`, `note TEXT`, `ask PROMPT`, `sh SCRIPT`, `flaky N` (the first N attempts fail for now), `fail`, `panic`.
+/// `phase TEXT`, `note TEXT`, `ask PROMPT`, `ask-within MS PROMPT`, `sh SCRIPT`, `flaky N` (the first N attempts fail for
+/// now), `fail`, `panic`.
 #[derive(Debug, Clone)]
 struct Acting {
     name: &'static str,
@@ -92,8 +93,9 @@ async fn follow(cx: &Cx<'_>, words: Option<&Json>) -> Result<(), StepError> {
             "say" => cx.host.output(Stream::Stdout, format!("{rest}\n").as_bytes()),
             "phase" => cx.host.progress(Progress::Phase { text: rest.to_owned() }),
             "note" => cx.host.note(json!(rest)).await?,
-            "ask" | "ask-two" => {
+            "ask" | "ask-two" | "ask-within" => {
                 let several = verb == "ask-two";
+                let (within, rest) = if verb == "ask-within" { rest.split_once(' ').unwrap() } else { ("", rest) };
                 let approvers = if several { vec!["approver".to_owned(), "oncall".to_owned()] } else { Vec::new() };
                 let question = Question {
                     prompt: rest.to_owned(),
@@ -101,7 +103,7 @@ async fn follow(cx: &Cx<'_>, words: Option<&Json>) -> Result<(), StepError> {
                     approvers,
                     min_approvals: if several { 2 } else { 1 },
                     allow_self: !several,
-                    timeout_ms: None,
+                    timeout_ms: within.parse().ok(),
                     approve_on_timeout: false,
                 };
                 if !cx.host.ask(question).await?.approved {

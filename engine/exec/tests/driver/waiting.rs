@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::store::{Cut, lost};
-use super::world::{Driving, Ledger, START, create, created, journal, names, open, plan, start};
+use super::world::{Driving, Ledger, START, create, created, journal, names, open, open_at, plan, start};
 
 const LOCKED: &str = "locks: [door]\nsteps: [{ id: a, uses: t.rerun, with: { do: [sleep 60000] } }]";
 const WAIT: DriveOptions = DriveOptions { wait: true, wait_for_locks: true };
@@ -176,4 +176,42 @@ async fn output_that_is_not_kept_is_output() {
         let ended = start(Arc::new(store.clone()), &plan).await.unwrap();
         assert_eq!(ended.status, status, "{words}");
     }
+}
+
+/// Found by hand: every process that took the run up gave people the whole time once more.
+#[tokio::test(start_paused = true)]
+async fn the_time_to_answer_counts_from_when_it_was_first_asked() {
+    let yaml = "on_failure: hold\nsteps: [{ id: a, uses: t.read, with: { do: [ask-within 60000 may it go on] } }]";
+    let no_wait = DriveOptions { wait: false, wait_for_locks: false };
+    // The third process comes while there is time left, or when it is over.
+    for (later, left) in [(40_000, 20_000), (100_000, 0)] {
+        let (store, ledger) = (MemoryStore::default(), Ledger::default());
+        let plan = plan(yaml, &ledger);
+        let store: Arc<dyn Store> = Arc::new(store);
+        let away = Driving::start(create(Arc::clone(&store), &plan, "r1").await.unwrap(), no_wait);
+        assert!(away.end().await.unwrap().waiting);
+        let again = open_at(Arc::clone(&store), &plan, "r1", Intent::Resume, START + 30_000).await.unwrap();
+        assert!(Driving::start(again, no_wait).end().await.unwrap().waiting);
+
+        let asked = Instant::now();
+        let last = open_at(Arc::clone(&store), &plan, "r1", Intent::Resume, START + later).await.unwrap();
+        assert_eq!(Driving::start(last, WAIT).end().await.unwrap().status, RunStatus::Failed);
+        let waited = asked.elapsed().as_millis() as u64;
+        assert!(waited.abs_diff(left) < 1_000, "{waited} ms, not {left}");
+    }
+}
+
+/// Found by hand: Ctrl-C in `finally` was heard by nobody, it seemed; a second one left the run.
+#[tokio::test(start_paused = true)]
+async fn a_cancel_in_finally_is_answered() {
+    let (store, ledger) = (MemoryStore::default(), Ledger::default());
+    let yaml = "steps: [{ id: a, uses: t.rerun }]\nfinally: [{ id: f, uses: t.rerun, with: { do: [sleep 60000] } }]";
+    let plan = plan(yaml, &ledger);
+    let run = Driving::start(create(Arc::new(store.clone()), &plan, "r1").await.unwrap(), WAIT);
+    run.seen.wait_for("attempt_started f").await;
+    run.tell(Control::Cancel);
+    run.seen.wait_for("warning: `finally` is done to its end; once more leaves the run at once").await;
+    run.tell(Control::Cancel);
+    assert!(run.end().await.unwrap().left);
+    assert_eq!(phase(&store, &plan, "r1").await, Phase::Finally);
 }

@@ -322,6 +322,11 @@ impl Judge<'_> {
 
     fn resolved(&mut self, step: &str, resolution: Resolution, changed: bool) -> Verdict {
         let n = self.at(step)?;
+        if resolution.is_of_undo() {
+            let node = &mut self.tree.nodes[n];
+            (node.undo, node.started) = (Undo::Done, false);
+            return Ok(());
+        }
         let act = self.tree.nodes[n].act;
         ensure(matches!(act, Act::Failed | Act::Interrupted), || format!("it is {act:?}"))?;
         if act == Act::Failed {
@@ -334,6 +339,7 @@ impl Judge<'_> {
             Resolution::Redo => Act::Fresh,
             Resolution::Fail => Act::Failed,
             Resolution::Skip => Act::Skipped,
+            Resolution::Undone | Resolution::Kept => unreachable!("they are of an undo"),
         };
         node.changed |= changed && resolution == Resolution::Done;
         node.escalated = false;
