@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     // kube and reqwest take the process's provider; without one they would panic at their first use.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let cli = cmd::Cli::parse();
-    next::typed(cli.state_dir.as_deref());
+    next::typed(cli.state_dir.as_deref(), cli.verb.is_read_elsewhere());
     let as_json = cli.verb.wants_json();
     match cmd::run(cli) {
         Ok(exit) => exit.into(),

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use runback_core::state::{RunState, UndoStatus};
+use runback_exec::store::default_state_dir;
 
 use crate::term::{CYAN, DIM, RESET};
 use crate::words;
@@ -13,12 +14,21 @@ use crate::words;
 static TYPED: OnceLock<(String, String)> = OnceLock::new();
 
 /// Takes note of how this process was started. A store that the environment names will be found again without a word.
-pub(crate) fn typed(state_dir: Option<&Path>) {
+/// `elsewhere`: who reads it has another folder and another environment than this process.
+pub(crate) fn typed(state_dir: Option<&Path>, elsewhere: bool) {
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let program = std::env::args().next().filter(|p| p.contains('/') && !p.starts_with('/'));
-    let by_environment = std::env::var_os("RUNBACK_STATE_DIR");
-    let by_option = state_dir.filter(|dir| by_environment.as_deref() != Some(dir.as_os_str()));
-    let option = by_option.map(|dir| format!(" --state-dir {}", word(&dir.to_string_lossy())));
-    let _ = TYPED.set((program.unwrap_or_else(|| "runback".to_owned()), option.unwrap_or_default()));
+    let program = program.map(|p| if elsewhere { absolute(p.as_ref()).to_string_lossy().into_owned() } else { p });
+    let by_option = state_dir.filter(|dir| !dir.as_os_str().is_empty()).map(|dir| {
+        let known = if elsewhere { default_state_dir() } else { std::env::var_os("RUNBACK_STATE_DIR").map(Into::into) };
+        let dir = if elsewhere { absolute(dir) } else { dir.to_owned() };
+        if known.as_ref() == Some(&dir) {
+            String::new()
+        } else {
+            format!(" --state-dir {}", word(&dir.to_string_lossy()))
+        }
+    });
+    let _ = TYPED.set((program.unwrap_or_else(|| "runback".to_owned()), by_option.unwrap_or_default()));
 }
 
 /// One word for a shell.

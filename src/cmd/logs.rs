@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use runback_core::state::{NodeId, RunState};
+use runback_core::suggest::did_you_mean;
 use runback_exec::output::{LogFiles, LogName};
 use runback_exec::store::Store;
 
@@ -161,7 +162,9 @@ fn wanted(arguments: &Arguments, state: &RunState) -> Result<Vec<Name>, Failure>
 
 /// A step's name that no step of the run has.
 pub(crate) fn no_step(state: &RunState, step: &str) -> Failure {
-    let names: Vec<String> = state.ids().take(20).map(|n| state.path(n).to_string()).collect();
+    let meant = did_you_mean(step, state.ids().map(|n| &**state.path(n)));
+    let names: Vec<&str> = state.ids().take(20).map(|n| &**state.path(n)).collect();
+    let meant = meant.map(|name| format!("did you mean `{name}`? ")).unwrap_or_default();
     Failure::usage(format!("run {} has no step `{step}`", state.run_id()))
-        .help(format!("its steps are {}", names.join(", ")))
+        .help(format!("{meant}its steps are {}", names.join(", ")))
 }

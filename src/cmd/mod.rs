@@ -7,7 +7,7 @@ mod cancel;
 mod check;
 mod completions;
 mod graph;
-mod logs;
+pub(crate) mod logs;
 pub(crate) mod plan;
 mod resume;
 mod run;
@@ -78,6 +78,14 @@ pub(crate) enum Verb {
 }
 
 impl Verb {
+    /// What it says to type next is read on other machines, and by other people.
+    pub(crate) fn is_read_elsewhere(&self) -> bool {
+        #[cfg(feature = "serve")]
+        return matches!(self, Self::Serve(_));
+        #[cfg(not(feature = "serve"))]
+        false
+    }
+
     pub(crate) fn wants_json(&self) -> bool {
         let format = match self {
             Self::Run(a) => return a.drive.is_json(),

@@ -107,6 +107,10 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
 
 /// Somebody drives the run now: they are asked to take the decisions over.
 async fn post_resolutions(store: &dyn Store, run: &str, steps: &[(String, Resolution)]) -> Done {
+    let found = journal::read(store, run, &runback_steps::catalog()).await?;
+    if let Some((step, _)) = steps.iter().find(|(step, _)| found.state.find(step).is_none()) {
+        return Err(super::logs::no_step(&found.state, step));
+    }
     for (step, resolution) in steps {
         let by = surroundings::by();
         let request = Request::Resolve { step: step.clone(), resolution: *resolution, outputs: Json::Null, by };

@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
         let locks = lock_waits(store.as_ref(), run.state.run_id()).await?;
         Ok((run, locks))
     })?;
-    let why = Why { run: &run, state: &run.state, locks, now: words::now_ms() };
+    let why = Why { run: &run, state: &run.state, locks, queued: None, now: words::now_ms() };
     let told = match &arguments.step {
         None => why.run(),
         Some(step) => why.one(why.find(step)?),
@@ -100,11 +100,16 @@ fn told_json(run: &Run, told: &[(usize, String)]) -> WhyView {
     }
 }
 
-/// The same for others than the terminal.
+/// The same for others than the terminal. `queued`: what the run waits for before this process goes on with it.
 #[cfg(feature = "serve")]
-pub(crate) async fn explain(store: &dyn Store, run: &Run, step: Option<&str>) -> Result<WhyView, Failure> {
+pub(crate) async fn explain(
+    store: &dyn Store,
+    run: &Run,
+    step: Option<&str>,
+    queued: Option<String>,
+) -> Result<WhyView, Failure> {
     let locks = lock_waits(store, run.state.run_id()).await?;
-    let why = Why { run, state: &run.state, locks, now: words::now_ms() };
+    let why = Why { run, state: &run.state, locks, queued, now: words::now_ms() };
     let told = match step {
         None => why.run(),
         Some(step) => why.one(why.find(step)?),
@@ -131,6 +136,7 @@ struct Why<'a> {
     run: &'a Run,
     state: &'a RunState,
     locks: LockWaits,
+    queued: Option<String>,
     now: u64,
 }
 
@@ -162,9 +168,15 @@ impl Why<'_> {
                 told.push((0, format!("a resume does not go on with its steps, but to {way}")));
             }
         }
+        told.extend(self.queued.iter().map(|text| (0, text.clone())));
         // Its own locks, or after a resume those that it had.
         self.locks_of(None, 0, &mut told);
         match state.phase {
+            Phase::Created => {
+                if let (true, Some(owner)) = (told.is_empty(), &self.run.owner) {
+                    told.push((0, format!("it has not begun: {owner} has it, and starts it when its turn comes")));
+                }
+            }
             Phase::Held(reason) => {
                 let why = match reason {
                     HoldReason::Failure => "a step failed, and the run is held as it stands",
@@ -175,7 +187,7 @@ impl Why<'_> {
             }
             Phase::Finished(outcome) => told.push((0, format!("it is over: {outcome}"))),
             Phase::RollingBack => told.push((0, "it is being taken back".to_owned())),
-            Phase::Created | Phase::Running | Phase::Finally | Phase::Ending => {}
+            Phase::Running | Phase::Finally | Phase::Ending => {}
         }
         if let Some(failure) = state.failure {
             self.step(failure, 0, &mut seen, &mut told);

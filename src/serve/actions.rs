@@ -125,8 +125,12 @@ async fn plan_of(app: &App, run: &str) -> Result<(Created, Arc<Plan>), Problem> 
 
 /// Leaves a request for whoever drives the run.
 pub(crate) async fn ask(app: &App, run: &str, request: Request) -> Result<(), Problem> {
+    // What stops a run is done now; what lets it go on waits for the run's turn.
+    let stops = matches!(request, Request::Cancel { .. } | Request::Hold { .. } | Request::Rollback { .. });
     app.store.post(run, request).await?;
-    app.runner.hurry(run);
+    if stops {
+        app.runner.hurry(run);
+    }
     Ok(())
 }
 
@@ -163,10 +167,14 @@ fn was_ours(head: &[runback_core::event::Event]) -> bool {
     let mut ours = false;
     for event in head {
         match &event.body {
-            EventBody::RunCreated(created) => ours = SERVED.iter().any(|f| created.from.starts_with(f)),
+            EventBody::RunCreated(created) => {
+                // A person starts the run of a schedule's instant through a server, or on a terminal of their own.
+                let asked = created.from.starts_with("schedule-") && is_of_api(&created.by);
+                ours = asked || SERVED.contains(&created.from.as_str());
+            }
             EventBody::RunHeld { .. } | EventBody::RunFinished { .. } => ours = false,
             EventBody::RunResumed { by } | EventBody::RollbackStarted { step: None, by, .. } => {
-                ours |= by.rsplit_once('@').is_some_and(|(_, from)| from.parse::<std::net::IpAddr>().is_ok());
+                ours |= is_of_api(by);
             }
             _ => {}
         }
@@ -174,8 +182,13 @@ fn was_ours(head: &[runback_core::event::Event]) -> bool {
     ours
 }
 
-/// The beginnings of `from` of runs that servers start.
+/// `from` of runs that only servers start.
 const SERVED: [&str; 3] = ["api", "page", "schedule"];
+
+/// Whom a server let in is named with their address; a command line names its host.
+fn is_of_api(by: &str) -> bool {
+    by.rsplit_once('@').is_some_and(|(_, from)| from.parse::<std::net::IpAddr>().is_ok())
+}
 
 async fn resume_one(app: &Arc<App>, run: &str) -> Result<bool, Problem> {
     let found = journal::read(app.store.as_ref(), run, &app.catalog).await?;
@@ -191,4 +204,38 @@ async fn resume_one(app: &Arc<App>, run: &str) -> Result<bool, Problem> {
     let how = TakeUp { intent: Intent::Resume, steps: Vec::new(), secret_inputs: Map::new(), by: surroundings::by() };
     take_up(app, run, how).await?;
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn created(from: &str, by: &str) -> runback_core::event::Event {
+        let body = json!({
+            "type": "run_created", "format": 1, "version": "0", "run": "r", "playbook": "p", "texts": [], "base": "/",
+            "digest": "d", "inputs": {}, "by": by, "from": from, "options": {},
+        });
+        runback_core::event::Event { seq: 1, at: 0, body: serde_json::from_value(body).unwrap() }
+    }
+
+    #[test]
+    fn a_server_goes_on_with_what_servers_started_and_not_with_what_a_person_did_on_a_terminal() {
+        let table = [
+            ("api", "ann@10.0.0.7", true),
+            ("page", "ann@::1", true),
+            ("schedule", "schedule", true),
+            ("schedule-trigger", "ann@10.0.0.7", true),
+            ("schedule-backfill", "ann@10.0.0.7", true),
+            ("schedule-backfill", "ann@desk", false),
+            ("schedule-trigger", "ann@desk", false),
+            ("terminal", "ann@desk", false),
+        ];
+        for (from, by, ours) in table {
+            assert_eq!(was_ours(&[created(from, by)]), ours, "{from} {by}");
+        }
+        let body = EventBody::RunResumed { by: "ann@10.0.0.7".to_owned() };
+        let resumed = runback_core::event::Event { seq: 2, at: 0, body };
+        assert!(was_ours(&[created("schedule-backfill", "ann@desk"), resumed]), "taken up by a server");
+    }
 }

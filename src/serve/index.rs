@@ -114,8 +114,7 @@ async fn read(app: &App, known: &mut HashMap<String, Known>) -> Result<(), Store
             }
         }
         let head = Arc::new(head);
-        let open =
-            driven || !matches!(head.status.as_str(), "succeeded" | "failed" | "rolled-back" | "stuck" | "cancelled");
+        let open = driven || head.may_go_on();
         let same = known.get(id).is_some_and(|k| *k.head == *head);
         known.insert(id.clone(), Known { head: Arc::clone(&head), last_seq, open });
         if !same {

@@ -3,14 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use runback_core::diagnostic::{Diagnostic, Severity};
 use runback_core::event::PlaybookText;
 use runback_core::plan::Plan;
+use runback_core::playbook::yaml::{self, Node};
 use runback_core::schedule::Schedule;
-use runback_core::span::Sources;
+use runback_core::span::{SourceId, Sources};
 use runback_core::step::Catalog;
 
 use crate::load;
@@ -79,18 +80,22 @@ pub(crate) enum Change {
     Changed(String),
     Broken(String, usize),
     Gone(String),
+    /// A file of another kind, which is left out.
+    Other(PathBuf),
 }
 
 pub(crate) struct Library {
     root: Option<PathBuf>,
     catalog: Arc<Catalog>,
     entries: RwLock<BTreeMap<String, Entry>>,
+    /// YAML of other kinds, as it was when it was read.
+    others: Mutex<BTreeMap<PathBuf, Mark>>,
 }
 
 impl Library {
     /// Without a folder it stays empty.
     pub(crate) fn new(root: Option<PathBuf>, catalog: Arc<Catalog>) -> Self {
-        Self { root, catalog, entries: RwLock::default() }
+        Self { root, catalog, entries: RwLock::default(), others: Mutex::default() }
     }
 
     pub(crate) fn get(&self, id: &str) -> Option<Entry> {
@@ -108,12 +113,23 @@ impl Library {
         let mut files = Vec::new();
         find(root, root, 0, &mut files);
         let mut changes = Vec::new();
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        others.retain(|path, _| files.iter().any(|(_, file)| file == path));
         for (id, file) in &files {
+            if others.get(file).is_some_and(|seen| mark(file) == *seen) {
+                continue;
+            }
+            others.remove(file);
             let known = self.get(id);
             if known.as_ref().is_some_and(|k| k.present && k.marks.iter().all(|(path, seen)| mark(path) == *seen)) {
                 continue;
             }
             let entry = self.read(id, file, known.as_ref());
+            if entry.good.is_none() && !says_it_is_a_playbook(&entry.now.sources) {
+                others.insert(file.clone(), entry.marks.first().and_then(|(_, seen)| *seen));
+                changes.push(Change::Other(file.clone()));
+                continue;
+            }
             changes.push(match &known {
                 _ if entry.is_broken() => Change::Broken(id.clone(), entry.now.errors()),
                 None => Change::New(id.clone()),
@@ -123,7 +139,8 @@ impl Library {
         }
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         for (id, entry) in entries.iter_mut() {
-            if entry.present && !files.iter().any(|(there, _)| there == id) {
+            let there = |(there, file): &(String, PathBuf)| there == id && !others.contains_key(file);
+            if entry.present && !files.iter().any(there) {
                 entry.present = false;
                 changes.push(Change::Gone(id.clone()));
             }
@@ -156,10 +173,27 @@ impl Library {
     }
 }
 
+/// A file that fails the check is a broken playbook only if its top says that it is one; what cannot be read at all may
+/// be one. Other YAML lies in the same folders: manifests, values, what a playbook copies somewhere.
+fn says_it_is_a_playbook(sources: &Sources) -> bool {
+    const KEYS: [&str; 2] = ["runback", "steps"];
+    let Some((_, source)) = sources.iter().next() else { return true };
+    let (node, _) = yaml::parse_lossy(SourceId(0), &source.text);
+    match node.as_ref().map(Node::as_map) {
+        Some(Some(pairs)) => pairs.iter().any(|(key, _)| key.as_str().is_some_and(|k| KEYS.contains(&k))),
+        Some(None) => false,
+        None => {
+            let top =
+                |line: &str| KEYS.iter().any(|key| line.strip_prefix(key).is_some_and(|rest| rest.starts_with(':')));
+            source.text.lines().any(top)
+        }
+    }
+}
+
 /// `schedule:` of a playbook that was checked: what the check let through can be read.
 fn schedules(id: &str, texts: &[PlaybookText]) -> Vec<Arc<Schedule>> {
     let Some(first) = texts.first() else { return Vec::new() };
-    let (playbook, _) = runback_core::playbook::read(runback_core::span::SourceId(0), &first.text);
+    let (playbook, _) = runback_core::playbook::read(SourceId(0), &first.text);
     let (all, bad) = Schedule::all(id, &playbook.map(|p| p.schedule).unwrap_or_default());
     for why in bad {
         super::log::error("a schedule cannot be used", serde_json::json!({ "playbook": id, "error": why }));
@@ -202,6 +236,36 @@ mod tests {
         // Two writes of the same length within one tick of the file system's clock would look alike.
         let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000 + tick);
         std::fs::File::options().write(true).open(path).unwrap().set_modified(at).unwrap();
+    }
+
+    #[test]
+    fn only_what_says_that_it_is_a_playbook_is_a_broken_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str, tick| write(&dir.path().join(name), text, tick);
+        put("prometheus.yml", "scrape_configs:\n  - job_name: node\n", 1);
+        put("manifests.yaml", "kind: Pod\n---\nkind: Service\n", 1);
+        put("values.yaml", "{{ template: of another tool\n", 1);
+        put("list.yaml", "- one\n", 1);
+        put("empty.yaml", "", 1);
+        put("misspelt.yaml", "runback: 1\nname: a\nstep:\n  - run: echo\n", 1);
+        put("no-version.yml", "name: b\nsteps:\n  - run: echo\n", 1);
+        put("no-yaml.yaml", "runback: 1\nname: [\nsteps: }\n", 1);
+        let library = Library::new(Some(dir.path().to_owned()), Arc::new(runback_steps::catalog()));
+        let changes = library.look();
+        let ids: Vec<String> = library.all().into_iter().filter(Entry::is_broken).map(|e| e.id).collect();
+        assert_eq!(ids, ["misspelt", "no-version", "no-yaml"]);
+        assert_eq!(library.all().len(), 3);
+        assert_eq!(changes.iter().filter(|c| matches!(c, Change::Other(_))).count(), 5, "{changes:?}");
+        assert_eq!(library.look(), [], "it is said once");
+
+        put("prometheus.yml", "runback: 1\nname: c\nsteps:\n  - run: echo\n", 2);
+        assert_eq!(library.look(), [Change::New("prometheus".to_owned())]);
+        put("prometheus.yml", "scrape_configs: []\n", 3);
+        assert!(matches!(library.look()[..], [Change::Broken(..)]), "one that was good stays one");
+        put("misspelt.yaml", "kind: Pod\n", 2);
+        let changes = library.look();
+        assert!(changes.contains(&Change::Gone("misspelt".to_owned())), "{changes:?}");
+        assert!(library.get("misspelt").is_none());
     }
 
     #[test]

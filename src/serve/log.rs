@@ -12,8 +12,12 @@ pub(crate) enum Level {
     Error,
 }
 
-/// `fields` must be an object; its keys stand beside `at`, `level` and `message`.
 pub(crate) fn line(level: Level, message: &str, fields: Json) {
+    term::note(&object(level, message, fields).to_string());
+}
+
+/// `fields` must be an object; its keys stand beside `at`, `level` and `message`, and take the place of none of them.
+fn object(level: Level, message: &str, fields: Json) -> Json {
     let level = match level {
         Level::Info => "info",
         Level::Warn => "warn",
@@ -21,9 +25,12 @@ pub(crate) fn line(level: Level, message: &str, fields: Json) {
     };
     let mut all = json!({ "at": jiff::Timestamp::now().to_string(), "level": level, "message": message });
     if let (Some(all), Json::Object(fields)) = (all.as_object_mut(), fields) {
-        all.extend(fields);
+        for (name, value) in fields {
+            let name = if all.contains_key(&name) { format!("{name}_") } else { name };
+            all.insert(name, value);
+        }
     }
-    term::note(&all.to_string());
+    all
 }
 
 pub(crate) fn info(message: &str, fields: Json) {
@@ -36,4 +43,16 @@ pub(crate) fn warn(message: &str, fields: Json) {
 
 pub(crate) fn error(message: &str, fields: Json) {
     line(Level::Error, message, fields);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_field_takes_the_place_of_what_each_line_has() {
+        let line = object(Level::Warn, "late", json!({ "at": 7, "run": "r" }));
+        assert!(line["at"].as_str().is_some_and(|at| at.parse::<jiff::Timestamp>().is_ok()), "{line}");
+        assert_eq!((&line["at_"], &line["run"], &line["level"]), (&json!(7), &json!("r"), &json!("warn")));
+    }
 }

@@ -21,6 +21,7 @@ mod runner;
 pub(crate) mod schedules;
 mod threads;
 pub(crate) mod token;
+mod turns;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -148,6 +149,7 @@ pub(crate) async fn run(settings: Settings) -> Result<(), Failure> {
     let following = tokio::spawn(index::follow(Arc::clone(&app), ready));
     // It fails only if the task is gone, and then lists are empty.
     let _ = read.await;
+    let taking_turns = tokio::spawn(turns::follow(Arc::clone(&app)));
     actions::resume_left(&app).await;
     let firing = tokio::spawn(schedules::fire(Arc::clone(&app)));
     let serving = behind.spawn(listen::serve(listener, router::router(Arc::clone(&app)), app.ending.subscribe()));
@@ -159,6 +161,7 @@ pub(crate) async fn run(settings: Settings) -> Result<(), Failure> {
     watching.abort();
     firing.abort();
     pruning.abort();
+    taking_turns.abort();
     following.abort();
     app.runner.leave(LEAVE_WITHIN).await;
     app.ending.send_replace(true);
@@ -179,6 +182,12 @@ async fn look(app: &Arc<App>) {
         match change {
             library::Change::New(id) => log::info("playbook found", json!({ "playbook": id })),
             library::Change::Changed(id) => log::info("playbook changed", json!({ "playbook": id })),
+            library::Change::Other(file) => {
+                log::info(
+                    "left out: no playbook",
+                    json!({ "file": file, "why": "it has neither `runback` nor `steps` at its top" }),
+                );
+            }
             library::Change::Gone(id) => log::info("playbook gone", json!({ "playbook": id })),
             library::Change::Broken(id, errors) => {
                 log::error(

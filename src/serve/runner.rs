@@ -1,7 +1,7 @@
 //! The runs that this server drives: so many at once, the others in a queue, in order. The driver is the one of the
 //! command line; here is only when it starts, and how it is told to stop.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -11,10 +11,11 @@ use runback_core::state::{RunState, RunStatus};
 use runback_exec::driver::{Control, DriveOptions, Driver};
 use runback_exec::reporter::{Nobody, Notice, Reporter};
 use serde_json::json;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::App;
 use super::log;
+use super::turns::{self, Living};
 use crate::failure::Failure;
 use crate::surroundings::Machines;
 use crate::trace::Traced;
@@ -33,6 +34,20 @@ impl Job {
     }
 }
 
+/// What is known of the runs that one of the queue waits for.
+enum Behind {
+    /// Nobody has looked yet.
+    Unknown,
+    Run(String),
+    Nobody,
+}
+
+struct Queued {
+    job: Job,
+    /// Counts only for one that waits for the runs of its schedule.
+    behind: Behind,
+}
+
 /// A run that is being driven.
 struct Driven {
     control: mpsc::UnboundedSender<Control>,
@@ -43,7 +58,7 @@ struct Driven {
 
 #[derive(Default)]
 struct Inner {
-    queue: VecDeque<Job>,
+    queue: VecDeque<Queued>,
     driven: HashMap<String, Driven>,
     ending: bool,
 }
@@ -55,6 +70,8 @@ pub(crate) struct Runner {
     inner: Mutex<Inner>,
     /// How many runs are driven; for who waits until there are none.
     count: watch::Sender<usize>,
+    /// It may be the turn of a run that waits for others of its schedule.
+    pub(crate) turns: Notify,
 }
 
 /// How many run, wait for a person, and are in the queue.
@@ -67,7 +84,7 @@ pub(crate) struct Load {
 
 impl Runner {
     pub(crate) fn new(app: Weak<App>, max_runs: usize, max_queue: usize) -> Self {
-        Self { app, max_runs, max_queue, inner: Mutex::default(), count: watch::Sender::new(0) }
+        Self { app, max_runs, max_queue, inner: Mutex::default(), count: watch::Sender::new(0), turns: Notify::new() }
     }
 
     /// Nothing waits or panics while it is held.
@@ -102,25 +119,62 @@ impl Runner {
                 // Dropped: it stays resumable, and the next server finds it.
                 return;
             }
-            inner.queue.push_back(job);
+            inner.queue.push_back(Queued { job, behind: Behind::Unknown });
         }
+        self.turns.notify_one();
         self.fill();
     }
 
     /// The place in the queue, from 1; None: it is not in it.
     pub(crate) fn place(&self, run: &str) -> Option<usize> {
-        self.inner().queue.iter().position(|job| job.run() == run).map(|at| at + 1)
+        self.inner().queue.iter().position(|q| q.job.run() == run).map(|at| at + 1)
+    }
+
+    /// What a run of the queue waits for, in words; None: it is not in it.
+    pub(crate) fn waits(&self, run: &str) -> Option<String> {
+        let inner = self.inner();
+        let at = inner.queue.iter().position(|q| q.job.run() == run)?;
+        let Queued { job, behind } = &inner.queue[at];
+        let here =
+            || Some(inner.driven.iter().find(|(_, d)| job.after.is_some() && d.schedule == job.after)?.0.as_str());
+        let other = match (&job.after, behind) {
+            (Some(_), Behind::Run(other)) => Some(other.as_str()),
+            _ => here(),
+        };
+        let by_limit = || {
+            let limit = crate::words::plural(self.max_runs, "run");
+            format!("it is in the server's queue, at place {}: {limit} at once (--max-runs)", at + 1)
+        };
+        let by_turn =
+            |other| format!("it is in the server's queue, and begins once run {other} of its schedule is over");
+        Some(other.map_or_else(by_limit, by_turn))
+    }
+
+    /// Schedules whose runs some of the queue wait for.
+    pub(crate) fn waited_for(&self) -> BTreeSet<String> {
+        self.inner().queue.iter().filter_map(|q| q.job.after.clone()).collect()
+    }
+
+    /// Takes note of the runs of a schedule that live, and starts what is not behind any of them.
+    pub(crate) fn admit(&self, schedule: &str, living: &[Living]) {
+        for queued in &mut self.inner().queue {
+            if queued.job.after.as_deref() == Some(schedule) {
+                let other = turns::in_the_way(living, queued.job.run());
+                queued.behind = other.map_or(Behind::Nobody, |run| Behind::Run(run.to_owned()));
+            }
+        }
+        self.fill();
     }
 
     /// Takes a run out of its turn, so that what was asked of it (a cancellation) is done now.
     pub(crate) fn hurry(&self, run: &str) {
         let job = {
             let mut inner = self.inner();
-            let at = inner.queue.iter().position(|job| job.run() == run);
+            let at = inner.queue.iter().position(|q| q.job.run() == run);
             at.and_then(|at| inner.queue.remove(at))
         };
-        if let Some(job) = job {
-            self.start(job);
+        if let Some(queued) = job {
+            self.start(queued.job);
         }
     }
 
@@ -128,14 +182,8 @@ impl Runner {
     pub(crate) fn of_schedule(&self, schedule: &str) -> Vec<String> {
         let inner = self.inner();
         let driven = inner.driven.iter().filter(|(_, d)| d.schedule.as_deref() == Some(schedule));
-        let queued = inner.queue.iter().filter(|j| schedule_of(&j.driver).as_deref() == Some(schedule));
-        driven.map(|(run, _)| run.clone()).chain(queued.map(|j| j.run().to_owned())).collect()
-    }
-
-    /// How many of them have not begun.
-    pub(crate) fn queued_of(&self, schedule: &str) -> usize {
-        let of = |j: &&Job| schedule_of(&j.driver).as_deref() == Some(schedule);
-        self.inner().queue.iter().filter(of).count()
+        let queued = inner.queue.iter().filter(|q| schedule_of(&q.job.driver).as_deref() == Some(schedule));
+        driven.map(|(run, _)| run.clone()).chain(queued.map(|q| q.job.run().to_owned())).collect()
     }
 
     /// Starts what may start now, in order.
@@ -147,15 +195,15 @@ impl Runner {
                 if inner.ending || busy >= self.max_runs {
                     return;
                 }
-                let free = |job: &Job, at: usize, inner: &Inner| {
-                    let Some(schedule) = &job.after else { return true };
-                    let same = |other: &Option<String>| other.as_ref() == Some(schedule);
-                    !inner.driven.values().any(|d| same(&d.schedule))
-                        && !inner.queue.iter().take(at).any(|j| same(&j.after))
+                // What was begun here since the last look is not in what was seen then.
+                let free = |q: &Queued| {
+                    q.job.after.is_none()
+                        || matches!(q.behind, Behind::Nobody)
+                            && !inner.driven.values().any(|d| d.schedule == q.job.after)
                 };
-                let next = (0..inner.queue.len()).find(|at| free(&inner.queue[*at], *at, &inner));
-                let Some(job) = next.and_then(|at| inner.queue.remove(at)) else { return };
-                job
+                let next = inner.queue.iter().position(free);
+                let Some(queued) = next.and_then(|at| inner.queue.remove(at)) else { return };
+                queued.job
             };
             self.start(job);
         }
@@ -187,6 +235,7 @@ impl Runner {
             inner.driven.remove(run);
             self.count.send_replace(inner.driven.len());
         }
+        self.turns.notify_one();
         self.fill();
     }
 

@@ -9,8 +9,8 @@ use runback_core::Json;
 use runback_core::event::{RollbackReason, RunOptions};
 use runback_core::schedule::{Firing, Meeting, Schedule, Verdict};
 use runback_core::state::{RunState, RunStatus};
-use runback_exec::store::desk::{FiringRow, Paused, ScheduleRow};
-use runback_exec::store::{Request, RunEnd, StoreError};
+use runback_exec::store::desk::{Paused, ScheduleRow};
+use runback_exec::store::{Request, StoreError};
 use serde_json::{Map, json};
 
 use super::App;
@@ -18,6 +18,7 @@ use super::actions::{self, Wanted};
 use super::library::{Good, Library};
 use super::log;
 use super::problem::Problem;
+use super::turns::{self, Living};
 use crate::words;
 
 /// At the latest so long after the last look the next one comes: a playbook or the clock may have changed.
@@ -26,8 +27,6 @@ const LOOK: Duration = Duration::from_secs(1);
 const CLOCK_SLACK: u64 = 2_000;
 /// Decisions about instants that are older are forgotten.
 const REMEMBERED: Duration = Duration::from_secs(40 * 24 * 3600);
-/// Runs of a schedule that are looked at to see whether one lives.
-const RECENT: usize = 20;
 
 /// One schedule of one playbook.
 #[derive(Debug, Clone)]
@@ -133,7 +132,10 @@ async fn pass_over(app: &App, entry: &Entry, at: u64, why: &str) -> Result<(), S
     if app.desk.pass_over(&entry.schedule.key, at, why).await? {
         app.metrics.fired(&entry.playbook, why);
         if why != "paused" {
-            log::warn("an instant was passed over", json!({ "schedule": entry.schedule.key, "at": at, "why": why }));
+            log::warn(
+                "an instant was passed over",
+                json!({ "schedule": entry.schedule.key, "instant": at, "why": why }),
+            );
         }
     }
     Ok(())
@@ -146,14 +148,14 @@ async fn start(app: &Arc<App>, entry: &Entry, firing: &Firing) -> Result<(), Sto
     if app.desk.firing(key, at).await?.is_some() {
         return Ok(());
     }
-    let living = living(app, key).await?;
-    let waiting = app.runner.queued_of(key);
-    let after = match entry.schedule.overlap.meets(living.len(), waiting) {
+    let living = turns::living(app, key).await?;
+    let after = match entry.schedule.overlap.meets(living.len(), turns::waiting(&living)) {
         Meeting::PassOver(why) => return pass_over(app, entry, at, why).await,
         Meeting::Start => None,
         Meeting::Wait => Some(key.clone()),
         Meeting::Replace => {
-            for run in &living {
+            // One that nobody drives would only find out when somebody goes on with it, and that is another wish.
+            for run in living.iter().filter(|l| l.driven).map(Living::run) {
                 let by = "schedule".to_owned();
                 if let Err(problem) = actions::ask(app, run, Request::Cancel { by, now: false }).await {
                     log::warn("a run could not be cancelled", json!({ "run": run, "error": problem.error.message }));
@@ -166,7 +168,7 @@ async fn start(app: &Arc<App>, entry: &Entry, firing: &Firing) -> Result<(), Sto
         Ok(run) => {
             app.metrics.fired(&entry.playbook, "started");
             app.metrics.lag(words::now_ms().saturating_sub(at));
-            log::info("schedule fired", json!({ "schedule": key, "at": at, "run": run }));
+            log::info("schedule fired", json!({ "schedule": key, "instant": at, "run": run }));
             Ok(())
         }
         Err(Failed::Decided) => Ok(()),
@@ -175,7 +177,7 @@ async fn start(app: &Arc<App>, entry: &Entry, firing: &Firing) -> Result<(), Sto
             log::error(
                 "a schedule could not start its run",
                 json!({
-                    "schedule": key, "at": at, "error": error.message, "help": error.help,
+                    "schedule": key, "instant": at, "error": error.message, "help": error.help,
                 }),
             );
             pass_over(app, entry, at, "failed").await
@@ -225,20 +227,6 @@ pub(crate) async fn start_run(
             _ => Err(Failed::Other(problem)),
         },
     }
-}
-
-/// Runs of a schedule that are not over, whoever drives them.
-pub(crate) async fn living(app: &App, key: &str) -> Result<Vec<String>, StoreError> {
-    let mut living = app.runner.of_schedule(key);
-    for FiringRow { run, .. } in app.desk.firings(Some(key), 0, RECENT).await? {
-        let Some(run) = run.filter(|run| !living.contains(run)) else { continue };
-        match app.store.run(&run).await {
-            Ok(row) if row.end() == RunEnd::Open => living.push(run),
-            Ok(_) | Err(StoreError::UnknownRun { .. }) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(living)
 }
 
 /// A run of a schedule is over, as far as this server is concerned. One that went well and that somebody took back

@@ -16,6 +16,7 @@ mod runs;
 mod schedules;
 mod tls;
 mod traces;
+mod turns;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{PATIENCE, Place};
+use super::{PATIENCE, Place, until};
 
 #[test]
 fn a_run_is_started_watched_approved_and_taken_back() {
@@ -204,4 +204,129 @@ fn outputs_and_locks_that_cannot_be_worked_out_are_told() {
     let seen = server.wait_for(&token, &run, "succeeded");
     assert_eq!(seen["outputs"], json!({ "x": null, "y": "hi" }));
     assert_eq!(seen["output_errors"], json!({ "x": "step a is skipped, so it has no outputs" }));
+}
+
+#[test]
+fn what_a_resume_says_of_a_queued_run_counts_when_its_turn_comes() {
+    let place = Place::new();
+    let go = place.path("go");
+    let waits = format!("until test -e {}; do sleep 0.1; done", go.display());
+    place.playbook("slow", &SLOW.replace("sleep 600", &waits));
+    place.playbook("doubtful", "runback: 1\nname: doubtful\nsteps:\n  - id: copy\n    run: sleep 600\n");
+    let token = place.token("ann", "operator");
+    let server = place.serve(&[]);
+    let start = |name: &str| {
+        let started = server.post(&token, "/api/v1/runs", &json!({ "playbook": name }));
+        started.json()["run"].as_str().expect("an id").to_owned()
+    };
+    let (slow, doubtful) = (start("slow"), start("doubtful"));
+    for run in [&slow, &doubtful] {
+        server.stream(&token, run, None).until("attempt_started");
+    }
+    server.end("KILL");
+    let server = place.serve(&["--max-runs", "1"]);
+    let path = format!("/api/v1/runs/{doubtful}");
+    until("it is not queued", || (server.get(&token, &path)["queued"] == json!(1)).then_some(()));
+    let resume = |step: &str| server.post(&token, &format!("{path}/resume"), &json!({ "steps": { step: "done" } }));
+    let refused = resume("cpoy");
+    assert_eq!(refused.status, 404, "{}", refused.json());
+    assert!(refused.json()["error"]["help"].as_str().is_some_and(|h| h.contains("did you mean `copy`?")));
+    assert_eq!(resume("copy").status, 202);
+    assert_eq!(server.get(&token, &path)["queued"], json!(1), "it has not passed the one before it");
+    let why = server.get(&token, &format!("{path}/why"));
+    let text = why["why"][0]["text"].as_str().expect("it waits");
+    assert_eq!(text, "it is in the server's queue, at place 1: 1 run at once (--max-runs)");
+    std::fs::write(&go, "").expect("a file");
+    for run in [&slow, &doubtful] {
+        server.wait_for(&token, run, "succeeded");
+    }
+}
+
+#[test]
+fn one_step_is_retried_alone_or_not_at_all() {
+    let place = Place::new();
+    let step = |id: &str| {
+        let path = place.path(id);
+        format!("  - {{ id: {id}, needs: [], run: test -e {} }}\n", path.display())
+    };
+    let text = format!("runback: 1\nname: two\non_failure: hold\nsteps:\n{}{}", step("left"), step("right"));
+    place.playbook("two", &text);
+    let token = place.token("ann", "operator");
+    let server = place.serve(&[]);
+    let run = server.post(&token, "/api/v1/runs", &json!({ "playbook": "two" })).json();
+    let run = run["run"].as_str().expect("an id").to_owned();
+    let attempts = |seen: &serde_json::Value| {
+        seen["steps"]
+            .as_array()
+            .expect("steps")
+            .iter()
+            .map(|s| s["attempts"].as_u64().expect("a number"))
+            .collect::<Vec<_>>()
+    };
+    let retry = |step: &str| server.post(&token, &format!("/api/v1/runs/{run}/retry"), &json!({ "step": step }));
+    let free = || {
+        until("it is driven", || (server.get(&token, &format!("/api/v1/runs/{run}"))["driven"] == false).then_some(()));
+    };
+    let seen = server.wait_for(&token, &run, "failed");
+    free();
+    assert_eq!(attempts(&seen), [1, 1]);
+    let refused = retry("left");
+    assert_eq!(refused.status, 409, "{}", refused.json());
+    assert!(refused.json()["error"]["message"].as_str().is_some_and(|m| m.contains("would try right again too")));
+    assert_eq!(retry("lfet").status, 404);
+    assert_eq!(attempts(&server.get(&token, &format!("/api/v1/runs/{run}"))), [1, 1], "nothing was tried");
+
+    std::fs::write(place.path("left"), "").expect("a file");
+    assert_eq!(server.post(&token, &format!("/api/v1/runs/{run}/resume"), &json!({})).status, 202);
+    let seen = until("the whole is not tried", || {
+        let seen = server.get(&token, &format!("/api/v1/runs/{run}"));
+        (attempts(&seen) == [2, 2] && seen["status"] == "failed").then_some(seen)
+    });
+    free();
+    assert_eq!(seen["steps"][0]["status"], "succeeded");
+    let done = retry("left");
+    assert_eq!(done.status, 409, "{}", done.json());
+    assert!(
+        done.json()["error"]["message"].as_str().is_some_and(|m| m.contains("left has not failed: it is succeeded"))
+    );
+    std::fs::write(place.path("right"), "").expect("a file");
+    assert_eq!(retry("right").status, 202);
+    let seen = server.wait_for(&token, &run, "succeeded");
+    assert_eq!(attempts(&seen), [2, 3], "what was done is not done again");
+}
+
+#[test]
+fn a_status_that_no_run_has_is_refused() {
+    let place = Place::new();
+    let token = place.token("ann", "viewer");
+    let server = place.serve(&[]);
+    server.get(&token, "/api/v1/runs?status=waiting,failed,stuck,interrupted");
+    server.get(&token, "/api/v1/runs?status=");
+    let refused =
+        server.ask("GET", "/api/v1/runs?status=failed,suceeded", &[("Authorization", &format!("Bearer {token}"))], "");
+    assert_eq!(refused.status, 400);
+    let error = refused.json()["error"].clone();
+    assert_eq!(error["message"], "status: a run is never `suceeded`");
+    assert!(
+        error["help"].as_str().is_some_and(|h| h.starts_with("did you mean `succeeded`? runs are running, waiting,")),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_to_type_next_names_the_store_for_whoever_reads_it() {
+    let place = Place::new();
+    place.playbook("slow", SLOW);
+    let token = place.token("ann", "operator");
+    let server = place.serve(&["--state-dir", "state"]);
+    let run = server.post(&token, "/api/v1/runs", &json!({ "playbook": "slow" })).json();
+    let run = run["run"].as_str().expect("an id");
+    let commands = until("nothing to type", || {
+        let why = server.get(&token, &format!("/api/v1/runs/{run}/why"));
+        why["commands"].as_array().filter(|all| !all.is_empty()).cloned()
+    });
+    for command in commands {
+        let (_, dir) = command.as_str().and_then(|text| text.rsplit_once(" --state-dir ")).expect("it names the store");
+        assert!(dir.starts_with('/') && dir.ends_with("/state"), "{command}");
+    }
 }

@@ -6,8 +6,12 @@ mod prune;
 mod runs;
 mod schedules;
 mod system;
+mod verbs;
 
 use std::sync::Arc;
+
+use axum::http::StatusCode;
+use runback_core::state::{NodeId, RunState};
 
 use super::App;
 use super::auth::Role;
@@ -77,17 +81,17 @@ fn of_runs() -> Vec<Route> {
             "What a rollback that begins now would do: which steps it undoes, which stay and why.",
         )
         .to(graph::rollback),
-        post("/api/v1/runs/{run}/approve", "approveRun", Approver, "Say yes to a step that asks.").to(runs::approve),
-        post("/api/v1/runs/{run}/refuse", "refuseRun", Approver, "Say no to a step that asks.").to(runs::refuse),
+        post("/api/v1/runs/{run}/approve", "approveRun", Approver, "Say yes to a step that asks.").to(verbs::approve),
+        post("/api/v1/runs/{run}/refuse", "refuseRun", Approver, "Say no to a step that asks.").to(verbs::refuse),
         post("/api/v1/runs/{run}/cancel", "cancelRun", Operator, "Stop a run; what follows says `on_failure`.")
-            .to(runs::cancel),
+            .to(verbs::cancel),
         post("/api/v1/runs/{run}/hold", "holdRun", Operator, "Let what runs finish, start nothing new, and hold.")
-            .to(runs::hold),
+            .to(verbs::hold),
         post("/api/v1/runs/{run}/resume", "resumeRun", Operator, "Go on with a run that is held, was interrupted, or is in doubt.")
-            .to(runs::resume),
-        post("/api/v1/runs/{run}/retry", "retryStep", Operator, "Do one failed or interrupted step again.")
-            .to(runs::retry),
-        post("/api/v1/runs/{run}/rollback", "rollbackRun", Operator, "Take a run back.").to(runs::rollback),
+            .to(verbs::resume),
+        post("/api/v1/runs/{run}/retry", "retryStep", Operator, "Do one failed or interrupted step again. A run that has stopped goes on as a whole: refused there while another step has failed too.")
+            .to(verbs::retry),
+        post("/api/v1/runs/{run}/rollback", "rollbackRun", Operator, "Take a run back.").to(verbs::rollback),
         post("/api/v1/prune", "pruneRuns", Admin, "Remove runs that are over, with their logs.").to(prune::prune),
     ]
 }
@@ -176,4 +180,10 @@ fn playbook(app: &App, id: &str) -> Result<Arc<Good>, Problem> {
         Problem::conflict(format!("playbook `{id}` has {count} errors, and was never good since the server started"))
             .help("see its diagnostics, and mend it")
     })
+}
+
+/// A step of a run by its path.
+fn step(state: &RunState, path: &str) -> Result<NodeId, Problem> {
+    let unknown = || Problem { status: StatusCode::NOT_FOUND, ..crate::cmd::logs::no_step(state, path).into() };
+    state.find(path).ok_or_else(unknown)
 }

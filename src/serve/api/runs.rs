@@ -1,30 +1,27 @@
-//! Runs: looked at, started, answered, stopped, taken up and taken back.
+//! Runs: listed, looked at and started. What is done to one that is there is `verbs`'.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use runback_core::Json;
-use runback_core::event::{OnFailure, Resolution, RunOptions};
-use runback_core::state::StepView;
+use runback_core::event::{OnFailure, RunOptions};
+use runback_core::state::{RunStatus, StepView};
 use runback_core::step::{Answer, Question};
-use runback_exec::driver::Intent;
+use runback_core::suggest::did_you_mean;
 use runback_exec::output::{LogFiles, LogName};
-use runback_exec::store::Request;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
-use crate::cmd::approve;
 use crate::cmd::why::{self, WhyView};
 use crate::inputs::Inputs;
 use crate::journal::{self, Run, Summary};
 use crate::preview::Previews;
 use crate::serve::App;
-use crate::serve::actions::{self, TakeUp, Wanted};
+use crate::serve::actions::{self, Wanted};
 use crate::serve::feed;
-use crate::serve::log;
 use crate::serve::problem::Problem;
-use crate::serve::route::{Accepted, Call, Created, EventStream, Nothing, Ok200, Raw};
+use crate::serve::route::{Call, Created, EventStream, Nothing, Ok200, Raw};
 
 /// Most that a list gives at once.
 const MOST: usize = 500;
@@ -89,6 +86,13 @@ pub(crate) struct RunHead {
     pub(crate) searched: String,
 }
 
+impl RunHead {
+    /// It is not over, and nobody holds it.
+    pub(crate) fn may_go_on(&self) -> bool {
+        !matches!(self.status.as_str(), "succeeded" | "failed" | "rolled-back" | "stuck" | "cancelled")
+    }
+}
+
 impl From<&Summary> for RunHead {
     fn from(s: &Summary) -> Self {
         let created = s.created.as_ref();
@@ -122,7 +126,7 @@ pub(crate) struct RunList {
 pub(crate) async fn list(call: Call<Nothing, ListRuns, Nothing>) -> Result<Ok200<RunList>, Problem> {
     let (app, query) = (call.app, call.query);
     let limit = query.limit.unwrap_or(50).clamp(1, MOST);
-    let statuses: Vec<&str> = query.status.as_deref().map(|s| s.split(',').collect()).unwrap_or_default();
+    let statuses = statuses(query.status.as_deref().unwrap_or_default())?;
     let heads = app.index.heads();
     let first = match &query.after {
         None => 0,
@@ -141,6 +145,17 @@ pub(crate) async fn list(call: Call<Nothing, ListRuns, Nothing>) -> Result<Ok200
             && query.text.as_ref().is_none_or(|text| head.searched.contains(text))
     });
     Ok(Ok200(RunList { total: heads.len(), runs: wanted.take(limit).cloned().collect() }))
+}
+
+/// The words of a list of statuses; none: all of them.
+fn statuses(list: &str) -> Result<Vec<&str>, Problem> {
+    let known: Vec<&str> = RunStatus::ALL.iter().map(|s| s.name()).chain(["interrupted"]).collect();
+    let words: Vec<&str> = list.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
+    let Some(unknown) = words.iter().find(|word| !known.contains(*word)) else { return Ok(words) };
+    let meant = did_you_mean(unknown, known.iter().copied());
+    let meant = meant.map(|word| format!("did you mean `{word}`? ")).unwrap_or_default();
+    Err(Problem::bad_request(format!("status: a run is never `{unknown}`"))
+        .help(format!("{meant}runs are {}", known.join(", "))))
 }
 
 /// Heads of runs as they come and change: server-sent events. Who reads too slowly is told `reload`.
@@ -333,7 +348,8 @@ pub(crate) async fn why(call: Call<RunPath, OneStep, Nothing>) -> Result<Ok200<W
     let app = call.app;
     let id = app.store.resolve(&call.path.run).await?;
     let run = journal::read(app.store.as_ref(), &id, &app.catalog).await?;
-    Ok(Ok200(why::explain(app.store.as_ref(), &run, call.query.step.as_deref()).await?))
+    let queued = app.runner.waits(&id);
+    Ok(Ok200(why::explain(app.store.as_ref(), &run, call.query.step.as_deref(), queued).await?))
 }
 
 pub(crate) async fn plan(call: Call<RunPath, Nothing, Nothing>) -> Result<Ok200<Json>, Problem> {
@@ -368,11 +384,10 @@ pub(crate) async fn log(call: Call<RunPath, LogRange, Nothing>) -> Result<Raw, P
     let (app, query) = (call.app, call.query);
     let id = app.store.resolve(&call.path.run).await?;
     let last = |run: &Run| {
-        let n = run.state.node(run.state.find(&query.step)?);
-        Some(if query.undo { n.undo_attempts } else { n.attempts })
+        let n = run.state.node(super::step(&run.state, &query.step)?);
+        Ok::<_, Problem>(if query.undo { n.undo_attempts } else { n.attempts })
     };
-    let last = app.folds.look(&app, &id, last).await?;
-    let last = last.ok_or_else(|| no_step(&id, &query.step))?;
+    let last = app.folds.look(&app, &id, last).await??;
     let attempt = query.attempt.unwrap_or(last);
     let dir = app.store.logs_dir(&id).ok_or_else(|| Problem::not_found("this store keeps no output"))?;
     let files = LogFiles::new(&dir, &LogName { step: &query.step, attempt, undo: query.undo });
@@ -396,199 +411,4 @@ pub(crate) async fn log(call: Call<RunPath, LogRange, Nothing>) -> Result<Raw, P
         ("x-log-size", size.max(next).to_string()),
     ];
     Ok(Raw { headers, bytes })
-}
-
-fn no_step(run: &str, step: &str) -> Problem {
-    Problem::not_found(format!("run {run} has no step `{step}`"))
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Reply {
-    /// The step that asks; may be left out where only one does.
-    #[serde(default)]
-    step: Option<String>,
-    #[serde(default)]
-    reason: Option<String>,
-    /// Values of the form's fields.
-    #[serde(default)]
-    fields: Map<String, Json>,
-    /// The digest of the plan that was looked at: refused when the run is of another.
-    #[serde(default)]
-    digest: Option<String>,
-}
-
-/// What was done or asked for.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Done {
-    run: String,
-    /// What happens now, in words.
-    done: String,
-}
-
-type Change<B> = Call<RunPath, Nothing, B>;
-
-pub(crate) async fn approve(call: Change<Reply>) -> Result<Accepted<Done>, Problem> {
-    answer(call, true).await
-}
-
-pub(crate) async fn refuse(call: Change<Reply>) -> Result<Accepted<Done>, Problem> {
-    answer(call, false).await
-}
-
-async fn answer(call: Change<Reply>, approved: bool) -> Result<Accepted<Done>, Problem> {
-    let (app, body) = (call.app, call.body);
-    let id = app.store.resolve(&call.path.run).await?;
-    let run = journal::read(app.store.as_ref(), &id, &app.catalog).await?;
-    let node = approve::asking(&run.state, body.step.as_deref()).map_err(|f| Problem::conflict(f.message))?;
-    let step = run.state.path(node).to_string();
-    let Some(question) = run.state.node(node).question() else {
-        return Err(Problem::conflict(format!("step {step} asks nothing")));
-    };
-    let created = run.state.created.as_ref();
-    if let Some(digest) = &body.digest
-        && created.is_none_or(|c| c.digest != *digest)
-    {
-        return Err(Problem::conflict("the run is of another plan than the one that was looked at"));
-    }
-    let fields = if approved { approve::checked_fields(question, body.fields)? } else { Json::Null };
-    let roles = call.who.roles.iter().map(|r| r.name().to_owned()).collect();
-    let mut answer = Answer { approved, by: call.who.by(), roles, reason: body.reason, fields };
-    let starter = created.map_or("", |c| c.by.as_str());
-    if let Some(why) = question.refuses(&answer, starter, run.state.node(node).answers()) {
-        return Err(Problem::conflict(format!("{step}: the answer of {} does not count: {why}", answer.by)));
-    }
-    let unmasked = approve::mask(&mut answer, &run.state, &app.processes, &app.settings.state_dir).await;
-    let word = if approved { "approved" } else { "refused" };
-    if run.owner.is_some() {
-        actions::ask(&app, &id, Request::Answer { step: step.clone(), answer }).await?;
-        return Ok(Accepted(Done { done: format!("{word} {step}"), run: id }));
-    }
-    approve::record(app.store.as_ref(), &id, &run.state, &step, answer).await?;
-    if let Some(warning) = unmasked {
-        log::warn(&warning, serde_json::json!({ "run": id, "step": step }));
-    }
-    Ok(Accepted(Done { done: format!("{word} {step}; nobody drives the run: resume it"), run: id }))
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct CancelRun {
-    /// Stop at once, take nothing back, and leave the run resumable.
-    #[serde(default)]
-    now: bool,
-}
-
-pub(crate) async fn cancel(call: Change<CancelRun>) -> Result<Accepted<Done>, Problem> {
-    let by = call.who.by();
-    let now = call.body.now;
-    asked_of_owner(&call.app, &call.path.run, Request::Cancel { by, now }, "it is being stopped").await
-}
-
-pub(crate) async fn hold(call: Change<Nothing>) -> Result<Accepted<Done>, Problem> {
-    let by = call.who.by();
-    asked_of_owner(&call.app, &call.path.run, Request::Hold { by }, "it is held when what runs is over").await
-}
-
-async fn asked_of_owner(app: &Arc<App>, run: &str, request: Request, done: &str) -> Result<Accepted<Done>, Problem> {
-    let id = app.store.resolve(run).await?;
-    if app.store.owner(&id).await?.is_none() {
-        let found = journal::read(app.store.as_ref(), &id, &app.catalog).await?;
-        let message = format!("nobody drives run {id} ({}), so there is nothing to stop", found.status());
-        return Err(Problem::conflict(message));
-    }
-    actions::ask(app, &id, request).await?;
-    Ok(Accepted(Done { run: id, done: done.to_owned() }))
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ResumeRun {
-    /// What steps count as: path → done, redo, fail or skip; undone or kept where an undo failed.
-    #[serde(default)]
-    steps: BTreeMap<String, Resolution>,
-    /// Inputs marked secret are not stored: give them again.
-    #[serde(default)]
-    secret_inputs: Map<String, Json>,
-}
-
-pub(crate) async fn resume(call: Change<ResumeRun>) -> Result<Accepted<Done>, Problem> {
-    let id = call.app.store.resolve(&call.path.run).await?;
-    let steps: Vec<_> = call.body.steps.into_iter().collect();
-    go_on(&call.app, id, steps, call.body.secret_inputs, call.who.by()).await
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct RetryStep {
-    /// A step's path.
-    step: String,
-    /// Inputs marked secret are not stored: give them again.
-    #[serde(default)]
-    secret_inputs: Map<String, Json>,
-}
-
-pub(crate) async fn retry(call: Change<RetryStep>) -> Result<Accepted<Done>, Problem> {
-    let id = call.app.store.resolve(&call.path.run).await?;
-    let run = journal::read(call.app.store.as_ref(), &id, &call.app.catalog).await?;
-    if run.state.find(&call.body.step).is_none() {
-        return Err(no_step(&id, &call.body.step));
-    }
-    // A resume of a held run starts what failed anew by itself.
-    let again = matches!(run.state.phase, runback_core::state::Phase::Held(_));
-    let steps = if again { Vec::new() } else { vec![(call.body.step, Resolution::Redo)] };
-    go_on(&call.app, id, steps, call.body.secret_inputs, call.who.by()).await
-}
-
-async fn go_on(
-    app: &Arc<App>,
-    id: String,
-    steps: Vec<(String, Resolution)>,
-    secret_inputs: Map<String, Json>,
-    by: String,
-) -> Result<Accepted<Done>, Problem> {
-    if !steps.is_empty() && app.store.owner(&id).await?.is_some() {
-        for (step, resolution) in steps {
-            let request = Request::Resolve { step, resolution, outputs: Json::Null, by: by.clone() };
-            actions::ask(app, &id, request).await?;
-        }
-        return Ok(Accepted(Done { run: id, done: "told the process that drives it".to_owned() }));
-    }
-    let how = TakeUp { intent: Intent::Resume, steps, secret_inputs, by };
-    actions::take_up(app, &id, how).await?;
-    Ok(Accepted(Done { run: id, done: "it goes on".to_owned() }))
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct RollbackRun {
-    /// Undo also where the world has changed since.
-    #[serde(default)]
-    force: bool,
-    /// What steps whose undo failed count as: path → undone (taken back by hand) or kept (it is to stay).
-    #[serde(default)]
-    steps: BTreeMap<String, Resolution>,
-    /// Inputs marked secret are not stored: give them again.
-    #[serde(default)]
-    secret_inputs: Map<String, Json>,
-}
-
-pub(crate) async fn rollback(call: Change<RollbackRun>) -> Result<Accepted<Done>, Problem> {
-    let (app, body, by) = (call.app, call.body, call.who.by());
-    let id = app.store.resolve(&call.path.run).await?;
-    if let Some((step, _)) = body.steps.iter().find(|(_, said)| !said.is_of_undo()) {
-        return Err(Problem::conflict(format!("on the way back step {step} counts as undone or kept, or as it is")));
-    }
-    let steps: Vec<_> = body.steps.into_iter().collect();
-    if !steps.is_empty() && app.store.owner(&id).await?.is_some() {
-        return go_on(&app, id, steps, body.secret_inputs, by).await;
-    }
-    if app.store.owner(&id).await?.is_some() {
-        actions::ask(&app, &id, Request::Rollback { by, force: body.force }).await?;
-        return Ok(Accepted(Done { run: id, done: "asked the process that drives it to take it back".to_owned() }));
-    }
-    let intent = Intent::Rollback { force: body.force };
-    let how = TakeUp { intent, steps, secret_inputs: body.secret_inputs, by };
-    actions::take_up(&app, &id, how).await?;
-    Ok(Accepted(Done { run: id, done: "it is being taken back".to_owned() }))
 }

@@ -13,6 +13,7 @@ use crate::serve::App;
 use crate::serve::problem::Problem;
 use crate::serve::route::{Accepted, Call, Nothing, Ok200};
 use crate::serve::schedules::{self, Entry, Failed, instant};
+use crate::serve::turns;
 use crate::words;
 
 /// Most firings that are shown of one schedule, and started by one backfill.
@@ -128,7 +129,7 @@ async fn view(app: &App, entry: &Entry, next: Option<usize>) -> Result<ScheduleV
         pause_on_failure: s.pause_on_failure,
         paused: stored.or(written),
         decided: row.map(|r| r.decided),
-        living: schedules::living(app, &s.key).await?,
+        living: turns::living(app, &s.key).await?.iter().map(|l| l.run().to_owned()).collect(),
         next: next
             .into_iter()
             .map(|f| NextFiring {

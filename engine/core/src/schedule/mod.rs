@@ -73,7 +73,8 @@ words!(
     }
 );
 words!(
-    /// What becomes of instants at which no server was there.
+    /// What becomes of instants at which no server was there. One that is decided at most 30 seconds late is on time, and
+    /// is not meant.
     Catchup {
         None,
         /// Only the newest of them.

@@ -164,6 +164,19 @@ fn what_was_missed_is_caught_up_with_as_told() {
     assert!(paused.iter().all(|v| v.ends_with("paused")), "{paused:?}");
 }
 
+/// A server that is busy, or starts anew, is not away: up to 30 s nothing is missed, whatever the schedule says.
+#[test]
+fn what_is_up_to_30_s_late_is_on_time() {
+    let (decided, now) = ("2026-01-01T00:00:00Z", "2026-01-01T00:02:00Z");
+    for more in ["catchup: none", "catchup: none\ncatchup_window: 5s", "catchup: all\ncatchup_window: 5s"] {
+        let (all, _) = verdicts(&format!("cron: '*/10 * * * * *'\n{more}"), decided, now, false);
+        let started: Vec<_> = all.iter().filter(|v| v.ends_with("start")).collect();
+        // The one before these is at the end of the window, and out of it.
+        assert_eq!(started.last().map(|v| v.as_str()), Some("00:02:00 start"), "{more}");
+        assert!(started.len() >= 3 && **started[0] >= *"00:01:30 start", "{more}: {all:?}");
+    }
+}
+
 #[test]
 fn what_is_not_due_yet_is_not_decided() {
     let schedule = schedule("cron: '* * * * *'\njitter: 50s");

@@ -367,7 +367,7 @@ impl RunState {
     }
 
     /// Dependents may go on.
-    pub(super) fn is_satisfied(&self, node: NodeId) -> bool {
+    pub fn is_satisfied(&self, node: NodeId) -> bool {
         match self.node(node).status {
             Status::Succeeded | Status::Skipped => true,
             Status::Failed => self.step(node).continue_on_error,

@@ -225,6 +225,8 @@ export class Actions {
   retry(step) {
     const secrets = secretFields(this.secrets ?? []);
     const others = this.view().steps.filter((one) => one.id !== step && ["failed", "cancelled"].includes(one.status) && !this.groups().has(one.id)).map((one) => one.id);
+    // What has stopped goes on as a whole: the server refuses to try one of several failures alone.
+    if (this.view().status === "failed" && this.view().steps.some((one) => others.includes(one.id) && one.status === "failed")) return this.resume();
     ask({
       title: `Retry ${step}?`, yes: "Retry",
       body: [h("p", null, "It starts anew, its attempts are counted on, and the run goes on from there. What is done is not done again."), steps(`${plural(others.length, "other step")} that did not succeed ${others.length === 1 ? "starts" : "start"} anew too`, others), secrets.element],

@@ -142,6 +142,19 @@ impl SqliteStore {
         .await
     }
 
+    /// Runs that the schedule's instants have got, those of the newest instants first.
+    pub async fn fired_runs(&self, schedule: &str, limit: usize) -> Result<Vec<String>, StoreError> {
+        let (schedule, limit) = (schedule.to_owned(), i64::try_from(limit).unwrap_or(i64::MAX));
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT run FROM firings WHERE schedule = ?1 AND run IS NOT NULL ORDER BY at DESC LIMIT ?2",
+            )?;
+            let rows = statement.query_map(params![schedule, limit], |row| row.get(0))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
     /// What was decided about one instant.
     pub async fn firing(&self, schedule: &str, at: u64) -> Result<Option<FiringRow>, StoreError> {
         let schedule = schedule.to_owned();
