@@ -47,10 +47,11 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
         built_in(arguments.output.is_json());
         return Ok(Exit::Succeeded);
     }
-    if catalog.names().any(|n| n.starts_with(name.as_str())) {
+    if catalog.names().chain([PLAYBOOK]).any(|n| n.starts_with(name.as_str())) {
         return Ok(list(&catalog, name, arguments.output.is_json()));
     }
-    let near = catalog.names().max_by_key(|n| similarity(n, name)).filter(|n| similarity(n, name) > 600);
+    let near =
+        catalog.names().chain([PLAYBOOK]).max_by_key(|n| similarity(n, name)).filter(|n| similarity(n, name) > 600);
     let failure = Failure::usage(format!("there is no step type `{name}`"));
     Err(failure.maybe_help(near.map(|n| format!("did you mean {n}?"))).help("runback steps lists them all"))
 }
@@ -107,14 +108,19 @@ fn similarity(a: &str, b: &str) -> u32 {
 
 fn list(catalog: &Catalog, beginning: &str, as_json: bool) -> Exit {
     let found = || catalog.iter().filter(|t| t.descriptor().name.starts_with(beginning));
+    let built_in = PLAYBOOK.starts_with(beginning);
     if as_json {
-        term::json(&found().map(|t| summary(&**t)).collect());
+        let built_in = built_in.then(|| json!({ "name": PLAYBOOK, "doc": PLAYBOOK_DOC, "built_in": true }));
+        term::json(&found().map(|t| summary(&**t)).chain(built_in).collect());
         return Exit::Succeeded;
     }
+    // What it reads, changes and takes back is up to the steps of that playbook.
+    let built_in = built_in.then(|| [PLAYBOOK, "", "", PLAYBOOK_DOC].map(str::to_owned).to_vec());
     let rows = found().map(|t| {
         let d = t.descriptor();
         vec![d.name.to_owned(), access(d.access).to_owned(), undo(d.undo).to_owned(), d.doc.to_owned()]
     });
+    let rows = rows.chain(built_in);
     term::line(&table::render(&["TYPE", "ACCESS", "UNDO", ""], rows));
     term::note(&format!("{DIM}one in full: runback steps TYPE{RESET}"));
     Exit::Succeeded

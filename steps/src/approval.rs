@@ -2,7 +2,7 @@
 //!
 //! On a terminal the question is asked at once; elsewhere the run waits (with `--no-wait` it ends with exit code 5, to be
 //! resumed) until somebody answers with `runback approve`, on the page or through the API. The question and its answer
-//! are durable: a restart asks nobody twice. `approvers` names people, or roles as they stand on tokens of `runback
+//! are durable: a restart asks nobody twice, and starts no `timeout` anew. `approvers` names people, or roles as they stand on tokens of `runback
 //! serve` (`approver`, `admin`); who answers on the machine itself goes by their user's name alone, which is what `$USER`
 //! says: who can write the state folder is believed. Where that is not enough, let people answer through the server.
 //! Where approvers are named or several must say yes, the one who started the run does not count unless `allow_self` says
@@ -44,7 +44,7 @@ pub(crate) struct Inputs {
     #[serde(default = "one")]
     #[schemars(range(min = 1))]
     pub(crate) min_approvals: u32,
-    /// How long to wait for the answer. None = for ever.
+    /// How long to wait for the answer, from when it was first asked, whatever process asks. None = for ever.
     #[serde(default)]
     pub(crate) timeout: Option<Period>,
     /// What no answer in time counts as.

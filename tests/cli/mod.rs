@@ -105,7 +105,7 @@ impl Desk {
 
     /// Waits until a run is in a state, as `runback show` says it.
     fn wait_for(&self, run: &str, wanted: &str) {
-        let until = Instant::now() + Duration::from_secs(30);
+        let until = Instant::now() + Duration::from_secs(60);
         loop {
             let said = self.run(&["show", run, "--output", "json"]);
             let status = serde_json::from_str::<Json>(&said.stdout).ok().map(|j| j["status"].clone());

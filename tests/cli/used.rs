@@ -152,3 +152,16 @@ fn it_is_explained_among_the_step_types() {
     insta::assert_snapshot!(said.stdout);
     assert_eq!(desk.json(&["steps", "playbook"])["inputs"]["required"][0], "file");
 }
+
+/// Found by hand: it was explained, and in no list.
+#[test]
+fn it_is_in_the_list_of_step_types() {
+    let desk = Desk::new();
+    for beginning in [&["steps"][..], &["steps", "play"]] {
+        let listed = desk.run(beginning).stdout;
+        assert!(listed.lines().any(|l| l.starts_with("playbook ") && l.contains("another playbook")), "{listed}");
+        let all = desk.json(beginning);
+        assert!(all.as_array().is_some_and(|all| all.iter().any(|t| t["name"] == "playbook" && t["built_in"] == true)));
+    }
+    assert!(!desk.run(&["steps", "file"]).stdout.lines().any(|l| l.starts_with("playbook ")));
+}

@@ -137,7 +137,9 @@ fn a_reason_is_stored_without_the_secrets_of_the_run() {
     assert!(said.stderr.contains("cannot be read here: gone"), "{}", said.all());
     let why = desk.run(&["why", "a1"]).all();
     assert!(why.contains("said yes: because of ***"), "{why}");
+    assert!(desk.path().join("state/journal.db").exists());
     for file in ["journal.db", "journal.db-wal"] {
+        // The second is there only while it is needed.
         let bytes = std::fs::read(desk.path().join("state").join(file)).unwrap_or_default();
         assert!(!bytes.windows(SECRET.len()).any(|w| w == SECRET.as_bytes()), "it stands in {file}");
     }

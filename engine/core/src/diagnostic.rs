@@ -152,6 +152,7 @@ codes! {
     NotReferable "RB0309" Error "A reference to something that has no value at that point."
     SecretNotAllowed "RB0310" Error "A secret where its value would be stored or shown."
     UnknownFunction "RB0311" Error "An unknown template helper or expression function."
+    TypesDoNotFit "RB0312" Error "An expression over values whose types do not fit."
 
     NeedsUnknown "RB0401" Error "`needs` names a step that is not there."
     NeedsSelf "RB0402" Error "A step needs itself."
@@ -173,6 +174,7 @@ codes! {
     UnusedSecret "RB0606" Warning "A secret that nothing uses."
     UnusedTarget "RB0607" Warning "A target that nothing uses."
     NoEffect "RB0608" Warning "A key that changes nothing here."
+    TemplateNotRead "RB0609" Warning "A template where none is read."
 
     InputMissing "RB0701" Error "A required input has no value."
     InputUnknown "RB0702" Error "A value for an input that the playbook does not have."

@@ -9,6 +9,7 @@ mod policy;
 mod resolve;
 mod scheduled;
 pub mod schema;
+mod types;
 
 use std::sync::Arc;
 
@@ -68,6 +69,7 @@ pub fn check(name: &str, text: &str, load: &mut dyn Load, catalog: &Catalog) -> 
         resolve::resolve(&mut placed);
         let pairs = placed.edge_pairs();
         cycle::find(&mut placed, &pairs);
+        types::check(&mut placed);
         let unread = |d: &Diagnostic| {
             matches!(
                 d.code,

@@ -4,7 +4,7 @@
 use crate::diagnostic::{Code, Diagnostic};
 use crate::playbook::model::{InputDecl, Playbook};
 use crate::playbook::values;
-use crate::playbook::yaml::Node;
+use crate::playbook::yaml::{Node, NodeValue};
 use crate::span::Spanned;
 use crate::suggest::did_you_mean;
 
@@ -22,12 +22,30 @@ pub(super) fn inputs(playbook: &Playbook) -> Vec<Diagnostic> {
         };
         for (key, value) in given {
             found.extend(one(&playbook.inputs, key, value));
+            templates(value, &mut found);
         }
         let is_given = |d: &InputDecl| given.iter().any(|(key, _)| key.key_text() == d.name.value);
         let missing = playbook.inputs.iter().filter(|d| d.default.is_none() && !is_given(d));
         found.extend(missing.map(|decl| not_given(decl, &entry.cron)));
     }
     found
+}
+
+/// Nothing is there yet that a template could refer to: what a schedule gives is taken as it stands.
+fn templates(value: &Node, found: &mut Vec<Diagnostic>) {
+    match &value.value {
+        NodeValue::Str(text, _) if text.contains("{{") => {
+            let message = "a schedule gives this text as it stands: no template is read here";
+            let diagnostic = Diagnostic::new(Code::TemplateNotRead, message, value.span, "taken as it stands");
+            found.push(
+                diagnostic
+                    .help("write the value out; what a run knows of its instant is `run.scheduled_at`, in its steps"),
+            );
+        }
+        NodeValue::List(items) => items.iter().for_each(|item| templates(item, found)),
+        NodeValue::Map(entries) => entries.iter().for_each(|(_, item)| templates(item, found)),
+        _ => {}
+    }
 }
 
 fn one(decls: &[InputDecl], key: &Node, value: &Node) -> Option<Diagnostic> {

@@ -61,7 +61,7 @@ impl<'a> Evaluator<'a> {
         }
     }
 
-    fn text(&self, ast: &Ast) -> String {
+    pub(super) fn text(&self, ast: &Ast) -> String {
         let text = self.expr.text.get(ast.at.start as usize..ast.at.end as usize).unwrap_or("");
         if text.chars().count() <= 60 {
             text.to_owned()
@@ -271,12 +271,7 @@ impl<'a> Evaluator<'a> {
                     Ok(owned(list.iter().any(|i| same(i, item))))
                 }
                 (Json::String(key), Json::Object(map)) => Ok(owned(map.contains_key(key))),
-                (Json::String(_), Json::String(_)) => fail(format!(
-                    "`in` wants a list or a map, `{}` is a string: write `{}.contains({})`",
-                    self.text(right),
-                    self.text(right),
-                    self.text(left)
-                )),
+                (Json::String(_), Json::String(_)) => self.in_a_string(left, right),
                 (x, y) => self.mismatch(op, "a list, or a key and a map", x, y),
             },
             Op::Add | Op::Subtract | Op::Multiply | Op::Divide | Op::Remainder => match (&*a, &*b) {
@@ -298,7 +293,12 @@ impl<'a> Evaluator<'a> {
         }
     }
 
-    fn mismatch<T>(&self, op: Op, wants: &str, x: &Json, y: &Json) -> Result<T, RenderError> {
+    pub(super) fn in_a_string<T>(&self, left: &Ast, right: &Ast) -> Result<T, RenderError> {
+        let (text, part) = (self.text(right), self.text(left));
+        fail(format!("`in` wants a list or a map, `{text}` is a string: write `{text}.contains({part})`"))
+    }
+
+    pub(super) fn mismatch<T>(&self, op: Op, wants: &str, x: &Json, y: &Json) -> Result<T, RenderError> {
         let way_out = match (x, y) {
             (Json::String(_), Json::Number(_)) | (Json::Number(_), Json::String(_)) => {
                 ": convert one with string(…), int(…) or double(…)"
@@ -315,7 +315,7 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Two types are never equal, so comparing them is a mistake; `null` may be compared with anything.
-    fn comparable(&self, a: &Json, b: &Json, left: &Ast, right: &Ast) -> Result<(), RenderError> {
+    pub(super) fn comparable(&self, a: &Json, b: &Json, left: &Ast, right: &Ast) -> Result<(), RenderError> {
         let alike = std::mem::discriminant(a) == std::mem::discriminant(b);
         if alike || a.is_null() || b.is_null() {
             return Ok(());
@@ -378,7 +378,7 @@ impl<'a> Evaluator<'a> {
 }
 
 /// What to write instead of a value that other languages take for true or false.
-fn way_out(value: &Json) -> &'static str {
+pub(super) fn way_out(value: &Json) -> &'static str {
     match value {
         Json::String(_) => ": compare it, as in x == \"yes\" or x != \"\"",
         Json::Number(_) => ": compare it, as in x > 0",

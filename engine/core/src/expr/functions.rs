@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use regex::Regex;
 
+use super::types::Type;
 use crate::Json;
 use crate::template::{kind, regex, value_text};
 
@@ -19,6 +20,9 @@ pub(super) struct Function {
     pub(super) max: usize,
     /// Its second argument is a regular expression.
     pub(super) regex_argument: bool,
+    /// What each argument may be; the last counts for all that follow.
+    pub(super) wants: &'static [&'static [Type]],
+    pub(super) gives: Type,
     pub(super) run: fn(&Args<'_>) -> Result<Json, String>,
 }
 
@@ -40,27 +44,45 @@ const fn function(
     name: &'static str,
     usage: &'static str,
     args: usize,
+    (wants, gives): (&'static [&'static [Type]], Type),
     run: fn(&Args<'_>) -> Result<Json, String>,
 ) -> Function {
-    Function { name, usage, min: args, max: args, regex_argument: false, run }
+    Function { name, usage, min: args, max: args, regex_argument: false, wants, gives, run }
 }
 
+const TEXT: &[Type] = &[Type::String];
+const ANY: &[Type] = &[Type::Bool, Type::Number, Type::String, Type::List, Type::Map];
+const OF_NUMBER_OR_TEXT: &[&[Type]] = &[&[Type::Number, Type::String]];
+
 static FUNCTIONS: &[Function] = &[
-    function("bool", "bool(\"true\")", 1, to_bool),
-    function("contains", "text.contains(\"part\")", 2, |a| Ok(a.text(0)?.contains(a.text(1)?).into())),
-    function("double", "double(\"1.5\")", 1, to_double),
-    function("endsWith", "text.endsWith(\"end\")", 2, |a| Ok(a.text(0)?.ends_with(a.text(1)?).into())),
-    function("int", "int(\"3\")", 1, to_int),
-    function("join", "list.join(\",\")", 2, join),
-    function("lowerAscii", "text.lowerAscii()", 1, |a| Ok(a.text(0)?.to_ascii_lowercase().into())),
-    Function { regex_argument: true, ..function("matches", "text.matches(\"^[a-z]+$\")", 2, matches) },
-    function("size", "size(list)", 1, size),
-    function("split", "text.split(\",\")", 2, split),
-    function("startsWith", "text.startsWith(\"begin\")", 2, |a| Ok(a.text(0)?.starts_with(a.text(1)?).into())),
-    function("string", "string(3)", 1, to_string),
-    function("trim", "text.trim()", 1, |a| Ok(a.text(0)?.trim().into())),
-    function("type", "type(value)", 1, |a| Ok(type_name(&a.values[0]).into())),
-    function("upperAscii", "text.upperAscii()", 1, |a| Ok(a.text(0)?.to_ascii_uppercase().into())),
+    function("bool", "bool(\"true\")", 1, (&[&[Type::Bool, Type::String]], Type::Bool), to_bool),
+    function("contains", "text.contains(\"part\")", 2, (&[TEXT], Type::Bool), |a| {
+        Ok(a.text(0)?.contains(a.text(1)?).into())
+    }),
+    function("double", "double(\"1.5\")", 1, (OF_NUMBER_OR_TEXT, Type::Number), to_double),
+    function("endsWith", "text.endsWith(\"end\")", 2, (&[TEXT], Type::Bool), |a| {
+        Ok(a.text(0)?.ends_with(a.text(1)?).into())
+    }),
+    function("int", "int(\"3\")", 1, (OF_NUMBER_OR_TEXT, Type::Number), to_int),
+    function("join", "list.join(\",\")", 2, (&[&[Type::List], TEXT], Type::String), join),
+    function("lowerAscii", "text.lowerAscii()", 1, (&[TEXT], Type::String), |a| {
+        Ok(a.text(0)?.to_ascii_lowercase().into())
+    }),
+    Function {
+        regex_argument: true,
+        ..function("matches", "text.matches(\"^[a-z]+$\")", 2, (&[TEXT], Type::Bool), matches)
+    },
+    function("size", "size(list)", 1, (&[&[Type::String, Type::List, Type::Map]], Type::Number), size),
+    function("split", "text.split(\",\")", 2, (&[TEXT], Type::List), split),
+    function("startsWith", "text.startsWith(\"begin\")", 2, (&[TEXT], Type::Bool), |a| {
+        Ok(a.text(0)?.starts_with(a.text(1)?).into())
+    }),
+    function("string", "string(3)", 1, (&[&[Type::Bool, Type::Number, Type::String]], Type::String), to_string),
+    function("trim", "text.trim()", 1, (&[TEXT], Type::String), |a| Ok(a.text(0)?.trim().into())),
+    function("type", "type(value)", 1, (&[ANY], Type::String), |a| Ok(type_name(&a.values[0]).into())),
+    function("upperAscii", "text.upperAscii()", 1, (&[TEXT], Type::String), |a| {
+        Ok(a.text(0)?.to_ascii_uppercase().into())
+    }),
 ];
 
 impl Args<'_> {

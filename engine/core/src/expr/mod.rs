@@ -8,6 +8,7 @@ mod eval;
 mod functions;
 mod lex;
 mod parse;
+mod types;
 
 use std::sync::Arc;
 
@@ -19,6 +20,8 @@ use crate::template::{Reference, RenderError, scalar, value_text};
 
 #[cfg(test)]
 mod tests;
+
+pub use types::Misfit;
 
 /// A parsed expression. Cheap to clone.
 #[derive(Debug, Clone)]
