@@ -150,6 +150,10 @@ impl Runner {
         Some(other.map_or_else(by_limit, by_turn))
     }
 
+    pub(crate) fn has_queue(&self) -> bool {
+        !self.inner().queue.is_empty()
+    }
+
     /// Schedules whose runs some of the queue wait for.
     pub(crate) fn waited_for(&self) -> BTreeSet<String> {
         self.inner().queue.iter().filter_map(|q| q.job.after.clone()).collect()

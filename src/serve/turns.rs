@@ -1,5 +1,6 @@
-//! Whose turn it is among the runs of one schedule, whoever drives them: other servers and command lines use the store
-//! too. What becomes of an instant that meets a run is `runback_core::schedule`'s business.
+//! When it is the turn of a run that waits in the queue: which runs of its schedule live, whoever drives them, and what
+//! others ask of it; other servers and command lines use the store too. What becomes of an instant that meets a run is
+//! `runback_core::schedule`'s business.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -91,17 +92,17 @@ pub(crate) async fn living(app: &App, schedule: &str) -> Result<Vec<Living>, Sto
     Ok(living)
 }
 
-/// Lets the runs of the queue that wait for others begin when it is their turn, until it is aborted.
+/// Sees for the runs of the queue, while there are any, when it is their turn, and what others ask of them through the
+/// store. Until it is aborted.
 pub(crate) async fn follow(app: Arc<App>) {
     let mut seen = None;
     let mut idle = 0_u32;
     loop {
-        let waiting = app.runner.waited_for();
-        let nudged = if waiting.is_empty() {
+        let nudged = if app.runner.has_queue() {
+            tokio::time::timeout(LOOK, app.runner.turns.notified()).await.is_ok()
+        } else {
             app.runner.turns.notified().await;
             true
-        } else {
-            tokio::time::timeout(LOOK, app.runner.turns.notified()).await.is_ok()
         };
         let changed = app.store.changed().await.ok();
         // A process that dies changes no table.
@@ -110,16 +111,21 @@ pub(crate) async fn follow(app: Arc<App>) {
             continue;
         }
         (seen, idle) = (changed, 0);
-        for schedule in app.runner.waited_for() {
-            match living(&app, &schedule).await {
-                Ok(living) => app.runner.admit(&schedule, &living),
-                Err(error) => {
-                    let fields = json!({ "schedule": schedule, "error": error.to_string(), "help": error.help() });
-                    log::error("the runs of a schedule cannot be read", fields);
-                }
-            }
+        if let Err(error) = look(&app).await {
+            let fields = json!({ "error": error.to_string(), "help": error.help() });
+            log::error("the queue cannot be looked after", fields);
         }
     }
+}
+
+async fn look(app: &App) -> Result<(), StoreError> {
+    for run in app.desk.asked_to_stop().await? {
+        app.runner.hurry(&run);
+    }
+    for schedule in app.runner.waited_for() {
+        app.runner.admit(&schedule, &living(app, &schedule).await?);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

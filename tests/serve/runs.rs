@@ -242,6 +242,27 @@ fn what_a_resume_says_of_a_queued_run_counts_when_its_turn_comes() {
     }
 }
 
+/// Who asks may be another process: it leaves a request in the store and knows nothing of the queue.
+#[test]
+fn a_queued_run_is_cancelled_by_the_command_line_before_its_turn() {
+    let place = Place::new();
+    place.playbook("slow", SLOW);
+    let token = place.token("ann", "operator");
+    let server = place.serve(&["--max-runs", "1"]);
+    let start = || {
+        let started = server.post(&token, "/api/v1/runs", &json!({ "playbook": "slow" })).json();
+        started["run"].as_str().expect("an id").to_owned()
+    };
+    let (first, second) = (start(), start());
+    server.stream(&token, &first, None).until("attempt_started");
+    let why = place.json(&["why", &second]);
+    assert!(why["why"][0]["text"].as_str().is_some_and(|text| text.starts_with("it has not begun: tester@")), "{why}");
+    place.run(&["cancel", &second]);
+    let seen = server.wait_for(&token, &second, "cancelled");
+    assert!(seen["started_at"].is_null(), "{seen}");
+    assert_eq!(server.get(&token, &format!("/api/v1/runs/{first}"))["status"], "running");
+}
+
 #[test]
 fn one_step_is_retried_alone_or_not_at_all() {
     let place = Place::new();

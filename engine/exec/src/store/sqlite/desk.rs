@@ -45,6 +45,19 @@ impl SqliteStore {
         .await
     }
 
+    /// Runs of which somebody asks that they stop (a cancellation, a hold, a rollback), and whose owner has not taken that
+    /// up yet.
+    pub async fn asked_to_stop(&self) -> Result<Vec<String>, StoreError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT DISTINCT run FROM requests WHERE json_extract(body, '$.type') IN ('cancel', 'hold', 'rollback')",
+            )?;
+            let rows = statement.query_map([], |row| row.get(0))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
     /// Names that have a lock file: runs that somebody drives, and some whose owner died.
     pub async fn leased(&self) -> Result<Vec<String>, StoreError> {
         let leases = self.layout.leases.clone();
