@@ -89,6 +89,7 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
     let state_dir = state_dir::path(dir)?;
     state_dir::block_on(async {
         let id = store.resolve(&arguments.run).await?;
+        journal::let_go(store.as_ref(), &id, &runback_steps::catalog()).await?;
         if !arguments.steps.is_empty() && store.owner(&id).await?.is_some() {
             return post_resolutions(store.as_ref(), &id, &arguments.steps).await;
         }
@@ -125,6 +126,7 @@ pub(crate) fn rollback(arguments: &RollbackArguments, dir: Option<&Path>) -> Don
     let state_dir = state_dir::path(dir)?;
     state_dir::block_on(async {
         let id = store.resolve(&arguments.run).await?;
+        journal::let_go(store.as_ref(), &id, &runback_steps::catalog()).await?;
         let (inputs, log_limit) = (&arguments.inputs, arguments.drive.log_limit());
         let take_up = TakeUp { store: &store, state_dir: &state_dir, inputs, log_limit };
         if !arguments.steps.is_empty() && store.owner(&id).await?.is_some() {

@@ -204,6 +204,14 @@ async fn are_there(app: &App, run: &str, steps: &[(String, Resolution)]) -> Resu
     app.folds.look(app, run, known).await?
 }
 
+/// Whoever drove a run that has stopped hears nothing more. One that waits in the queue is not driven yet.
+async fn let_go(app: &App, run: &str) -> Result<(), Problem> {
+    if app.runner.place(run).is_none() {
+        journal::let_go(app.store.as_ref(), run, &app.catalog).await?;
+    }
+    Ok(())
+}
+
 async fn go_on(
     app: &Arc<App>,
     id: String,
@@ -211,6 +219,7 @@ async fn go_on(
     secret_inputs: Map<String, Json>,
     by: String,
 ) -> Result<Accepted<Done>, Problem> {
+    let_go(app, &id).await?;
     if !steps.is_empty() && app.store.owner(&id).await?.is_some() {
         for (step, resolution) in steps {
             let request = Request::Resolve { step, resolution, outputs: Json::Null, by: by.clone() };
@@ -245,6 +254,7 @@ pub(crate) async fn rollback(call: Change<RollbackRun>) -> Result<Accepted<Done>
     }
     let steps: Vec<_> = body.steps.into_iter().collect();
     are_there(&app, &id, &steps).await?;
+    let_go(&app, &id).await?;
     if !steps.is_empty() && app.store.owner(&id).await?.is_some() {
         return go_on(&app, id, steps, body.secret_inputs, by).await;
     }
