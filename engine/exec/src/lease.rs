@@ -89,8 +89,7 @@ pub(crate) struct RunLock {
     path: PathBuf,
 }
 
-/// A probe holds the lock shared for some microseconds: so often an acquirer tries again when it meets one.
-const PROBE_RETRIES: u32 = 2_000;
+/// A probe holds the lock shared for some microseconds, and as long as it is kept from the processor on a busy machine.
 const PROBE_PAUSE: Duration = Duration::from_micros(100);
 
 /// With the lock of an owner that was killed a moment ago: a child of it that has not reached its exec holds a copy.
@@ -98,7 +97,7 @@ const PROBE_PAUSE: Duration = Duration::from_micros(100);
 pub(crate) struct Patience(Instant);
 
 impl Patience {
-    const LONGEST: Duration = Duration::from_secs(3);
+    const LONGEST: Duration = Duration::from_secs(10);
     const PAUSE: Duration = Duration::from_millis(2);
 
     pub(crate) fn new() -> Self {
@@ -108,7 +107,11 @@ impl Patience {
     /// How long to wait before one looks again; None = that owner has it.
     pub(crate) fn with(&self, owner: Option<&Owner>) -> Option<Duration> {
         let gone = owner.is_some_and(|owner| is_gone(owner.pid));
-        (gone && self.0.elapsed() <= Self::LONGEST).then_some(Self::PAUSE)
+        (gone && !self.is_over()).then_some(Self::PAUSE)
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.elapsed() > Self::LONGEST
     }
 }
 
@@ -125,7 +128,7 @@ impl RunLock {
     pub(crate) fn acquire(dir: &Path, name: &str, owner: &Owner) -> Result<Self, NotTaken> {
         let path = lock_path(dir, name);
         let patience = Patience::new();
-        for _ in 0..PROBE_RETRIES {
+        while !patience.is_over() {
             // std opens close-on-exec: no child inherits the lock.
             let file =
                 OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
@@ -223,9 +226,11 @@ fn read_owner(path: &Path) -> Option<Owner> {
     serde_json::from_slice(&text).ok()
 }
 
-/// The winner signs some microseconds after it locked: a refusal is worth waiting for its name.
+/// The winner signs some microseconds after it locked, or when it has the processor again: a refusal is worth waiting for
+/// its name.
 fn read_owner_soon(path: &Path) -> Option<Owner> {
-    for _ in 0..50 {
+    let asked = Instant::now();
+    while asked.elapsed() < Duration::from_secs(1) {
         if let Some(owner) = read_owner(path) {
             return Some(owner);
         }
