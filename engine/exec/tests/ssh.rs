@@ -8,6 +8,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Os, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,19 @@ struct Sshd {
     port: u16,
     child: Child,
     tools: Option<PathBuf>,
+}
+
+/// A port that is free, and that nobody gets meanwhile: below those that the kernel gives to who asks for any, and by the
+/// process, so that two tests do not meet.
+fn free_port() -> u16 {
+    static TURN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let turn = std::process::id() % 2_500 * 8 + TURN.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(10_000 + turn % 20_000).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 fn keygen(path: &Path) {
@@ -52,7 +66,7 @@ impl Sshd {
         keygen(&at("id"));
         std::fs::copy(at("id.pub"), at("authorized")).unwrap();
         std::fs::create_dir(at("home")).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let d = dir.path().display();
         let config = format!(
             "ListenAddress 127.0.0.1:{port}\nHostKey {d}/host\nAuthorizedKeysFile {d}/authorized\nPidFile none\n\
@@ -81,7 +95,7 @@ impl Sshd {
     }
 
     fn wait(&mut self) {
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + Duration::from_secs(120);
         while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             assert!(self.child.try_wait().unwrap().is_none() && Instant::now() < end, "sshd: {}", self.log());
             std::thread::sleep(Duration::from_millis(10));
@@ -169,7 +183,7 @@ fn running(text: &str) -> usize {
 }
 
 async fn until(what: &str, mut test: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(15);
+    let end = Instant::now() + Duration::from_secs(120);
     while !test() {
         assert!(Instant::now() < end, "{what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -237,9 +251,13 @@ async fn commands_stream_and_say_how_they_ended() {
 
     // A daemon that keeps the streams open is not waited for.
     let started = Instant::now();
-    let exit = target.run(&sh("sleep 5.25 & echo up"), &tape).await.unwrap();
-    assert!(exit.ok() && started.elapsed() < Duration::from_secs(4));
-    assert_eq!(running("sleep 5.25"), 1);
+    let pid = sshd.dir.path().join("daemon");
+    let exit = target.run(&sh(&format!("sleep 300.25 & echo $! >{}; echo up", pid.display())), &tape).await.unwrap();
+    let took = started.elapsed();
+    assert_eq!(running("sleep 300.25"), 1);
+    let pid = std::fs::read_to_string(pid).unwrap();
+    assert!(Os::new("kill").arg(pid.trim()).status().unwrap().success());
+    assert!(exit.ok() && took < Duration::from_secs(120), "{took:?}");
     target.close().await;
 }
 
@@ -262,7 +280,7 @@ async fn nothing_of_a_command_is_on_the_loaders_command_line() {
 async fn stopping_takes_the_whole_remote_tree_and_keeps_the_last_words() {
     let sshd = Sshd::start();
     let target = sshd.target();
-    let tape = Arc::new(Tape { grace: Duration::from_secs(1), ..Tape::default() });
+    let tape = Arc::new(Tape { grace: Duration::from_secs(5), ..Tape::default() });
     let script = "trap 'echo bye; exit 3' TERM; setsid sleep 7001 & (trap '' TERM; sleep 7002) & echo up; \
                   while :; do sleep 0.05; done";
     let stopper = Arc::clone(&tape);
@@ -275,7 +293,7 @@ async fn stopping_takes_the_whole_remote_tree_and_keeps_the_last_words() {
     assert_eq!((error.kind, error.message.as_str()), (TargetErrorKind::Cancelled, "sh was stopped"));
     assert_eq!((tape.text().as_str(), running("sleep 700")), ("up\nbye\n", 0));
 
-    let error = target.run(&sh("sleep 7003").timeout(Duration::from_millis(200)), &*tape).await.unwrap_err();
+    let error = target.run(&sh("sleep 7003").timeout(Duration::from_secs(2)), &*tape).await.unwrap_err();
     assert_eq!((error.kind, running("sleep 7003")), (TargetErrorKind::Timeout, 0));
     // The attempt is thrown away.
     let _ = tokio::time::timeout(Duration::from_millis(500), target.run(&sh("sleep 7004"), &*tape)).await;
@@ -292,8 +310,8 @@ async fn the_four_refusals() {
         assert!(error.message.contains(words), "{error}");
         error.help.unwrap()
     };
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let away = SshConfig { port: Some(closed), ..sshd.config() };
+    // Nobody listens there, and no test is given that port.
+    let away = SshConfig { port: Some(1), ..sshd.config() };
     told(&away, TargetErrorKind::Connection, "Connection refused").await;
 
     let other = sshd.dir.path().join("other");
@@ -466,7 +484,9 @@ async fn check_detached(sshd: Sshd) {
     let target = sshd.target();
     let tape = Tape::default();
     let dir = target.detached_dir("run1", "deploy/convert[web1]", 1);
-    let command = sh("cat; echo \"$A\"; echo err >&2; sleep 0.3; echo end; exit 7").env("A", "b").stdin("in\n");
+    let go = sshd.dir.path().join("go");
+    let wait = format!("while [ ! -e {} ]; do sleep 0.05; done", go.display());
+    let command = sh(&format!("cat; echo \"$A\"; echo err >&2; {wait}; echo end; exit 7")).env("A", "b").stdin("in\n");
     let detached = target.start_detached(&command.clone().keep_stdout(5), &dir).await.unwrap();
     assert_eq!(target.detached_state(&detached).await.unwrap(), DetachedState::Running);
     // Asked twice (the answer was lost), it starts once.
@@ -476,6 +496,7 @@ async fn check_detached(sshd: Sshd) {
     target.close().await;
 
     let later = sshd.target();
+    std::fs::write(go, "").unwrap();
     until("it ends", || Path::new(&detached.dir).join("exit").exists()).await;
     assert_eq!(later.detached_state(&detached).await.unwrap(), DetachedState::Ended);
     let exit = later.attach(&detached, &command.clone().keep_stdout(5), &tape).await.unwrap();

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use runback_core::event::Resolution;
 use runback_core::state::RunStatus;
@@ -38,6 +38,8 @@ async fn a_detached_command_runs_once_wherever_the_journal_is_cut() {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
         let cut: Arc<dyn Store> = Arc::new(Cut::new(Arc::clone(&store), limit, lost));
         let first = drive(create_in(cut, &plan, "r1", here(dir.path())).await).await;
+        // Its folder is there from before its start until its end is recorded.
+        let started = || std::fs::read_dir(dir.path().join("detached")).is_ok_and(|mut d| d.next().is_some());
         let lines = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap_or_default().lines().count();
         if first.is_ok() {
             assert!(limit > 4);
@@ -51,6 +53,10 @@ async fn a_detached_command_runs_once_wherever_the_journal_is_cut() {
             let mut driver = open_in(Arc::clone(&store), &plan, "r1", Intent::Resume, here(dir.path())).await.unwrap();
             for node in driver.state().doubts().collect::<Vec<_>>() {
                 tokio::time::sleep(Duration::from_millis(400)).await;
+                let asked = Instant::now();
+                while started() && lines("ended") == 0 && asked.elapsed() < Duration::from_secs(60) {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
                 let step = driver.state().path(node).to_string();
                 let done = if lines("ended") > 0 { Resolution::Done } else { Resolution::Redo };
                 driver.resolve(&step, done, json!({ "n": 1 })).unwrap();

@@ -15,7 +15,7 @@ use runback_exec::target::LocalTarget;
 use super::{Recorder, alive, kill, pids, script, target, until};
 
 /// More than anything here takes, less than the sleeps in the scripts.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(120);
 
 async fn refused(dir: &Path, command: Command) -> TargetError {
     let recorder = Recorder::new();
@@ -219,14 +219,15 @@ async fn a_script_that_is_still_being_written_is_tried_again() {
     let file = dir.path().join("fresh");
     executable(&file, "#!/bin/sh\necho ran\n");
     let writer = fs::OpenOptions::new().append(true).open(&file).unwrap();
-    let thread = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(20));
+    let (recorder, command) = (Recorder::new(), Command::new(["./fresh"]));
+    let local = target(dir.path());
+    // By the same clock as the pauses between the tries, so that it is closed before the last of them.
+    let (exit, ()) = tokio::join!(local.run(&command, &recorder), async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
         drop(writer);
     });
-    let recorder = Recorder::new();
-    assert!(target(dir.path()).run(&Command::new(["./fresh"]), &recorder).await.unwrap().ok());
+    assert!(exit.unwrap().ok());
     assert_eq!(recorder.text(), "ran\n");
-    thread.join().unwrap();
 
     let writer = fs::OpenOptions::new().append(true).open(&file).unwrap();
     let busy = refused(dir.path(), Command::new(["./fresh"])).await;

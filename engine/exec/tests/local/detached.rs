@@ -10,7 +10,7 @@ use runback_exec::target::LocalTarget;
 
 use super::{Probe, Recorder, alive, kill, pids, script, target, until};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(120);
 
 async fn start(target: &LocalTarget, command: &Command) -> Detached {
     target.start_detached(command, &target.detached_dir("run", "step", 1)).await.unwrap()

@@ -104,7 +104,7 @@ impl Probe {
             let all: Vec<i32> = children.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
             all.into_iter().find(|pid| comm(pid).trim() == "runback-guard")
         };
-        until("the guard has its name", Duration::from_secs(20), || find().is_some());
+        until("the guard has its name", Duration::from_secs(120), || find().is_some());
         find().unwrap()
     }
 }

@@ -310,7 +310,7 @@ mod tests {
     }
 
     fn wait_for(what: &str, mut test: impl FnMut() -> bool) {
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + Duration::from_secs(120);
         while !test() {
             assert!(Instant::now() < end, "{what}");
             std::thread::sleep(Duration::from_millis(5));
@@ -327,7 +327,7 @@ mod tests {
             for stdin in [None, Some(3)] {
                 let key = format!("stop-{}-{i}-{}", std::process::id(), stdin.is_some());
                 let args = ["", "sh", "-c", script];
-                let p = Program { key: &key, stdin, ..program(RUN, &args) };
+                let p = Program { key: &key, stdin, grace: 20, ..program(RUN, &args) };
                 let mut child = start(&shell, &p, &b"abc"[..stdin.unwrap_or(0)]);
                 let mut out = child.stdout.take().unwrap();
                 let mut up = [0; 3];
@@ -371,12 +371,12 @@ mod tests {
         for shell in shells() {
             let key = format!("term-{}-{}", std::process::id(), shell[0]);
             let args = ["", "sleep", "1000"];
-            let mut child = start(&shell, &Program { key: &key, grace: 300, ..program(RUN, &args) }, b"");
+            let mut child = start(&shell, &Program { key: &key, grace: 3000, ..program(RUN, &args) }, b"");
             wait_for("it starts", || alive(&key) == 1);
             let started = Instant::now();
             drop(child.stdin.take());
             child.wait().unwrap();
-            assert!(started.elapsed() < Duration::from_secs(5), "{shell:?}");
+            assert!(started.elapsed() < Duration::from_secs(60), "{shell:?}");
         }
     }
 
