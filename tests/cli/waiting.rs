@@ -315,7 +315,7 @@ fn a_lock_that_is_held_is_refused_or_waited_for() {
     let refused = desk.redact(&desk.run(&["run", "second.yaml", "--run-id", "two"]).all());
     insta::assert_snapshot!("locked_out", refused);
     let second = desk.start(&["run", "second.yaml", "--run-id", "three", "--wait"]);
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(120);
     let why = loop {
         let why = desk.run(&["why", "three", "--output", "json"]).stdout;
         let why: Json = serde_json::from_str(&why).unwrap_or_default();
