@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value as Json;
 
 /// How long a test waits for something that must come.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A state folder, a folder of playbooks, and perhaps a server over them. All of it goes at the end.
 struct Place {
@@ -86,7 +86,7 @@ impl Place {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_runback"));
         command.current_dir(self.dir.path()).args(arguments).env("RUNBACK_STATE_DIR", self.path("state"));
-        command.env("USER", "tester").env("NO_COLOR", "1").stdin(Stdio::null());
+        command.env("USER", "tester").env("NO_COLOR", "1").env("TZ", "UTC").stdin(Stdio::null());
         command
     }
 

@@ -142,26 +142,27 @@ fn a_run_that_somebody_takes_back_does_not_pause_its_schedule() {
 
 #[test]
 fn what_was_missed_is_made_up_for_as_the_schedule_says() {
-    // Each minute at a second that was 45 s ago: nothing of it counts as on time, and the next one is some way off.
-    let now = jiff::Timestamp::now().as_millisecond().cast_unsigned();
-    let second = (now / 1000 - 45) % 60;
     for (catchup, wanted) in [
         ("none", ["missed", "missed", "missed", "missed"]),
         ("last", ["missed", "missed", "missed", "started"]),
         ("all", ["started", "started", "started", "started"]),
     ] {
+        // Each hour at a second that was 30 minutes ago: nothing of it counts as on time, and the next one is far off.
+        let now = jiff::Timestamp::now().as_millisecond().cast_unsigned();
+        let (second, minute) = (now / 1000 % 60, (now / 60_000 + 30) % 60);
         let place = Place::new();
-        let text = every_second(&format!(", overlap: allow_all, catchup: {catchup}"), "true");
-        place.playbook("tick", &text.replace("* * * * * *", &format!("{second} * * * * *")));
+        let more = format!(", overlap: allow_all, catchup: {catchup}, catchup_window: 12h");
+        let text = every_second(&more, "true");
+        place.playbook("tick", &text.replace("* * * * * *", &format!("{second} {minute} * * * *")));
         let token = place.token("ann", "operator");
         let server = place.serve(&[]);
         until("the schedule is not met", || {
             (server.get(&token, "/api/v1/schedules")["schedules"][0]["decided"].is_u64()).then_some(())
         });
         server.end("KILL");
-        // As if it had been away for four minutes.
+        // As if it had been away for four hours.
         let store = rusqlite::Connection::open(place.path("state/journal.db")).expect("a store");
-        let back = i64::try_from(now).expect("a time") - 235_000;
+        let back = i64::try_from(now).expect("a time") - 235 * 60_000;
         assert_eq!(store.execute("UPDATE schedules SET decided = ?1", [back]).expect("it can be set back"), 1);
         store.execute("DELETE FROM firings", []).expect("they can be forgotten");
         drop(store);

@@ -247,8 +247,9 @@ fn real_metrics_are_read_by_prometheus_and_count_what_happened() {
         let samples = read();
         // A run is counted when its driver is done with it.
         let over = value(&samples, "runback_runs_total", &json!({ "playbook": "bad", "outcome": "rolled-back" }));
+        let two = value(&samples, "runback_runs_total", &json!({ "playbook": "p", "outcome": "succeeded" }));
         let fired = value(&samples, "runback_schedule_lag_seconds_count", &Json::Null);
-        if over == Some(1.0) && fired >= Some(1.0) {
+        if over == Some(1.0) && two == Some(2.0) && fired >= Some(1.0) {
             break samples;
         }
         assert!(std::time::Instant::now() < until, "{samples:?}");

@@ -142,7 +142,7 @@ fn runs_survive_a_restart_and_doubt_waits_for_a_person() {
     let began = Instant::now();
     let (code, log) = server.end("TERM");
     assert_eq!(code, Some(0), "{log}");
-    assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(60), "it took {:?}", began.elapsed());
     for run in [&slow, &doubtful] {
         assert_eq!(place.json(&["show", run])["status"], "interrupted");
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 
-use super::{PATIENCE, Place, Server};
+use super::{PATIENCE, Place, Server, until};
 
 /// Kills of one test.
 const KILLS: u64 = 50;
@@ -55,7 +55,7 @@ fn killed_50_times_each_second_has_exactly_one_run() {
     }
     let server = place.serve(&[]);
     // What was missed is caught up with, and what was cut off goes on.
-    let until = Instant::now() + PATIENCE;
+    let end = Instant::now() + PATIENCE;
     let (firings, runs) = loop {
         let firings = firings(&server, &token);
         let now = jiff::Timestamp::now().as_millisecond().cast_unsigned();
@@ -70,7 +70,7 @@ fn killed_50_times_each_second_has_exactly_one_run() {
         if caught_up && over + 3 >= firings.len() && newest >= firings[0]["at"].as_u64() {
             break (firings, page);
         }
-        assert!(Instant::now() < until, "{over} of {} are over", firings.len());
+        assert!(Instant::now() < end, "{over} of {} are over", firings.len());
         std::thread::sleep(Duration::from_millis(200));
     };
     // The list of runs was read after that of instants.
@@ -86,13 +86,13 @@ fn two_servers_on_one_store_start_each_instant_once() {
     place.playbook("tick", EVERY_SECOND);
     let token = place.token("ann", "viewer");
     let (one, other) = (place.serve(&[]), place.serve(&[]));
-    std::thread::sleep(Duration::from_secs(5));
+    until("no five instants", || (firings(&one, &token).len() >= 5).then_some(()));
     other.end("KILL");
     one.end("TERM");
     let server = place.serve(&[]);
     let firings = firings(&server, &token);
     let last = firings[0]["at"].as_u64();
-    let until = Instant::now() + PATIENCE;
+    let end = Instant::now() + PATIENCE;
     let runs = loop {
         // The server's own list is a moment behind the journal at most.
         let runs = server.get(&token, "/api/v1/runs?limit=500");
@@ -100,7 +100,7 @@ fn two_servers_on_one_store_start_each_instant_once() {
         if runs.first().is_some_and(|r| r["scheduled_at"].as_u64() >= last) {
             break runs;
         }
-        assert!(Instant::now() < until, "the newest run is not listed");
+        assert!(Instant::now() < end, "the newest run is not listed");
     };
     let runs: Vec<Json> = runs.into_iter().filter(|r| r["scheduled_at"].as_u64() <= last).collect();
     assert!(check(&firings, &runs) >= 4);
@@ -203,15 +203,7 @@ fn what_meets_a_run_of_its_own_is_passed_over() {
     );
     let token = place.token("ann", "operator");
     let server = place.serve(&[]);
-    let until = Instant::now() + PATIENCE;
-    let firings = loop {
-        let firings = firings(&server, &token);
-        if firings.len() >= 3 {
-            break firings;
-        }
-        assert!(Instant::now() < until, "{firings:?}");
-        std::thread::sleep(Duration::from_millis(200));
-    };
+    let firings = until("no three instants", || Some(firings(&server, &token)).filter(|f| f.len() >= 3));
     let decisions: Vec<_> = firings.iter().rev().map(|f| f["decision"].as_str().expect("a word")).collect();
     assert_eq!(decisions[..3], ["started", "overlap", "overlap"]);
     assert_eq!(server.get(&token, "/api/v1/runs")["runs"].as_array().map(Vec::len), Some(1));

@@ -302,13 +302,10 @@ fn a_collector_that_is_not_there_changes_nothing_but_one_warning() {
         with_collector(&place, &arguments, endpoint).output().expect("runback runs")
     };
     let without = told(&run(""));
-    let gone = {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        listener.local_addr().expect("an address")
-    };
     let refuses = Collector::start("400 Bad Request");
     for (endpoint, why) in [
-        (format!("http://{gone}"), "refused"),
+        // Nobody listens there, and nobody can come to: no test is given that port.
+        ("http://127.0.0.1:1".to_owned(), "refused"),
         (refuses.endpoint.clone(), "it answers 400"),
         ("localhost:4318".to_owned(), "must begin with http"),
     ] {
@@ -337,7 +334,7 @@ fn a_collector_that_hangs_holds_up_neither_runs_nor_the_end_of_the_server() {
     };
     let began = Instant::now();
     (0..5).for_each(|_| start());
-    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
     let (code, log) = server.end("TERM");
     assert_eq!(code, Some(0), "{log}");
     let warnings: Vec<_> = log.lines().filter(|l| l.contains("trace")).collect();
