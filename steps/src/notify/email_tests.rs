@@ -82,10 +82,8 @@ async fn a_refusal_for_now_is_transient_and_one_for_good_is_not() {
 
 #[tokio::test]
 async fn nobody_there_is_transient_and_a_password_is_never_said() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    drop(listener);
-    let with = with(port, json!({ "user": "me", "password": "s3cret" }));
+    // A port that was free a moment ago may have been given to another test.
+    let with = with(1, json!({ "user": "me", "password": "s3cret" }));
     let error = Lab::new().run(&Email, &with).await.unwrap_err();
     assert_eq!(error.class, Class::Transient);
     assert!(error.message.contains("127.0.0.1") && !error.message.contains("s3cret"), "{}", error.message);
