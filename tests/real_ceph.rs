@@ -268,11 +268,11 @@ fn a_monitor_that_is_not_there_is_waited_for_as_long_as_was_said() {
     assert_eq!(ran.code, Some(3), "{}", ran.printed);
     assert!(ran.error("look").contains("no monitor answered within 3s"), "{}", ran.printed);
     assert_eq!(ran.step("look")["error"]["class"], "timeout");
-    assert!(ran.took > Duration::from_secs(2) && ran.took < Duration::from_secs(15), "{:?}", ran.took);
+    assert!(ran.took > Duration::from_secs(2) && ran.took < Duration::from_secs(120), "{:?}", ran.took);
     let with = json!({"addresses": ["10.255.4.7"], "conf": nowhere, "timeout": "2s"});
     let ran = runback.run("ceph", &json!([{"id": "fence", "uses": "ceph.blocklist", "with": with}]));
     assert!(ran.error("fence").contains("no monitor answered within 2s"), "{}", ran.printed);
-    assert!(ran.took < Duration::from_secs(15), "{:?}", ran.took);
+    assert!(ran.took < Duration::from_secs(120), "{:?}", ran.took);
 }
 
 #[test]
@@ -343,7 +343,7 @@ fn a_cluster_that_dies_in_the_middle_is_waited_for_and_resumed() {
     let runback = Runback::new();
     let lock = cluster.stuck("dying", "node1");
     runback.hold_the_removal(Hold::Before);
-    let with = of(cluster, "dying", &json!({"timeout": "3s", "lock": lock}));
+    let with = of(cluster, "dying", &json!({"timeout": "15s", "lock": lock}));
     let steps = json!([
         {"id": "before", "uses": "rbd.snap_create", "with": of(cluster, "dying", &json!({"snap": "s"}))},
         {"id": "unlock", "uses": "rbd.lock_rm", "with": with},
@@ -357,7 +357,7 @@ fn a_cluster_that_dies_in_the_middle_is_waited_for_and_resumed() {
     assert_eq!(running.wait().unwrap().code(), Some(1), "failed and held");
     let held = runback.ended("dying", &["why", "dying"]);
     let error = held.error("unlock");
-    assert!(error.contains("no monitor answered within 3s"), "{error}");
+    assert!(error.contains("no monitor answered within 15s"), "{error}");
     assert!(error.contains("whether the lock is gone cannot be read"), "{error}");
     assert!(error.contains("keep every fence"), "{error}");
 
@@ -385,6 +385,11 @@ fn a_run_that_is_killed_in_the_middle_looks_before_it_goes_on() {
         until("the removal is held", || runback.path("held").exists());
         running.kill().unwrap();
         running.wait().unwrap();
+        until("what it held ended with it", || {
+            let held =
+                std::process::Command::new("pgrep").args(["-f", &runback.path("bin").display().to_string()]).output();
+            held.unwrap().stdout.is_empty()
+        });
         let there = if hold == Hold::Before { json!([lock]) } else { json!([]) };
         assert_eq!(cluster.locks(name), there);
 

@@ -55,8 +55,8 @@ fn project(runback: &Runback) {
 
 fn up() -> Value {
     json!([
-        {"id": "up", "uses": "compose.up", "with": {"dir": "app", "wait_timeout": "20s"}},
-        {"id": "well", "uses": "compose.check", "with": {"dir": "app", "window": "1s", "timeout": "20s"}},
+        {"id": "up", "uses": "compose.up", "with": {"dir": "app", "wait_timeout": "45s"}},
+        {"id": "well", "uses": "compose.check", "with": {"dir": "app", "window": "1s", "timeout": "2m"}},
     ])
 }
 
@@ -222,11 +222,11 @@ fn what_is_in_the_way_is_named() {
     runback.put("loop/docker-compose.yml", "version: '2'\nservices:\n  a:\n    image: test/web:1\n    restart: always\n    command: [sh, -c, 'sleep 0.4; exit 3']\n");
     let steps = json!([
         {"id": "up", "uses": "compose.up", "with": {"dir": "loop", "wait": false}},
-        {"id": "well", "uses": "compose.check", "with": {"dir": "loop", "window": "2s", "timeout": "6s"}, "retry": {"max_attempts": 1}},
+        {"id": "well", "uses": "compose.check", "with": {"dir": "loop", "window": "5s", "timeout": "20s"}, "retry": {"max_attempts": 1}},
     ]);
     let looped = runback.run("loop", &steps);
     assert_eq!(looped.code, Some(3), "{}", looped.printed);
-    assert!(looped.error("well").contains("not well after 6s: a was restarted"), "{}", looped.error("well"));
+    assert!(looped.error("well").contains("not well after 20s: a was restarted"), "{}", looped.error("well"));
     assert!(daemon.containers().is_empty());
 
     daemon.stop();
@@ -247,7 +247,7 @@ fn a_daemon_that_stops_in_the_middle_leaves_what_can_be_taken_back_later() {
     runback.put("app/web.env", "A=b\n");
     runback.put("app/data/keep", "x");
     let before = (runback.listing("app"), daemon.networks());
-    let steps = once("compose.up", &json!({"dir": "app", "wait_timeout": "60s"}));
+    let steps = once("compose.up", &json!({"dir": "app", "wait_timeout": "5m"}));
     let file = runback.playbook("mid", &steps);
     let child = runback
         .command(&["run", &file, "--run-id", "mid", "--output", "lines"])
@@ -287,7 +287,7 @@ fn a_project_that_was_taken_down_comes_back_as_it_was() {
     let after = daemon.inspect("app_web_1");
     assert_eq!((&after["Config"]["Env"], &after["State"]["Running"]), (&before["Config"]["Env"], &json!(true)));
     assert_eq!(daemon.networks(), ["app_default"]);
-    let restart = json!([{"id": "again", "uses": "compose.restart", "with": {"dir": "app", "wait_timeout": "20s"}}]);
+    let restart = json!([{"id": "again", "uses": "compose.restart", "with": {"dir": "app", "wait_timeout": "3m"}}]);
     assert_eq!(runback.run("restart", &restart).code, Some(0));
     assert_ne!(daemon.inspect("app_web_1")["State"]["StartedAt"], after["State"]["StartedAt"]);
 }
@@ -328,7 +328,7 @@ fn compose_version_2_as_its_recordings_show_it() {
     assert_eq!(daemon.inspect("app-web-1")["Image"], old["Image"]);
     std::fs::remove_file(runback.path("bin/cut")).unwrap();
 
-    let restart = runback.run("restart", &once("compose.restart", &json!({"dir": "app", "wait_timeout": "20s"})));
+    let restart = runback.run("restart", &once("compose.restart", &json!({"dir": "app", "wait_timeout": "3m"})));
     assert_eq!(restart.code, Some(0), "{}", restart.printed);
     let down = runback.run("down", &once("compose.down", &json!({"dir": "app"})));
     assert_eq!(down.step("it")["outputs"]["removed"], json!(["app-log-1", "app-web-1"]), "{}", down.printed);
@@ -454,8 +454,12 @@ fn far_away(runback: &Runback, host: &link::Host, step: &Value) -> String {
 fn a_link_that_is_down_for_20_s_in_the_middle_of_a_detached_step_loses_nothing() {
     let Some(host) = link::host() else { return };
     let runback = Runback::alone();
-    let script =
-        format!("for i in $(seq 30); do echo line $i; sleep 1; done; echo done >>{}", host.path("result").display());
+    let begun = host.path("begun");
+    let script = format!(
+        "echo >{}; for i in $(seq 30); do echo line $i; sleep 1; done; echo done >>{}",
+        begun.display(),
+        host.path("result").display()
+    );
     let file = far_away(&runback, &host, &json!({"id": "long", "run": script, "detach": true, "on_interrupt": "ask"}));
     let began = std::time::Instant::now();
     let child = runback
@@ -464,7 +468,7 @@ fn a_link_that_is_down_for_20_s_in_the_middle_of_a_detached_step_loses_nothing()
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    until("it runs", || host.processes().len() > 2);
+    until("it runs", || begun.exists());
     std::thread::sleep(std::time::Duration::from_secs(4));
     host.link("down");
     std::thread::sleep(std::time::Duration::from_secs(20));
@@ -705,7 +709,7 @@ fn an_image_is_built_run_asked_and_released_or_nothing_of_it_stays() {
     // What the playbook calls the daemon's own network is not there on a daemon without a bridge.
     daemon.docker(&["network", "create", "here"]);
     let runback = Runback::new(&daemon);
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = lab::free_port();
     let (image, port) = (format!("image={}/digits", registry.address), format!("port={port}"));
     let release = |run: &str, more: &[&str]| {
         let file = shipped("image-release");
@@ -741,7 +745,7 @@ fn a_registry_comes_up_on_one_host_and_a_login_is_taken_back_to_the_byte() {
     let Some(()) = registry::image(&daemon, "registry:2") else { return };
     let mut runback = Runback::new(&daemon);
     daemon.docker(&["network", "create", "here"]);
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = lab::free_port();
     let (data, address) = (runback.path("images").display().to_string(), format!("127.0.0.1:{port}"));
     let inputs = [
         format!("data={data}"),

@@ -117,7 +117,7 @@ test("the list is live, whoever starts a run", async () => {
   await page.waitForSelector("#list tbody tr");
   await page.waitForSelector("#link:text-is('live')");
   world.command("run", `${world.dir}/playbooks/nightly.yaml`);
-  await page.waitForSelector("#list tbody tr:first-child:has-text('nightly') .badge[data-status='succeeded']", { timeout: 10_000 });
+  await page.waitForSelector("#list tbody tr:first-child:has-text('nightly') .badge[data-status='succeeded']");
   await page.selectOption("select[name=status]", "rolled-back");
   await page.waitForSelector("#list tbody tr:only-child:has-text('release')");
   await page.fill("input[name=text]", "no such text");

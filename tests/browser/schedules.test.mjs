@@ -79,11 +79,10 @@ test("run now: one run, and one is led to it", async () => {
 
 test("backfill says how many runs, starts them, and never a second one", async () => {
   const page = await schedules({ timezoneId: "UTC" });
-  const at = (hours) => {
-    const now = new Date();
-    now.setUTCMinutes(0, 0, 0);
-    return new Date(now.getTime() - hours * 3_600_000).toISOString().slice(0, 16);
-  };
+  // Once for all: the hour may end meanwhile.
+  const now = new Date();
+  now.setUTCMinutes(0, 0, 0);
+  const at = (hours) => new Date(now.getTime() - hours * 3_600_000).toISOString().slice(0, 16);
   const range = async (from, to) => {
     await button(page, "hourly", "Backfill").click();
     await dialog(page).getByLabel("From").fill(at(from));

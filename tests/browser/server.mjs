@@ -47,7 +47,7 @@ export async function start({ prepare, options = [] } = {}) {
     });
     server.on("exit", (code) => lost(new Error(`the server ended with ${code}:\n${text}`)));
   });
-  const browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS });
+  const browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS, timeout: 120_000 });
   const stop = async () => {
     await browser.close();
     const ended = new Promise((done) => server.once("exit", done));

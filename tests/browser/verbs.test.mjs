@@ -53,6 +53,8 @@ async function release(page, onFailure) {
 test("hold, resume, retry, and a rollback past the point of no return, by keyboard", async () => {
   const page = await enter(world);
   await started(page, "steady", () => page.getByLabel("dir").fill(world.tier));
+  await step(page, "first").click();
+  await page.waitForSelector(".detail .badge[data-status='running']");
   let text = await asks(page, "Hold…");
   assert.match(text, /Nothing new starts\. Nothing is undone\..*1 step may finish first.*first/s);
   await page.keyboard.press("Escape");

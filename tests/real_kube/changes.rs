@@ -315,7 +315,7 @@ fn broken_image(cluster: &Cluster, ns: &str) {
     make(cluster, ns, "deployments", &deployment("web", 2, "app:1"));
     until("the deployment", || cluster.api.get(&path(ns, "deployments", "web"))["status"]["availableReplicas"] == 2);
     let before = own(cluster.api.get(&path(ns, "deployments", "web")));
-    let steps = json!([{ "uses": "k8s.set_image", "with": { "resource": "deploy/web", "namespace": ns, "images": { "main": "broken:9" }, "timeout": "5s" } }]);
+    let steps = json!([{ "uses": "k8s.set_image", "with": { "resource": "deploy/web", "namespace": ns, "images": { "main": "broken:9" }, "timeout": "20s" } }]);
     Play::new(cluster, &steps).run(&[]).is(3).says("ImagePullBackOff: no image broken:9");
     assert_eq!(own(cluster.api.get(&path(ns, "deployments", "web"))), before);
 }

@@ -47,7 +47,7 @@ fn exec_and_logs(cluster: &Cluster, ns: &str) {
     let play = Play::new(
         cluster,
         &json!([
-            step("line", "k8s.logs", json!({ "expect": "port (\\d+)", "timeout": "20s" })),
+            step("line", "k8s.logs", json!({ "expect": "port (\\d+)", "timeout": "2m" })),
             step("all", "k8s.logs", json!({})),
             step("said", "k8s.exec", json!({ "command": ["sh", "-c", "echo one; echo v1.2 >&2; printf 'name=x y\\n'"], "outputs": { "name": { "regex": "name=(.*)" } } })),
             { "uses": "assert", "with": { "that": [
@@ -61,8 +61,8 @@ fn exec_and_logs(cluster: &Cluster, ns: &str) {
     fails("k8s.exec", json!({ "command": ["sh", "-c", "echo broken >&2; exit 3"] })).says("sh: exit code 3: broken");
     fails("k8s.exec", json!({ "command": ["no-such-program"] })).says("could not be run").says("No such file");
     fails("k8s.exec", json!({ "command": ["true"], "container": "other" })).says("it has main");
-    fails("k8s.logs", json!({ "expect": "never", "timeout": "2s" }))
-        .says("wrote nothing that matches `never` within 2s");
+    fails("k8s.logs", json!({ "expect": "never", "timeout": "10s" }))
+        .says("wrote nothing that matches `never` within 10s");
     let eve = Play::new(cluster, &json!([step("one", "k8s.exec", json!({ "command": ["true"] }))]));
     eve.with_kubeconfig(cluster.eve()).run(&[]).is(3).says("cannot get resource \"deployments\"");
     // A pod that no kubelet has: the API server's own words.
@@ -100,7 +100,7 @@ fn crash(cluster: &Cluster, ns: &str) {
     until("the controller to see it", || {
         cluster.api.get(&path(ns, "deployments", "web"))["status"]["unavailableReplicas"] == 1
     });
-    let step = json!([{ "uses": "k8s.wait", "with": { "resource": "deploy/web", "namespace": ns, "timeout": "4s" } }]);
+    let step = json!([{ "uses": "k8s.wait", "with": { "resource": "deploy/web", "namespace": ns, "timeout": "15s" } }]);
     Play::new(cluster, &step)
         .run(&[])
         .is(3)
@@ -153,10 +153,10 @@ fn run(cluster: &Cluster, ns: &str) {
     assert_eq!(jobs(cluster, ns), 0);
     Play::new(cluster, &json!([job(ns, "echo kept", &json!({ "keep": true, "kind": "pod" }))])).run(&[]).is(0);
     assert_eq!(cluster.api.get(&path(ns, "pods", "work"))["status"]["phase"], "Succeeded");
-    let late = json!([job(ns, "exec sleep 60", &json!({ "name": "late", "timeout": "3s" }))]);
-    Play::new(cluster, &late).run(&[]).is(3).says("its program runs still after 3s");
+    let late = json!([job(ns, "exec sleep 300", &json!({ "name": "late", "timeout": "20s" }))]);
+    Play::new(cluster, &late).run(&[]).is(3).says("its program runs still after 20s");
     until("the late one to go", || jobs(cluster, ns) == 0);
-    let never = json!([job(ns, "true", &json!({ "image": "broken:1", "timeout": "3s" , "name": "never" }))]);
+    let never = json!([job(ns, "true", &json!({ "image": "broken:1", "timeout": "20s" , "name": "never" }))]);
     Play::new(cluster, &never).run(&[]).is(3).says("ImagePullBackOff: no image broken:1");
 }
 
@@ -261,10 +261,10 @@ fn drain(cluster: &Cluster, ns: &str) {
     let step = |timeout: &str| json!([{ "id": "drain", "uses": "k8s.drain", "with": { "node": "node-c", "timeout": timeout } }]);
     Play::new(cluster, &step("1m")).plan(&[]).says("drain node/node-c of 2 pods").says(&format!("evict {ns}/web-"));
     // No pod may go: it says whose budget it is, and the node takes pods again.
-    Play::new(cluster, &step("3s")).run(&[]).is(3).says("2 of 2 pods are held by a budget").says("disruption budget");
+    Play::new(cluster, &step("15s")).run(&[]).is(3).says("2 of 2 pods are held by a budget").says("disruption budget");
     assert!(schedulable(&of_node()) && on("node-c") == 2);
     cluster.api.merge(&format!("{budgets}/web"), "ops", &json!({ "spec": { "minAvailable": 1 } }));
-    let play = Play::new(cluster, &step("60s"));
+    let play = Play::new(cluster, &step("3m"));
     play.run(&[]).is(0);
     assert!(!schedulable(&of_node()));
     assert_eq!((on("node-c"), on("node-b")), (0, 2));

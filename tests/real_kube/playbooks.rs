@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value as Json, json};
 
-use crate::cluster::{Api, Cluster, at_rest, until};
+use crate::cluster::{Api, Cluster, PATIENCE, at_rest, until};
 use crate::play::{Play, deployment, own, path, workload};
 use crate::serve::serve;
 
@@ -104,7 +104,7 @@ fn holds(cluster: &Cluster, ns: &str) -> Vec<Json> {
 #[track_caller]
 fn is_again(cluster: &Cluster, ns: &str, before: &[Json]) {
     let began = std::time::Instant::now();
-    while holds(cluster, ns) != before && began.elapsed() < std::time::Duration::from_secs(30) {
+    while holds(cluster, ns) != before && began.elapsed() < PATIENCE {
         std::thread::sleep(std::time::Duration::from_millis(200));
     }
     assert_eq!(holds(cluster, ns), before);
@@ -218,7 +218,7 @@ fn pod_unstick_fails(cluster: &Cluster, ns: &str) {
     let changed = holds(cluster, ns);
     assert_ne!(changed, before);
     let play = Play::of_shipped(cluster, "pod-unstick.yaml");
-    let given = [("namespace", ns), ("pod", "web-0"), ("workload", "sts/web"), ("ask", "false"), ("timeout", "3s")];
+    let given = [("namespace", ns), ("pod", "web-0"), ("workload", "sts/web"), ("ask", "false"), ("timeout", "15s")];
     run(&play, &given).is(3).says("statefulset.apps/web in").says("rolled back");
     is_again(cluster, ns, &changed);
 }
@@ -324,11 +324,11 @@ fn rbd_storageclass(cluster: &Cluster, ns: &str) {
     let of = || Play::of_shipped(cluster, "rbd-storageclass.yaml").with_env("CEPH_USER_KEY", canary);
     let before = holds(cluster, ns);
     let play = of();
-    run(&play, &given(&bad, "5s")).is(3).says("still waiting for its phase Bound");
+    run(&play, &given(&bad, "15s")).is(3).says("still waiting for its phase Bound");
     is_again(cluster, ns, &before);
     play.lacks(&[canary]);
     let play = of();
-    run(&play, &given(&good, "60s")).is(0);
+    run(&play, &given(&good, "3m")).is(0);
     play.lacks(&[canary]);
     assert_eq!(cluster.api.get(&path(ns, "secrets", "ceph-kube"))["data"]["userKey"], "QVFCY2FuYXJ5MGtleT09");
 }

@@ -90,7 +90,7 @@ fn wait_says_why(cluster: &Cluster, ns: &str) {
     cluster.api.must("POST", &path(ns, "deployments", ""), &deployment("web", 1, "broken:1"));
     let play = Play::new(
         cluster,
-        &json!([{ "uses": "k8s.wait", "with": { "resource": "deploy/web", "namespace": ns, "timeout": "4s" } }]),
+        &json!([{ "uses": "k8s.wait", "with": { "resource": "deploy/web", "namespace": ns, "timeout": "20s" } }]),
     );
     play.run(&[])
         .is(3)
@@ -115,7 +115,7 @@ fn wait(cluster: &Cluster, ns: &str) {
         ]),
     );
     play.run(&[]).is(0);
-    let never = json!([{ "uses": "k8s.wait", "with": { "resource": "cm/c", "namespace": ns, "path": "data.mode", "equals": "slow", "timeout": "1s" } }]);
+    let never = json!([{ "uses": "k8s.wait", "with": { "resource": "cm/c", "namespace": ns, "path": "data.mode", "equals": "slow", "timeout": "10s" } }]);
     Play::new(cluster, &never).run(&[]).is(3).says("still waiting for data.mode to be \"slow\" (now \"fast\")");
 }
 

@@ -92,7 +92,7 @@ fn watched(cluster: &Cluster, ns: &str, work: impl FnOnce()) -> (usize, usize) {
     });
     work();
     // What was done last is told after it.
-    std::thread::sleep(Duration::from_millis(500));
+    std::thread::sleep(Duration::from_secs(2));
     drop(watch);
     let changes = reader.join().expect("it does not panic");
     assert!(!changes.is_empty(), "the watch saw nothing");
@@ -113,7 +113,8 @@ fn bounds(cluster: &Cluster, ns: &str) {
 /// Killed at each move, by `kill -9`: what is left is what the next process goes on from.
 fn killed(cluster: &Cluster, ns: &str) {
     controllers(cluster, ns, "app:2");
-    let play = roll(cluster, ns, &json!({ "interval": "1s" }));
+    // So long that it is seen and killed in between on a busy machine, too.
+    let play = roll(cluster, ns, &json!({ "interval": "4s" }));
     // Eight moves: (4,0) (4,1) (3,1) … (0,4).
     let moved = || {
         let (from, to) = wanted(cluster, ns);
@@ -188,7 +189,7 @@ fn checked(cluster: &Cluster, ns: &str) {
     play.rollback(&[]).is(0);
     let bad = serve(|_, _| (503, String::new(), String::new()));
     let mut more = check(bad);
-    more["timeout"] = json!("3s");
+    more["timeout"] = json!("20s");
     let play = roll(cluster, ns, &more);
     play.run(&[]).is(3).says("503");
     play.does("logs", &["r1"]).is(0).says("v2: 0 → 1 pods").lacks("v1: 4 → 3 pods");
@@ -208,7 +209,7 @@ fn drift(cluster: &Cluster, ns: &str) {
 
 fn stuck(cluster: &Cluster, ns: &str) {
     controllers(cluster, ns, "broken:2");
-    let play = roll(cluster, ns, &json!({ "timeout": "3s" }));
-    let seen = watched(cluster, ns, || drop(play.run(&[]).is(3).says("no pod came or went for 3s")));
+    let play = roll(cluster, ns, &json!({ "timeout": "10s" }));
+    let seen = watched(cluster, ns, || drop(play.run(&[]).is(3).says("no pod came or went for 10s")));
     assert_eq!((seen, wanted(cluster, ns)), ((4, 5), (json!(4), json!(0))));
 }

@@ -126,7 +126,7 @@ fn what_is_in_the_way_is_told_first() {
         assert!(plan.contains("would refuse"), "{run}: {plan}");
         let began = Instant::now();
         let ran = lab.run(run, &steps).failed();
-        assert!(began.elapsed() < Duration::from_secs(30));
+        assert!(began.elapsed() < Duration::from_secs(120));
         assert_eq!(lab.conversions(), [""; 0], "{run}");
         ran.error("convert")
     };
@@ -306,7 +306,7 @@ fn a_cancel_leaves_nothing() {
     let began = Instant::now();
     assert!(lab.runback(&["cancel", "cancel"]).output().unwrap().status.success());
     running.wait().unwrap();
-    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(120), "{:?}", began.elapsed());
     assert!(!alive(&writer), "what escaped into a session of its own has ended too");
     assert!(lab.left().is_empty(), "{:?}", lab.left());
     assert!(names(&lab.path("appliance")).is_empty(), "{:?}", names(&lab.path("appliance")));

@@ -18,13 +18,13 @@ fn a_life_from_define_to_undefine() {
     let steps = json!([
         {"id": "define", "uses": "virt.define", "with": {"xml": small("web")}},
         {"id": "start", "uses": "virt.start", "with": {"domain": "{{steps.define.outputs.domain}}"}},
-        {"id": "up", "uses": "virt.wait", "with": {"domain": "web", "within": "5s"}},
+        {"id": "up", "uses": "virt.wait", "with": {"domain": "web", "within": "2m"}},
         {"id": "hold", "uses": "virt.suspend", "with": {"domain": "web"}},
         {"id": "on", "uses": "virt.resume", "with": {"domain": "web"}},
         {"id": "again", "uses": "virt.reboot", "with": {"domain": "web"}},
         {"id": "boots", "uses": "virt.autostart", "with": {"domain": "web"}},
         {"id": "down", "uses": "virt.shutdown", "with": {"domain": "web"}},
-        {"id": "off", "uses": "virt.wait", "with": {"domain": "web", "state": "shut-off", "within": "5s"}},
+        {"id": "off", "uses": "virt.wait", "with": {"domain": "web", "state": "shut-off", "within": "2m"}},
         {"id": "forget", "uses": "virt.undefine", "with": {"domain": "web"}},
     ]);
     let ran = lab.run("life", &steps).ok();
@@ -201,7 +201,7 @@ fn an_address_is_waited_for() {
     let card = "<devices><interface type='network'><source network='default'/></interface></devices></domain>";
     lab.define(&small("web").replace("</domain>", card));
     lab.virsh(&["start", "web"]);
-    let ran = lab.run("lease", &one("virt.wait", &json!({"domain": "web", "address": true, "within": "5s"}))).ok();
+    let ran = lab.run("lease", &one("virt.wait", &json!({"domain": "web", "address": true, "within": "2m"}))).ok();
     let address = ran.outputs("it")["address"].as_str().unwrap().to_owned();
     assert!(address.starts_with("192.168.122."), "{address}");
     assert_eq!(ran.outputs("it")["addresses"], json!([address]));

@@ -304,7 +304,7 @@ fn a_port_is_waited_for_at_the_address_that_is_found() {
     lab.define(&machine("web", &[], card));
     lab.virsh(&["start", "web"]);
     let wait = |more: Value| {
-        let mut with = json!({"domain": "web", "port": 8080, "within": "1s"});
+        let mut with = json!({"domain": "web", "port": 8080, "within": "10s"});
         more.as_object().unwrap().iter().for_each(|(key, value)| with[key] = value.clone());
         one("virt.wait", &with)
     };
@@ -319,7 +319,7 @@ fn a_port_is_waited_for_at_the_address_that_is_found() {
     let ran = lab.run("closed", &wait(json!({}))).failed();
     assert!(ran.error("it").contains("port 8080 of 192.168.77.1 does not answer"), "{}", ran.error("it"));
     let mut guest = lab.inside("busybox").args(["httpd", "-f", "-p", "192.168.77.1:8080"]).spawn().unwrap();
-    let ran = lab.run("open", &wait(json!({"within": "30s"})));
+    let ran = lab.run("open", &wait(json!({"within": "3m"})));
     guest.kill().unwrap();
     guest.wait().unwrap();
     assert_eq!(ran.ok().outputs("it")["address"], "192.168.77.1");

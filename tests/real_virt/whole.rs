@@ -117,7 +117,7 @@ fn a_real_copy_ends_when_told() {
     let began = Instant::now();
     assert!(lab.runback(&["cancel", "cancelled"]).output().unwrap().status.success());
     running.wait().unwrap();
-    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(120), "{:?}", began.elapsed());
     assert!(lab.marked().is_empty(), "{:?}", lab.marked());
     assert_eq!(lab.everything(), before);
 }

@@ -370,11 +370,11 @@ impl Runback {
     }
 }
 
-/// Waits until something is so, and fails after a minute.
+/// Waits until something is so, and fails after four minutes.
 pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Instant::now() + Duration::from_secs(240);
     while !so() {
-        assert!(Instant::now() < end, "still not so after a minute: {what}");
+        assert!(Instant::now() < end, "still not so after four minutes: {what}");
         std::thread::sleep(Duration::from_millis(200));
     }
 }

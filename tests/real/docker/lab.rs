@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -281,11 +282,24 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Waits until something is so, and fails after a minute.
+/// A port that is free, and that nobody gets meanwhile: below those that the kernel gives to who asks for any, and by the
+/// process, so that two tests do not meet.
+pub(crate) fn free_port() -> u16 {
+    static TURN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let turn = std::process::id() % 2_500 * 8 + TURN.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(10_000 + turn % 20_000).unwrap();
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Waits until something is so, and fails after four minutes.
 pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Instant::now() + Duration::from_secs(240);
     while !so() {
-        assert!(Instant::now() < end, "still not so after a minute: {what}");
+        assert!(Instant::now() < end, "still not so after four minutes: {what}");
         std::thread::sleep(Duration::from_millis(100));
     }
 }

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use super::lab::{text, until};
+use super::lab::{free_port, text, until};
 
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -65,7 +65,7 @@ pub(crate) fn machine() -> Option<Machine> {
             Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(dir.path().join(key)).status();
         assert!(made.unwrap().success());
     }
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     put(
         "etc/rb/sshd_config",
         &format!(

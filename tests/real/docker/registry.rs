@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use super::lab::{Daemon, text, until};
+use super::lab::{Daemon, free_port, text, until};
 
 /// It ends when it is dropped.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Registry {
     /// With a password, `deploy` is the only user.
     pub(crate) fn start(dir: &Path, password: Option<&str>) -> Option<Self> {
         let program = program()?;
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let address = format!("127.0.0.1:{port}");
         let name = format!("registry-{port}");
         let root = dir.join(&name);
