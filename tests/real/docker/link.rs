@@ -55,7 +55,14 @@ pub(crate) fn host() -> Option<Host> {
     std::fs::write(at("known"), format!("{there} {}", std::fs::read_to_string(at("host.pub")).unwrap())).unwrap();
     let log = std::fs::File::create(at("log")).unwrap();
     let sshd = ["netns", "exec", &name, "/usr/sbin/sshd", "-D", "-e", "-f"];
-    let child = Command::new("ip").args(sshd).arg(at("sshd_config")).stdin(Stdio::null()).stderr(log).spawn().unwrap();
+    let child = Command::new("ip")
+        .args(sshd)
+        .arg(at("sshd_config"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap();
     until("sshd listens", || std::net::TcpStream::connect((there.as_str(), 22)).is_ok());
     Some(Host { dir, name, child, address: there })
 }
