@@ -170,7 +170,7 @@ fn many_want_one_run_at_once() {
     for other in others {
         other.wait_with_output().expect("ends");
     }
-    // Who comes when another has it hears that; who comes when that one was cancelled or taken back already, that it is over.
+    // Who comes when another has it hears that, and who comes when that one was cancelled or taken back, that it is over.
     let refused = resumed.iter().filter(|o| {
         let said = String::from_utf8_lossy(&o.stderr).into_owned();
         said.contains("in the hands of") || said.contains("run r is over: ")

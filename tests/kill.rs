@@ -181,8 +181,8 @@ fn sweep_one(world: &mut World, run: &str, random: &mut Random, kills: usize) ->
             _ => {}
         }
         if status.is_none() {
-            // Killed before the first event was durable: there is no run, and it can be started. On a slow machine none of
-            // the delays may be long enough for that.
+            // Killed before the first event was durable: there is no run, and it can be started. A slow machine may need
+            // more time for that than any of the delays.
             misses += 1;
             ended = world.run_or_kill(&["run", "playbook.yaml", "--run-id", run], Some(delay(random) * misses));
             continue;

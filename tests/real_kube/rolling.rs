@@ -114,7 +114,7 @@ fn bounds(cluster: &Cluster, ns: &str) {
 fn killed(cluster: &Cluster, ns: &str) {
     controllers(cluster, ns, "app:2");
     // So long that it is seen and killed in between on a busy machine, too.
-    let play = roll(cluster, ns, &json!({ "interval": "4s" }));
+    let play = roll(cluster, ns, &json!({ "interval": "3s" }));
     // Eight moves: (4,0) (4,1) (3,1) … (0,4).
     let moved = || {
         let (from, to) = wanted(cluster, ns);

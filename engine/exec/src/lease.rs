@@ -97,7 +97,7 @@ const PROBE_PAUSE: Duration = Duration::from_micros(100);
 pub(crate) struct Patience(Instant);
 
 impl Patience {
-    const LONGEST: Duration = Duration::from_secs(10);
+    const LONGEST: Duration = Duration::from_secs(3);
     const PAUSE: Duration = Duration::from_millis(2);
 
     pub(crate) fn new() -> Self {
@@ -226,11 +226,12 @@ fn read_owner(path: &Path) -> Option<Owner> {
     serde_json::from_slice(&text).ok()
 }
 
-/// The winner signs some microseconds after it locked, or when it has the processor again: a refusal is worth waiting for
+/// The winner signs some microseconds after it locked, or once it has the processor again: a refusal is worth waiting for
 /// its name.
 fn read_owner_soon(path: &Path) -> Option<Owner> {
     let asked = Instant::now();
-    while asked.elapsed() < Duration::from_secs(1) {
+    // Where the file is gone it was given back meanwhile, and nobody signs it.
+    while path.exists() && asked.elapsed() < Duration::from_secs(1) {
         if let Some(owner) = read_owner(path) {
             return Some(owner);
         }

@@ -25,8 +25,8 @@ struct Sshd {
     tools: Option<PathBuf>,
 }
 
-/// A port that is free, and that nobody gets meanwhile: below those that the kernel gives to who asks for any, and by the
-/// process, so that two tests do not meet.
+/// A port that is free, and that nobody gets meanwhile: below those that the kernel gives out by itself, and by the process,
+/// so that two tests do not meet.
 fn free_port() -> u16 {
     static TURN: AtomicU32 = AtomicU32::new(0);
     loop {

@@ -282,8 +282,8 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A port that is free, and that nobody gets meanwhile: below those that the kernel gives to who asks for any, and by the
-/// process, so that two tests do not meet.
+/// A port that is free, and that nobody gets meanwhile: below those that the kernel gives out by itself, and by the process,
+/// so that two tests do not meet.
 pub(crate) fn free_port() -> u16 {
     static TURN: AtomicU32 = AtomicU32::new(0);
     loop {
