@@ -306,9 +306,8 @@ impl Ran {
     }
 }
 
-/// Waits until something is so, and fails after that many seconds.
+/// Waits until something is so, and fails after that many seconds, or after four minutes if those are fewer.
 pub(crate) fn until(what: &str, seconds: u64, mut so: impl FnMut() -> bool) {
-    // On a busy machine all takes its time.
     let seconds = seconds.max(240);
     let end = Instant::now() + Duration::from_secs(seconds);
     while !so() {
