@@ -403,7 +403,7 @@ fn eviction() {
         .at("GET /api/v1/pods", "pods of the stateful set")
         .then("evict against the budget");
     let steps =
-        json!([{ "uses": "k8s.drain", "with": { "node": "n1", "timeout": "1s", "delete_emptydir_data": true } }]);
+        json!([{ "uses": "k8s.drain", "with": { "node": "n1", "timeout": "8s", "delete_emptydir_data": true } }]);
     let stage = Stage::new(scene, &steps);
     stage.play.run(&[]).is(3).says("held by a budget").says("violate the pod's disruption budget");
     assert!(stage.count(&format!("POST /api/v1/namespaces/{NS}/pods/sts-0/eviction")) > 1, "it is tried again");
