@@ -29,7 +29,7 @@ pub(crate) struct Run {
 
 const CHUNK: usize = 4096;
 /// How long who drove a run may take to let it go: connections are closed, and last words are said.
-const LETS_GO: Duration = Duration::from_secs(10);
+const LETS_GO: Duration = Duration::from_secs(5);
 
 /// A run by id, unique prefix, or `last`.
 pub(crate) async fn read(store: &dyn Store, run: &str, catalog: &Catalog) -> Result<Run, Failure> {
