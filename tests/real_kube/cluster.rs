@@ -158,7 +158,7 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 pub(crate) fn at_rest<T: PartialEq>(mut look: impl FnMut() -> T) -> T {
     let mut last = look();
     until("the controllers to be done", || {
-        std::thread::sleep(Duration::from_millis(1500));
+        std::thread::sleep(Duration::from_secs(3));
         let before = std::mem::replace(&mut last, look());
         before == last
     });
