@@ -77,6 +77,8 @@ pub(crate) fn commands(state: &RunState, status: &str, driven: bool) -> Vec<(Str
                 add(format!("runback rollback {run} --force"), "undo also where the world has changed since");
                 let settled = word(&format!("{}=undone", state.path(node)));
                 add(format!("runback rollback {run} --step {settled}"), "you took it back by hand (or kept: it stays)");
+            } else {
+                add(format!("runback rollback {run}"), "go on taking it back");
             }
         }
         "running" | "rolling-back" | "waiting" if driven => {

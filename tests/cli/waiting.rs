@@ -283,6 +283,10 @@ fn an_undo_that_never_succeeds_is_settled_by_a_person() {
             .join("\n")
         );
         assert_eq!(desk.read("prepared.txt"), None);
+        let steps = desk.json(&["show", run])["steps"].clone();
+        let drain = steps.as_array().into_iter().flatten().find(|step| step["id"] == "drain").cloned();
+        let by = drain.and_then(|step| step["undo_settled_by"].as_str().map(str::to_owned)).unwrap_or_default();
+        assert!(by.starts_with("tester@"), "{steps}");
     }
 }
 

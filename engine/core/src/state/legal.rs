@@ -221,10 +221,20 @@ impl RunState {
         self.may_resolve(node).is_ok()
     }
 
-    /// Its undo failed: for good, or it is to come again.
+    /// A person may say what a step counts as whose undo failed.
+    pub fn undo_can_be_resolved(&self, node: NodeId) -> bool {
+        self.may_resolve_undo(node).is_ok()
+    }
+
+    /// Its undo failed: for good, or it is to come again. While the run is on its way elsewhere, nothing could follow from it.
     fn may_resolve_undo(&self, node: NodeId) -> Result<(), String> {
         let n = self.node(node);
+        let over = self.rollback_of(node).is_some_and(super::Rollback::is_over);
+        let goes_on = !matches!(self.phase, Phase::Finished(_) | Phase::Held(_));
         match n.undo {
+            UndoStatus::Failed if over && goes_on => {
+                Err(format!("the run is {}; say it when it has come to its end", self.phase_name()))
+            }
             UndoStatus::Failed | UndoStatus::Backoff => Ok(()),
             UndoStatus::Ready if n.undo_attempts > 0 => Ok(()),
             UndoStatus::Undoing => Err("its undo runs; wait for its end".to_owned()),

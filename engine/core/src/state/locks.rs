@@ -80,11 +80,13 @@ impl RunState {
         holders.iter().copied().find(|holder| *holder != node && apart(*holder) && !around.contains(holder))
     }
 
-    /// The outermost step that has the name and does not stand around the node.
+    /// The outermost step that has the name, and stands neither around the node nor in it: what was interrupted inside keeps
+    /// its names, and goes on only when what is around it does.
     fn holder_in_the_way(&self, node: NodeId, name: &str) -> Option<NodeId> {
         let holders = self.in_run.has.get(name)?;
         let around = self.ancestors(node);
-        holders.iter().copied().find(|holder| *holder != node && !around.contains(holder))
+        let apart = |holder: &NodeId| *holder != node && !around.contains(holder);
+        holders.iter().copied().find(|holder| apart(holder) && !self.ancestors(*holder).contains(&node))
     }
 
     /// Whether a step that has a lock cannot end before something around the node does.
@@ -150,11 +152,15 @@ impl RunState {
         }
     }
 
-    /// What is worked out anew from the statuses: what runs or was interrupted keeps its names, all else lets go. A
-    /// block that had ended, and of whose two failures one was settled, goes on at once: with its names if they are free.
+    /// What is worked out anew from the statuses: what runs keeps its names, and what was interrupted and may be found out
+    /// now; all else lets go, also what was taken back, or comes later once more. A block that had ended, and of whose two failures one was settled, goes on at once: with its names if they are free.
     pub(super) fn rebuild_locks(&mut self) {
         let InRun { names, .. } = std::mem::take(&mut self.in_run);
-        let goes_on = |s: &Self, n: NodeId| matches!(s.node(n).status, Status::Running | Status::Interrupted);
+        let goes_on = |s: &Self, n: NodeId| match s.node(n).status {
+            Status::Running => true,
+            Status::Interrupted => s.is_open(n),
+            _ => false,
+        };
         for (node, names) in names {
             if goes_on(self, node) {
                 for name in names.iter() {

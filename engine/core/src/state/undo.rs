@@ -99,6 +99,7 @@ impl RunState {
 
     pub(super) fn begin_rollback(&mut self, of: NodeId, reason: RollbackReason, force: bool) {
         if of == ROOT {
+            self.go_on_from_settled_undos(FINAL);
             self.supersede_rollbacks();
         }
         let cancelled = reason == RollbackReason::Cancelled && self.cancel == Some(CancelReason::Operator);
@@ -260,7 +261,7 @@ impl RunState {
             self.undo_ended(node);
             return;
         }
-        // It failed in a rollback that goes on without it; one that is over begins anew when the run is taken up.
+        // It failed in a rollback that goes on without it; one that is over goes on when the run is taken up.
         let Some(index) = n.rollback.filter(|r| !self.rollbacks[*r as usize].done) else { return };
         let mut todo = Vec::new();
         self.settle_undo(node, &mut todo);
@@ -347,21 +348,51 @@ impl RunState {
     fn way_back(&mut self) -> Outcome {
         let whole = self.rollbacks.iter().rev().find(|r| r.of == ROOT).map(|r| r.outcome);
         let Some(outcome) = whole else {
-            // Only blocks were taken back, and an undo that had failed was tried again.
-            let failed = self.nodes[FINAL.at()].child_failed && !self.is_stuck();
+            // Only blocks were taken back, and an undo that had failed was tried again. What a cancel kept from running
+            // has not failed, and is not done.
+            let left = self.children(ROOT).into_iter().any(|n| !self.is_satisfied(n));
+            let failed = (left || self.nodes[FINAL.at()].child_failed) && !self.is_stuck();
             return if failed { Outcome::Failed } else { self.way_forward() };
         };
         self.sweep(ROOT);
         if self.is_stuck() { Outcome::Stuck } else { outcome }
     }
 
+    /// What waited for undos that failed, and that a person settled when the rollback was over, may be undone.
+    fn go_on_from_settled_undos(&mut self, under: NodeId) {
+        let by_hand = |n: &super::Node| n.rare.as_ref().is_some_and(|rare| rare.undo_settled_by.is_some());
+        let is_new = |n: &super::Node| !n.undo_settled && !matches!(n.undo, UndoStatus::Pending | UndoStatus::Failed);
+        let settled = self.ids().filter(|n| by_hand(self.node(*n)) && is_new(self.node(*n)));
+        for node in settled.filter(|n| self.root(*n) == under).collect::<Vec<_>>() {
+            let Some(index) = self.nodes[node.at()].rollback else { continue };
+            let mut todo = Vec::new();
+            self.take_locks_of_block(index);
+            self.settle_undo(node, &mut todo);
+            self.advance_undo(&mut todo);
+            let rollback = &mut self.rollbacks[index as usize];
+            rollback.done &= rollback.live == 0;
+        }
+    }
+
+    /// A block that was taken back while it ran had its locks. What is left of it is undone with them again.
+    fn take_locks_of_block(&mut self, index: u32) {
+        let of = self.rollbacks[index as usize].of;
+        if of != ROOT {
+            let names = self.names_for_undo(&[of]);
+            self.rollbacks[index as usize].names.extend(names);
+        }
+    }
+
     /// A stuck run is taken up again: what failed is tried once more, also where a `for_each` lets fewer instances
     /// go at once.
     pub(super) fn retry_failed_undos(&mut self) {
         self.phase = Phase::RollingBack;
+        self.go_on_from_settled_undos(ROOT);
+        self.go_on_from_settled_undos(FINAL);
         let failed: Vec<_> = self.ids().filter(|n| self.node(*n).undo == UndoStatus::Failed).collect();
         for node in failed {
             let Some(index) = self.nodes[node.at()].rollback else { continue };
+            self.take_locks_of_block(index);
             let n = &mut self.nodes[node.at()];
             n.undo = UndoStatus::Ready;
             n.undo_tries = 0;

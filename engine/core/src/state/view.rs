@@ -73,6 +73,9 @@ pub struct StepView {
     pub outputs: Json,
     pub error: Option<StepError>,
     pub undo_error: Option<StepError>,
+    /// Who said, after its undo had failed, that it was taken back by hand or is to stay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undo_settled_by: Option<String>,
     /// Milliseconds since the epoch.
     pub started_at: Option<u64>,
     pub finished_at: Option<u64>,
@@ -157,6 +160,7 @@ impl RunState {
             outputs: n.outputs.as_deref().cloned().unwrap_or(Json::Null),
             error: if n.status == Status::Succeeded { None } else { n.error().cloned() },
             undo_error: n.undo_error().cloned(),
+            undo_settled_by: n.rare.as_ref().and_then(|rare| rare.undo_settled_by.clone()),
             started_at: n.started_at,
             finished_at: n.finished_at,
         }

@@ -865,6 +865,144 @@ fn a_failed_undo_is_settled_by_a_person() {
     assert_eq!(bench.state.phase, Phase::Finished(Outcome::RolledBack));
 }
 
+/// Found by the random runs: settled while the run was elsewhere, what stood before it was left, and said to be undone.
+#[test]
+fn what_stood_before_a_settled_undo_is_not_forgotten() {
+    let mut bench = Bench::new(
+        "steps: [{ id: a, uses: t.change }, { id: b, uses: t.change }]
+finally: [{ id: f, uses: t.read }]",
+    );
+    bench.ok("a");
+    bench.fail("b");
+    bench.undo_fail("b");
+    assert_eq!(bench.state.phase, Phase::Finally);
+    let refused = bench.refused(resolved("b".into(), Resolution::Undone));
+    assert!(refused.contains("say it when it has come to its end"), "{refused}");
+    bench.ok("f");
+    bench.resolve("b", Resolution::Undone);
+    assert_eq!(bench.state.phase, Phase::Finished(Outcome::Stuck));
+    // Another process, which knows nothing but the journal.
+    bench.crash();
+    assert_eq!(bench.undoing(), ["a"]);
+    bench.undo_ok("a");
+    assert_eq!(bench.state.phase, Phase::Finished(Outcome::RolledBack));
+}
+
+/// Found by the random runs: taken up again, two blocks that exclude each other were undone at the same time.
+#[test]
+fn what_is_left_of_blocks_is_undone_with_their_locks() {
+    let block = |id: &str| {
+        format!(
+            "
+  - id: {id}
+    needs: []
+    locks: [door]
+    continue_on_error: true
+    on_failure: rollback
+    steps: [{{ id: one, uses: t.change }}, {{ id: two, uses: t.change }}]"
+        )
+    };
+    let mut bench = Bench::new(&format!("steps:{}{}", block("p"), block("q")));
+    for id in ["p", "q"] {
+        bench.ok(&format!("{id}/one"));
+        bench.fail(&format!("{id}/two"));
+        bench.undo_ok(&format!("{id}/two"));
+        bench.undo_fail(&format!("{id}/one"));
+    }
+    assert_eq!(bench.state.phase, Phase::Finished(Outcome::Stuck));
+    bench.crash();
+    assert_eq!(bench.undoing(), ["q/one"]);
+    bench.undo_ok("q/one");
+    assert_eq!(bench.undoing(), ["p/one"]);
+    bench.undo_ok("p/one");
+    assert_eq!(finished(&bench), Some(Outcome::Succeeded));
+}
+
+/// Found by the random runs: `finally` was left half way back, and the run said to be taken back.
+#[test]
+fn what_is_left_of_finally_is_taken_back_with_the_run() {
+    let mut bench = Bench::new(
+        "steps: [{ id: a, uses: t.read }]
+finally: [{ id: f, on_failure: rollback, steps: [{ id: one, uses: t.change }, { id: two, uses: t.change }] }]",
+    );
+    bench.ok("a");
+    bench.ok("f/one");
+    bench.fail("f/two");
+    bench.undo_fail("f/two");
+    assert_eq!(bench.state.phase, Phase::Finished(Outcome::Stuck));
+    bench.resolve("f/two", Resolution::Undone);
+    bench.want_rollback();
+    assert_eq!(bench.undoing(), ["f/one"]);
+    bench.undo_ok("f/one");
+    assert_eq!(bench.state.phase, Phase::Finished(Outcome::RolledBack));
+}
+
+/// Found by the random runs: a run that was cancelled before its last step had succeeded, once an undo had.
+#[test]
+fn a_cancelled_run_whose_undo_succeeds_at_last_has_not_succeeded() {
+    let mut bench = Bench::new(
+        "on_failure: continue
+steps:
+  - { id: b, on_failure: rollback, continue_on_error: true, steps: [{ id: one, uses: t.change }, { id: two, uses: t.change }] }
+  - { id: never, uses: t.read }",
+    );
+    bench.ok("b/one");
+    bench.fail("b/two");
+    bench.tell(cancel());
+    bench.undo_ok("b/two");
+    bench.undo_fail("b/one");
+    assert_eq!(bench.state.phase, Phase::Finished(Outcome::Stuck));
+    bench.crash();
+    bench.undo_ok("b/one");
+    assert_eq!(bench.state.phase, Phase::Finished(Outcome::Failed));
+}
+
+/// Found by the random runs: what was in doubt inside a block kept the block from its own lock for ever.
+#[test]
+fn a_block_waits_for_no_lock_that_is_inside_it() {
+    let mut bench = Bench::new(
+        "steps: [{ id: a, uses: t.read }]
+finally:
+  - id: f
+    locks: [door]
+    on_failure: rollback
+    steps:
+      - { id: fails, uses: t.rerun }
+      - { id: b, needs: [], steps: [{ id: asks, uses: t.stays, on_interrupt: ask, locks: [door] }] }",
+    );
+    bench.ok("a");
+    bench.crash();
+    bench.fail("f/fails");
+    bench.undo_ok("f/fails");
+    assert_eq!(finished(&bench), Some(Outcome::Failed));
+    bench.crash();
+    assert_eq!(bench.status("f"), "running");
+}
+
+/// Found by the random runs: a step that was interrupted and taken back had its lock again when another was settled.
+#[test]
+fn what_was_taken_back_has_no_lock() {
+    let mut bench = Bench::new(
+        "steps:
+  - id: b
+    on_failure: rollback
+    continue_on_error: true
+    steps:
+      - { id: one, needs: [], uses: t.ask, locks: [door] }
+      - { id: two, needs: [], uses: t.ask }
+  - { id: c, locks: [door], steps: [{ id: one, uses: t.read }] }",
+    );
+    bench.die();
+    bench.record(EventBody::RunResumed { by: "me@here".to_owned() }).unwrap();
+    bench.settle();
+    bench.resolve("b/two", Resolution::Fail);
+    bench.undo_ok("b/one");
+    bench.undo_ok("b/two");
+    bench.after_failure = vec![Resolution::Redo];
+    bench.fail("c/one");
+    assert_eq!(bench.acting(), ["c/one"]);
+}
+
 /// Found by hand: `show` had the note of an undo behind a step that was done again since, and undone in another way.
 #[test]
 fn what_an_undo_said_does_not_outlive_it() {

@@ -134,6 +134,9 @@ fn same(folded: &RunState, live: &RunState) -> Result<(), String> {
 impl Sim<'_> {
     fn take_up(&mut self, what: After) {
         self.bench.now += self.dice.roll(100_000);
+        if let Some(body) = self.settles_an_undo() {
+            self.bench.tell(body);
+        }
         match (what, self.bench.state.phase) {
             (After::Resume, Phase::Held(_) | Phase::Finished(Outcome::Failed | Outcome::Stuck)) => self.bench.crash(),
             (After::Resume, _) | (_, Phase::Finished(Outcome::RolledBack)) => {}
@@ -171,6 +174,10 @@ impl Sim<'_> {
         if matches!(self.bench.state.phase, Phase::Held(_) | Phase::Finished(_)) {
             return Ok(());
         }
+        if let Some(body) = self.settles_an_undo() {
+            self.bench.tell(body);
+            return Ok(());
+        }
         let next = self.candidates();
         if next.is_empty() {
             return Err(format!("nothing is left to happen in {:?}\n{}", self.bench.state.phase, self.bench.tail()));
@@ -179,6 +186,18 @@ impl Sim<'_> {
         self.bench.now += self.dice.roll(300);
         self.perform(next);
         Ok(())
+    }
+
+    /// Somebody says what a step counts as whose undo failed, for good or for now.
+    fn settles_an_undo(&mut self) -> Option<EventBody> {
+        let state = &self.bench.state;
+        let failed: Vec<NodeId> = state.ids().filter(|n| state.undo_can_be_resolved(*n)).collect();
+        if failed.is_empty() || !self.dice.percent(15) {
+            return None;
+        }
+        let node = failed[self.dice.roll(failed.len() as u64) as usize];
+        let resolution = if self.dice.percent(50) { Resolution::Undone } else { Resolution::Kept };
+        Some(super::bench::resolved(self.bench.path(node), resolution))
     }
 
     fn cancel(&mut self) {

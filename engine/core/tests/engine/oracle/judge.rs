@@ -324,7 +324,12 @@ impl Judge<'_> {
         let n = self.at(step)?;
         if resolution.is_of_undo() {
             let node = &mut self.tree.nodes[n];
-            (node.undo, node.started) = (Undo::Done, false);
+            ensure(node.undo != Undo::Active, || "its undo runs".to_owned())?;
+            if resolution == Resolution::Undone {
+                (node.undo, node.started) = (Undo::Done, false);
+            } else {
+                (node.undo, node.kept) = (Undo::None, true);
+            }
             return Ok(());
         }
         let act = self.tree.nodes[n].act;
@@ -483,7 +488,7 @@ impl Judge<'_> {
         let undo = self.tree.nodes[n].undo;
         ensure(matches!(undo, Undo::None | Undo::Backoff), || format!("its undo is {undo:?}"))?;
         for later in &roll.expected {
-            let done = self.tree.nodes[*later].undo == Undo::Done;
+            let done = self.tree.nodes[*later].undo == Undo::Done || self.tree.nodes[*later].kept;
             ensure(done || !self.tree.is_after(*later, n), || {
                 format!("{} came after it and is not undone", self.tree.nodes[*later].path)
             })?;
@@ -516,7 +521,7 @@ impl Judge<'_> {
         roll.expected.iter().all(|n| match self.tree.nodes[*n].undo {
             Undo::Done | Undo::Failed => true,
             Undo::Active | Undo::Backoff => false,
-            Undo::None => failed.iter().any(|f| self.tree.is_after(*f, *n)),
+            Undo::None => self.tree.nodes[*n].kept || failed.iter().any(|f| self.tree.is_after(*f, *n)),
         })
     }
 
