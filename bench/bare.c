@@ -1,0 +1,103 @@
+/* bare: the least that a runner can do which writes down that it starts a command before it starts it. It knows no
+ * graph and checks nothing: COUNT times `/bin/true`, JOBS at once, each in a session of its own with pipes for its
+ * output; all that begins and all that has ended shares one append and one fdatasync. What `bench` calls the bare loop.
+ *
+ *     bare COUNT JOBS JOURNAL
+ */
+#define _GNU_SOURCE
+#include <err.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+
+struct slot {
+  int pidfd; /* -1 = free */
+  int streams[2];
+};
+
+/* As much as a commit of one page writes to SQLite's WAL. */
+static char record[4120];
+
+static void commit(int journal) {
+  if (write(journal, record, sizeof record) != sizeof record || fdatasync(journal)) err(1, "journal");
+}
+
+static void start(struct slot *slot, int number, int epoll) {
+  static char *argv[] = {"/bin/true", NULL};
+  posix_spawnattr_t attributes;
+  posix_spawn_file_actions_t actions;
+  sigset_t none;
+  pid_t pid;
+  sigemptyset(&none);
+  posix_spawnattr_init(&attributes);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK);
+  posix_spawnattr_setsigmask(&attributes, &none);
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+  int ends[2];
+  for (int i = 0; i < 2; i++) {
+    int both[2];
+    if (pipe2(both, O_CLOEXEC)) err(1, "pipe");
+    slot->streams[i] = both[0];
+    ends[i] = both[1];
+    posix_spawn_file_actions_adddup2(&actions, both[1], i + 1);
+  }
+  if (posix_spawn(&pid, argv[0], &actions, &attributes, argv, environ)) errx(1, "%s cannot be started", argv[0]);
+  posix_spawn_file_actions_destroy(&actions);
+  posix_spawnattr_destroy(&attributes);
+  close(ends[0]);
+  close(ends[1]);
+  slot->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+  struct epoll_event event = {.events = EPOLLIN, .data.u32 = (unsigned)number};
+  if (slot->pidfd < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, slot->pidfd, &event)) err(1, "pidfd");
+}
+
+static void finish(struct slot *slot, int epoll) {
+  siginfo_t info;
+  char output[4096];
+  if (waitid(P_PIDFD, (id_t)slot->pidfd, &info, WEXITED)) err(1, "waitid");
+  for (int i = 0; i < 2; i++) {
+    while (read(slot->streams[i], output, sizeof output) > 0) {
+    }
+    close(slot->streams[i]);
+  }
+  /* A child between its vfork and its exec may hold a copy, which would be told of for ever. */
+  epoll_ctl(epoll, EPOLL_CTL_DEL, slot->pidfd, NULL);
+  close(slot->pidfd);
+  slot->pidfd = -1;
+}
+
+int main(int argc, char **argv) {
+  if (argc != 4) errx(2, "usage: bare COUNT JOBS JOURNAL");
+  int count = atoi(argv[1]), jobs = atoi(argv[2]), started = 0, ended = 0;
+  int journal = open(argv[3], O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  int epoll = epoll_create1(EPOLL_CLOEXEC);
+  struct slot *slots = calloc((size_t)jobs, sizeof *slots);
+  if (journal < 0 || epoll < 0 || !slots) err(1, "%s", argv[3]);
+  for (int i = 0; i < jobs; i++) slots[i].pidfd = -1;
+  while (ended < count) {
+    commit(journal);
+    for (int i = 0; i < jobs && started < count; i++) {
+      if (slots[i].pidfd < 0) {
+        start(&slots[i], i, epoll);
+        started++;
+      }
+    }
+    struct epoll_event events[64];
+    int told = epoll_wait(epoll, events, 64, -1);
+    for (int i = 0; i < told; i++) {
+      finish(&slots[events[i].data.u32], epoll);
+      ended++;
+    }
+  }
+  commit(journal);
+  return 0;
+}
