@@ -4,6 +4,7 @@
 //! one, and a first run does not wait for a dozen syncs.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -26,41 +27,11 @@ const APPLICATION_ID: i64 = 0x5242_6b31;
 /// The layout of the tables, in `user_version`. The layout of events has a number of its own.
 const FORMAT: i64 = 1;
 
-const SCHEMA: &str = "
-CREATE TABLE runs (
-  no INTEGER PRIMARY KEY, run TEXT NOT NULL UNIQUE, playbook TEXT NOT NULL, created_at INTEGER NOT NULL,
-  epoch INTEGER NOT NULL
-) STRICT;
-CREATE TABLE events (
-  run TEXT NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL, type TEXT NOT NULL, body TEXT NOT NULL,
-  about INTEGER NOT NULL, hash BLOB NOT NULL, PRIMARY KEY (run, seq)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX events_about ON events (run, seq) WHERE about = 1;
-CREATE TABLE requests (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, at INTEGER NOT NULL, body TEXT NOT NULL
-) STRICT;
-CREATE TABLE holds (
-  name TEXT NOT NULL PRIMARY KEY, run TEXT NOT NULL, step TEXT, since INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE TABLE waits (
-  ticket INTEGER PRIMARY KEY, run TEXT NOT NULL, step TEXT, names TEXT NOT NULL, since INTEGER NOT NULL
-) STRICT;
-";
+/// A journal without runs: what [`SCHEMA`](tests::SCHEMA) makes, byte for byte. To make it takes SQLite longer than all
+/// else that a new journal needs.
+const EMPTY: &[u8] = include_bytes!("empty.db");
 
-/// What the server keeps beside runs. Made where a journal has none of it: an older runback does not miss it.
-const FURNITURE: &str = "
-CREATE TABLE IF NOT EXISTS schedules (
-  schedule TEXT NOT NULL PRIMARY KEY, decided INTEGER NOT NULL, paused_by TEXT, paused_at INTEGER, paused_why TEXT
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS firings (
-  schedule TEXT NOT NULL, at INTEGER NOT NULL, run TEXT, decision TEXT NOT NULL, decided_at INTEGER NOT NULL,
-  PRIMARY KEY (schedule, at)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS tokens (
-  id TEXT NOT NULL PRIMARY KEY, name TEXT NOT NULL, roles TEXT NOT NULL, hash BLOB NOT NULL,
-  created_at INTEGER NOT NULL, created_by TEXT NOT NULL, expires_at INTEGER, revoked_at INTEGER
-) STRICT, WITHOUT ROWID;
-";
+const FURNITURE: &str = include_str!("furniture.sql");
 
 /// `$XDG_STATE_HOME/runback`, else `~/.local/state/runback`. None without a home.
 pub fn default_state_dir() -> Option<PathBuf> {
@@ -122,22 +93,15 @@ impl Layout {
         }
         let draft = self.journal.with_extension("db.new");
         // Left by one that was killed here.
-        for suffix in ["", "-wal", "-shm", "-journal"] {
-            let mut left = draft.clone().into_os_string();
-            left.push(suffix);
-            match fs::remove_file(&left) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(&error)),
-                _ => {}
-            }
+        match fs::remove_file(&draft) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(&error)),
+            _ => {}
         }
-        let empty = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft);
-        drop(empty.map_err(|error| io(&error))?);
-        let sql = |error: &rusqlite::Error| StoreError::from_sqlite(&self.journal, error);
-        write_draft(&draft).map_err(|error| sql(&error))?;
         // A sync of the file is one of the file system's own journal, which holds the folders already: theirs are cheap
         // after it. The journal's folder is synced by SQLite with the first commit, when it makes the WAL: nothing is
         // promised before.
-        File::open(&draft).and_then(|file| file.sync_data()).map_err(|error| io(&error))?;
+        let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft);
+        file.and_then(|mut file| file.write_all(EMPTY).and_then(|()| file.sync_data())).map_err(|error| io(&error))?;
         for folder in grown {
             File::open(folder)
                 .and_then(|folder| folder.sync_all())
@@ -195,20 +159,51 @@ impl Layout {
     }
 }
 
-fn write_draft(draft: &Path) -> rusqlite::Result<()> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(draft, flags)?;
-    connection.execute_batch(&format!(
-        "PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY; BEGIN; {SCHEMA} {FURNITURE}
-         PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; COMMIT; PRAGMA journal_mode = WAL"
-    ))?;
-    connection.close().map_err(|(_, error)| error)
-}
-
 pub(super) fn check_sqlite() -> Result<(), StoreError> {
     let (oldest, needed) = OLDEST_SQLITE;
     if rusqlite::version_number() < oldest {
         return Err(StoreError::SqliteTooOld { found: rusqlite::version().to_owned(), needed });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The tables of a new journal; change it together with [`FORMAT`].
+    pub(super) const SCHEMA: &str = include_str!("tables.sql");
+
+    fn made() -> Vec<u8> {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("made.db");
+        let connection = Connection::open(&path).expect("it opens");
+        connection
+            .execute_batch(&format!(
+                "PRAGMA journal_mode = MEMORY; BEGIN; {SCHEMA} {FURNITURE}
+                 PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; COMMIT;
+                 PRAGMA journal_mode = WAL"
+            ))
+            .expect("the tables are made");
+        connection.close().expect("it closes");
+        fs::read(path).expect("the file")
+    }
+
+    /// Which SQLite wrote it last, at byte 96 of the file format, is not what it is about.
+    fn apart_from_its_writer(mut file: Vec<u8>) -> Vec<u8> {
+        file[96..100].fill(0);
+        file
+    }
+
+    #[test]
+    fn an_empty_journal_is_what_the_tables_make() {
+        let made = made();
+        if std::env::var_os("RUNBACK_UPDATE").is_some() {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/sqlite/empty.db");
+            fs::write(path, &made).expect("it is written");
+            return;
+        }
+        let same = apart_from_its_writer(made) == apart_from_its_writer(EMPTY.to_vec());
+        assert!(same, "the tables changed: make empty.db anew with RUNBACK_UPDATE=1, and think of FORMAT");
+    }
 }
