@@ -158,7 +158,7 @@ impl Load for FromTexts<'_> {
 /// The plan of a run that was started before, from what its journal holds.
 pub(crate) fn recompile(created: &Created, catalog: &Catalog) -> Result<Arc<Plan>, String> {
     let first = created.texts.first().ok_or("its journal holds no playbook")?;
-    let checked = check::check(&first.name, &first.text, &mut FromTexts(&created.texts), catalog);
+    let checked = check::recompile(&first.name, &first.text, &mut FromTexts(&created.texts), catalog);
     checked.plan.ok_or_else(|| {
         let said = checked.diagnostics.iter().find(|d| d.severity() == runback_core::diagnostic::Severity::Error);
         let said = said.map_or_else(String::new, |d| format!(": {} {}", d.code.name(), d.message));

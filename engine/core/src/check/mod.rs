@@ -58,6 +58,16 @@ impl Checked {
 
 /// Checks a playbook. Finds everything that can be found without touching the world.
 pub fn check(name: &str, text: &str, load: &mut dyn Load, catalog: &Catalog) -> Checked {
+    compile(name, text, load, catalog, true)
+}
+
+/// The plan of a playbook that a run was made from. What only foretells that a step would fail is not looked for: an
+/// older runback did not, and its runs must be read and taken back for ever.
+pub fn recompile(name: &str, text: &str, load: &mut dyn Load, catalog: &Catalog) -> Checked {
+    compile(name, text, load, catalog, false)
+}
+
+fn compile(name: &str, text: &str, load: &mut dyn Load, catalog: &Catalog, foretell: bool) -> Checked {
     let mut sources = Sources::default();
     let source = sources.add(Source::new(name, text));
     let (playbook, mut diagnostics) = playbook::read(source, text);
@@ -69,7 +79,9 @@ pub fn check(name: &str, text: &str, load: &mut dyn Load, catalog: &Catalog) -> 
         resolve::resolve(&mut placed);
         let pairs = placed.edge_pairs();
         cycle::find(&mut placed, &pairs);
-        types::check(&mut placed);
+        if foretell {
+            types::check(&mut placed);
+        }
         let unread = |d: &Diagnostic| {
             matches!(
                 d.code,

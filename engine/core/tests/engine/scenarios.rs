@@ -1,7 +1,7 @@
 //! Runs told step by step: one for each way in which the engine has been wrong.
 
 use runback_core::Json;
-use runback_core::check::{NoLoad, check};
+use runback_core::check::{NoLoad, check, recompile};
 use runback_core::decide::{Effect, decide};
 use runback_core::event::{CancelReason, EventBody, HoldReason, Outcome, Resolution, RollbackReason};
 use runback_core::state::{InRunLocks, Phase, UndoStatus};
@@ -812,6 +812,18 @@ fn nothing_is_unused_while_a_template_cannot_be_read() {
         let found: Vec<_> = checked.diagnostics.iter().map(|d| d.code.name()).collect();
         assert_eq!(found, codes, "{text}");
     }
+}
+
+/// An older runback made runs of it, which must be read and taken back.
+#[test]
+fn what_only_foretells_a_failure_does_not_keep_a_run_from_being_read() {
+    let yaml = "runback: 1\nname: t\ninputs: { n: { type: integer, default: 1 } }\nsteps:\n  \
+                - { uses: t.read, when: 'inputs.n == 1 || inputs.n == \"3\"' }\n  - { uses: t.read, for_each: \"{{ inputs.n }}\" }\n";
+    let (today, before) =
+        (check("t.yaml", yaml, &mut NoLoad, &catalog()), recompile("t.yaml", yaml, &mut NoLoad, &catalog()));
+    let codes: Vec<_> = today.diagnostics.iter().map(|d| d.code.name()).collect();
+    assert_eq!((codes, today.plan.is_some()), (vec!["RB0312", "RB0203"], false));
+    assert!(before.plan.is_some(), "{:?}", before.diagnostics);
 }
 
 /// Found by hand: a `rollback:` that could never succeed left its run stuck for ever.
