@@ -148,7 +148,8 @@ async fn start(app: &Arc<App>, entry: &Entry, firing: &Firing) -> Result<(), Sto
     if app.desk.firing(key, at).await?.is_some() {
         return Ok(());
     }
-    let living = turns::living(app, key).await?;
+    let mut living = turns::living(app, key).await?;
+    living.retain(|l| l.is_before(at));
     let after = match entry.schedule.overlap.meets(living.len(), turns::waiting(&living)) {
         Meeting::PassOver(why) => return pass_over(app, entry, at, why).await,
         Meeting::Start => None,

@@ -52,6 +52,11 @@ impl Living {
         Self { turn: Turn { created_at, scheduled_at, run: row.run }, begun, driven: row.owner.is_some() }
     }
 
+    /// It is of an earlier instant; that of the same one another server made.
+    pub(crate) fn is_before(&self, at: u64) -> bool {
+        self.turn.scheduled_at < at
+    }
+
     pub(crate) fn run(&self) -> &str {
         &self.turn.run
     }
@@ -156,6 +161,17 @@ mod tests {
         let late = [living(2, "first", false, true), living(9, "resumed", true, true)];
         assert_eq!(of(&late, "first").as_deref(), Some("resumed"), "it was made later and runs");
         assert_eq!(of(&late, "gone"), None);
+    }
+
+    /// Another server made one of the same instant a moment ago.
+    #[test]
+    fn a_run_of_the_same_instant_is_not_met() {
+        let of = |scheduled_at| Living {
+            turn: Turn { scheduled_at, ..living(9, "r", false, true).turn },
+            begun: false,
+            driven: true,
+        };
+        assert!(of(4).is_before(5) && !of(5).is_before(5) && !of(6).is_before(5));
     }
 
     /// A busy server makes the run of one instant and meets it at the next before it has begun.
