@@ -41,7 +41,8 @@ fn word(text: &str) -> String {
     }
 }
 
-fn as_typed(command: &str) -> String {
+/// A command that begins with `runback`, as it is to be typed here.
+pub(crate) fn as_typed(command: &str) -> String {
     let (program, option) = TYPED.get().map_or(("runback", ""), |(p, o)| (p.as_str(), o.as_str()));
     let rest = command.strip_prefix("runback").unwrap_or(command);
     format!("{}{rest}{option}", if program == "runback" { program.to_owned() } else { word(program) })

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 use runback_core::Json;
 use runback_core::event::{Event, EventBody};
-use runback_core::state::{NodeId, RunState};
+use runback_core::state::{Node, NodeId, RunState};
 use runback_core::step::{Answer, Question};
 use runback_exec::driver::mask_answer;
 use runback_exec::process::Processes;
@@ -18,7 +18,7 @@ use serde_json::Map;
 use crate::exit::Exit;
 use crate::failure::{Done, Failure};
 use crate::term::{self, DIM, RESET, YELLOW};
-use crate::{journal, operator, state_dir, surroundings, words};
+use crate::{journal, next, operator, state_dir, surroundings, words};
 
 /// Answer a run that waits for a person
 #[derive(Debug, Args)]
@@ -62,7 +62,9 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
         let starter = run.state.created.as_ref().map_or("", |c| c.by.as_str());
         if let Some(why) = question.refuses(&answer, starter, run.state.node(node).answers()) {
             let failure = Failure::refused(format!("{step}: the answer of {} does not count: {why}", answer.by));
-            return Err(failure.help(format!("see who may answer: runback why {id} {step}")));
+            return Err(
+                failure.help(format!("see who may answer: {}", next::as_typed(&format!("runback why {id} {step}"))))
+            );
         }
         let processes = Processes::new(GuardCommand::this_binary(), |warning| {
             term::note(&format!("{YELLOW}!{RESET} {warning}"));
@@ -78,7 +80,7 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
                 term::note(&format!("{YELLOW}!{RESET} {warning}"));
             }
             term::line(&format!("{word} {step} of run {id}, which nobody drives now"));
-            term::note(&format!("{DIM}go on with it: runback resume {id}{RESET}"));
+            term::note(&format!("{DIM}go on with it: {}{RESET}", next::as_typed(&format!("runback resume {id}"))));
         }
         Ok(Exit::Succeeded)
     })
@@ -119,6 +121,11 @@ pub(crate) async fn record(
     journal::advance(store, run, &mut state).await?;
     let starter = state.created.as_ref().map_or("", |c| c.by.as_str());
     let node = state.find(step).map(|n| state.node(n));
+    if node.and_then(Node::answer_by).is_some_and(|by| by <= words::now_ms()) {
+        let failure = Failure::refused(format!("the time to answer {step} is over"));
+        let resume = next::as_typed(&format!("runback resume {run}"));
+        return Err(failure.help(format!("it counts as its `on_timeout` says when the run goes on: {resume}")));
+    }
     if let Some(why) = node.and_then(|n| n.question()?.refuses(&answer, starter, n.answers())) {
         return Err(Failure::refused(format!("{step}: the answer of {} does not count: {why}", answer.by)));
     }
@@ -130,7 +137,8 @@ pub(crate) async fn record(
     };
     let event = Event { seq: state.last_seq + 1, at: words::now_ms().max(state.last_at), body };
     state.apply(&event).map_err(|e| {
-        Failure::refused(format!("it cannot be answered any more: {}", e.why)).help(format!("runback show {run}"))
+        Failure::refused(format!("it cannot be answered any more: {}", e.why))
+            .help(next::as_typed(&format!("runback show {run}")))
     })?;
     Ok(store.append(&lease, Arc::from([event])).await?)
 }
@@ -140,9 +148,10 @@ fn nothing_asked(state: &RunState) -> Failure {
     if let Some(node) = state.answered().next() {
         let said = words::verdict(state.node(node)).unwrap_or_default();
         let failure = Failure::refused(format!("{} is answered already: {said}", state.path(node)));
-        return failure.help(format!("go on with it: runback resume {run}"));
+        return failure.help(format!("go on with it: {}", next::as_typed(&format!("runback resume {run}"))));
     }
-    Failure::usage(format!("run {run} asks nothing")).help(format!("see what it does: runback why {run}"))
+    Failure::usage(format!("run {run} asks nothing"))
+        .help(format!("see what it does: {}", next::as_typed(&format!("runback why {run}"))))
 }
 
 pub(crate) fn asking(state: &RunState, step: Option<&str>) -> Result<NodeId, Failure> {

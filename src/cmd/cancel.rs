@@ -49,7 +49,7 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
         };
         store.post(&id, request).await?;
         term::line(&format!("asked {owner} {what}"));
-        term::note(&format!("{DIM}see it: runback show {id}{RESET}"));
+        term::note(&format!("{DIM}see it: {}{RESET}", next::as_typed(&format!("runback show {id}"))));
         Ok(Exit::Succeeded)
     })
 }

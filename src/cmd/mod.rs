@@ -9,7 +9,7 @@ mod completions;
 mod graph;
 pub(crate) mod logs;
 pub(crate) mod plan;
-mod resume;
+pub(crate) mod resume;
 mod run;
 mod runs;
 #[cfg(feature = "serve")]

@@ -7,6 +7,7 @@ use clap::Args;
 use runback_core::Json;
 use runback_core::event::Resolution;
 use runback_core::playbook::model::InputDecl;
+use runback_core::state::RunState;
 use runback_core::step::Catalog;
 use runback_exec::driver::{Driver, DriverError, Engine, Intent};
 use runback_exec::store::{Request, Store, StoreError};
@@ -18,7 +19,7 @@ use crate::inputs::InputArgs;
 use crate::report::TakenUp;
 use crate::surroundings::{self, Machines};
 use crate::term::{self, DIM, RESET};
-use crate::{journal, state_dir};
+use crate::{journal, next, state_dir};
 
 /// Go on with a run that failed and is held, was interrupted, or waits
 #[derive(Debug, Args)]
@@ -106,18 +107,30 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
     })
 }
 
+/// Refuses what is said of an undo where whoever drives the run could only refuse it, too: nobody would hear of that. What
+/// is said of an attempt may be of one whose process is gone, as the run will find when its turn comes.
+pub(crate) fn may_settle(state: &RunState, step: &str, resolution: Resolution) -> Result<(), Failure> {
+    let Some(node) = state.find(step) else { return Err(super::logs::no_step(state, step)) };
+    let why = resolution.is_of_undo().then(|| state.refuses_undo_resolution(node)).flatten();
+    let Some(why) = why else { return Ok(()) };
+    let run = state.run_id();
+    let failure = Failure::refused(format!("{step} of run {run} cannot be settled now: {why}"));
+    Err(failure.help(format!("see what it does: {}", next::as_typed(&format!("runback why {run}")))))
+}
+
 /// Somebody drives the run now: they are asked to take the decisions over.
 async fn post_resolutions(store: &dyn Store, run: &str, steps: &[(String, Resolution)]) -> Done {
     let found = journal::read(store, run, &runback_steps::catalog()).await?;
-    if let Some((step, _)) = steps.iter().find(|(step, _)| found.state.find(step).is_none()) {
-        return Err(super::logs::no_step(&found.state, step));
+    for (step, resolution) in steps {
+        may_settle(&found.state, step, *resolution)?;
     }
     for (step, resolution) in steps {
         let by = surroundings::by();
         let request = Request::Resolve { step: step.clone(), resolution: *resolution, outputs: Json::Null, by };
         store.post(run, request).await?;
     }
-    term::line(&format!("told the process that drives run {run}; see it: runback show {run}"));
+    let see = next::as_typed(&format!("runback show {run}"));
+    term::line(&format!("told the process that drives run {run}; see it: {see}"));
     Ok(Exit::Succeeded)
 }
 
@@ -138,7 +151,7 @@ pub(crate) fn rollback(arguments: &RollbackArguments, dir: Option<&Path>) -> Don
                 let request = Request::Rollback { by: surroundings::by(), force: arguments.force };
                 store.post(&id, request).await?;
                 term::line(&format!("asked the process that drives run {id} to take it back"));
-                term::note(&format!("{DIM}see it: runback show {id}{RESET}"));
+                term::note(&format!("{DIM}see it: {}{RESET}", next::as_typed(&format!("runback show {id}"))));
                 return Ok(Exit::Succeeded);
             }
             other => other?,

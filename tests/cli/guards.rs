@@ -2,6 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use runback_core::event::Resolution;
+use runback_core::step::Answer;
+use runback_exec::store::{Request, SqliteStore, Store as _};
+
 use super::{Desk, Said};
 
 /// A playbook of this body, run under an id.
@@ -16,6 +20,15 @@ fn until(otherwise: &str, mut so: impl FnMut() -> bool) {
     while !so() {
         assert!(Instant::now() < end, "{otherwise}");
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Asks whoever drives a run, without a look at what it does.
+fn post(desk: &Desk, run: &str, requests: impl IntoIterator<Item = Request>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let store = SqliteStore::open(&desk.path().join("state")).expect("a store");
+    for request in requests {
+        runtime.block_on(store.post(run, request)).expect("it is posted");
     }
 }
 
@@ -100,14 +113,73 @@ fn a_question_is_not_settled_by_a_resolution() {
     }
 }
 
+/// The last words of the one would be of a decision that the other has made.
+#[test]
+fn of_two_who_answer_at_once_one_decides() {
+    let desk = Desk::new();
+    desk.write(
+        "ask.yaml",
+        "runback: 1\nname: ask\nsteps:\n  - { id: go, uses: approval, with: { prompt: Really? } }\n",
+    );
+    let asks = desk.start(&["run", "ask.yaml", "--run-id", "ask"]);
+    desk.wait_for("ask", "waiting");
+    let answer = |approved| Request::Answer {
+        step: "go".to_owned(),
+        answer: Answer {
+            approved,
+            by: "boss".to_owned(),
+            roles: Vec::new(),
+            reason: None,
+            fields: serde_json::Value::Null,
+        },
+    };
+    post(&desk, "ask", [answer(false), answer(true)]);
+    assert_eq!(asks.finish().code, Some(3));
+    let store = rusqlite::Connection::open(desk.path().join("state/journal.db")).expect("a store");
+    let sql = "SELECT group_concat(type) FROM events WHERE type IN ('approval_given', 'approval_refused')";
+    let answers: String = store.query_row(sql, [], |row| row.get(0)).expect("there are some");
+    assert_eq!(answers, "approval_refused");
+}
+
+/// Nobody answered in time, whoever comes first: a process that goes on with the run, or an answer.
+#[test]
+fn a_question_whose_time_is_over_is_not_answered_any_more() {
+    let desk = Desk::new();
+    let body = "steps:\n  - { id: go, uses: approval, with: { prompt: Really?, timeout: 3s } }\n";
+    assert_eq!(run(&desk, "late", body, &["--no-wait"]).code, Some(5));
+    std::thread::sleep(Duration::from_millis(3_010));
+    let said = desk.run(&["approve", "late"]);
+    assert_eq!(said.code, Some(6), "{}", said.all());
+    assert!(said.all().contains("the time to answer go is over"), "{}", said.all());
+    assert_eq!(desk.run(&["resume", "late"]).code, Some(3));
+}
+
+/// Who is told "they have been asked" believes it.
+#[test]
+fn what_is_said_of_an_undo_that_has_not_failed_is_refused_at_once() {
+    let desk = Desk::new();
+    let body = "steps:\n  - { id: a, run: \"true\", rollback: { run: \"true\" } }\n  - { id: b, run: \"touch began; sleep 60\" }\n";
+    killed_in_the_middle(&desk, "fw", body, || {
+        let said = desk.run(&["rollback", "fw", "--step", "a=undone"]);
+        assert_eq!(said.code, Some(6), "{}", said.all());
+        assert!(said.all().contains("a of run fw cannot be settled now: no undo of it has failed"), "{}", said.all());
+    });
+}
+
 /// What a process refused must not be done by the next one, which knows another state.
 #[test]
 fn a_request_that_was_refused_is_forgotten() {
     let desk = Desk::new();
     let body = "steps:\n  - { id: a, run: \"touch began; sleep 60\" }\n  - { id: b, run: touch after }\n";
     killed_in_the_middle(&desk, "lg", body, || {
-        let said = desk.run(&["resume", "lg", "--step", "a=done", "--no-wait"]);
-        assert!(said.all().contains("told the process"), "{}", said.all());
+        // As when it was asked for in the instant before the step began.
+        let request = Request::Resolve {
+            step: "a".to_owned(),
+            resolution: Resolution::Done,
+            outputs: serde_json::Value::Null,
+            by: "me".to_owned(),
+        };
+        post(&desk, "lg", [request]);
         let store = rusqlite::Connection::open(desk.path().join("state/journal.db")).expect("a store");
         let left = || store.query_row("SELECT count(*) FROM requests", [], |row| row.get::<_, i64>(0));
         until("the process does not look for requests", || left().is_ok_and(|left| left == 0));

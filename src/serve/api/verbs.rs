@@ -15,6 +15,7 @@ use serde_json::Map;
 
 use super::runs::RunPath;
 use crate::cmd::approve;
+use crate::cmd::resume::may_settle;
 use crate::journal::{self, Run};
 use crate::serve::App;
 use crate::serve::actions::{self, TakeUp};
@@ -221,6 +222,10 @@ async fn go_on(
 ) -> Result<Accepted<Done>, Problem> {
     let_go(app, &id).await?;
     if !steps.is_empty() && app.store.owner(&id).await?.is_some() {
+        let run = journal::read(app.store.as_ref(), &id, &app.catalog).await?;
+        for (step, resolution) in &steps {
+            may_settle(&run.state, step, *resolution)?;
+        }
         for (step, resolution) in steps {
             let request = Request::Resolve { step, resolution, outputs: Json::Null, by: by.clone() };
             actions::ask(app, &id, request).await?;

@@ -226,6 +226,11 @@ impl RunState {
         self.may_resolve_undo(node).is_ok()
     }
 
+    /// Why nothing can be said of the step's undo now, whatever becomes of an attempt whose process is gone.
+    pub fn refuses_undo_resolution(&self, node: NodeId) -> Option<String> {
+        if self.node(node).undo == UndoStatus::Undoing { None } else { self.may_resolve_undo(node).err() }
+    }
+
     /// Its undo failed: for good, or it is to come again. While the run is on its way elsewhere, nothing could follow from it.
     fn may_resolve_undo(&self, node: NodeId) -> Result<(), String> {
         let n = self.node(node);

@@ -32,7 +32,10 @@ impl Driver {
         let Some(question) = n.question() else { return Ok(()) };
         let step = Arc::clone(&n.path);
         let starter = self.state.created.as_ref().map_or("", |c| c.by.as_str());
-        let why = question.refuses(&answer, starter, n.answers());
+        let why = match n.verdict() {
+            Some(_) => Some("it is answered already"),
+            None => question.refuses(&answer, starter, n.answers()),
+        };
         if let Some(why) = why {
             self.warnings.push(format!("{step}: the approval of {} does not count: {why}", answer.by));
             return Ok(());
