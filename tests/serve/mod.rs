@@ -101,6 +101,22 @@ impl Place {
         serde_json::from_str(&self.run(&[arguments, &["--output", "json"]].concat())).expect("JSON")
     }
 
+    /// `schedule backfill`, not started yet.
+    fn backfill(&self, key: &str, from: &str, to: &str) -> Command {
+        self.command(&[
+            "schedule",
+            "backfill",
+            key,
+            "--playbooks",
+            "playbooks",
+            "--from",
+            from,
+            "--to",
+            to,
+            "--no-input",
+        ])
+    }
+
     fn token(&self, name: &str, roles: &str) -> String {
         self.run(&["token", "create", name, "--role", roles]).trim().to_owned()
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{PATIENCE, Place, until};
+use super::{PATIENCE, Place, Server, until};
 
 #[test]
 fn a_run_is_started_watched_approved_and_taken_back() {
@@ -122,23 +122,28 @@ fn the_queue_keeps_its_order_and_a_cancelled_run_does_not_wait_for_its_turn() {
     server.wait_for(&token, &runs[1], "cancelled");
 }
 
-#[test]
-fn runs_survive_a_restart_and_doubt_waits_for_a_person() {
-    let place = Place::new();
-    let go = place.path("go");
-    let waits = format!("until test -e {}; do sleep 0.1; done", go.display());
+/// A server with a run that ends once there is a file `go`, and one that sleeps in its step `copy`.
+fn two_at_work(place: &Place, token: &str) -> (Server, String, String) {
+    let waits = format!("until test -e {}; do sleep 0.1; done", place.path("go").display());
     place.playbook("slow", &SLOW.replace("sleep 600", &waits));
-    place.playbook("doubtful", "runback: 1\nname: doubtful\nsteps:\n  - id: a\n    run: sleep 600\n");
-    let token = place.token("ann", "operator");
+    place.playbook("doubtful", "runback: 1\nname: doubtful\nsteps:\n  - id: copy\n    run: sleep 600\n");
     let server = place.serve(&[]);
     let start = |name: &str| {
-        let started = server.post(&token, "/api/v1/runs", &json!({ "playbook": name }));
+        let started = server.post(token, "/api/v1/runs", &json!({ "playbook": name }));
         started.json()["run"].as_str().expect("an id").to_owned()
     };
     let (slow, doubtful) = (start("slow"), start("doubtful"));
     for run in [&slow, &doubtful] {
-        server.stream(&token, run, None).until("attempt_started");
+        server.stream(token, run, None).until("attempt_started");
     }
+    (server, slow, doubtful)
+}
+
+#[test]
+fn runs_survive_a_restart_and_doubt_waits_for_a_person() {
+    let place = Place::new();
+    let token = place.token("ann", "operator");
+    let (server, slow, doubtful) = two_at_work(&place, &token);
     let began = Instant::now();
     let (code, log) = server.end("TERM");
     assert_eq!(code, Some(0), "{log}");
@@ -146,17 +151,18 @@ fn runs_survive_a_restart_and_doubt_waits_for_a_person() {
     for run in [&slow, &doubtful] {
         assert_eq!(place.json(&["show", run])["status"], "interrupted");
     }
-    std::fs::write(&go, "").expect("a file");
+    std::fs::write(place.path("go"), "").expect("a file");
     let server = place.serve(&[]);
     server.wait_for(&token, &slow, "succeeded");
     let seen = server.wait_for(&token, &doubtful, "waiting");
-    assert_eq!(seen["doubts"][0]["step"], "a");
+    assert_eq!(seen["doubts"][0]["step"], "copy");
     // Another restart does not settle it.
     server.end("KILL");
     let server = place.serve(&[]);
     let seen = server.wait_for(&token, &doubtful, "waiting");
     assert_eq!(seen["driven"], false);
-    let resumed = server.post(&token, &format!("/api/v1/runs/{doubtful}/resume"), &json!({ "steps": { "a": "done" } }));
+    let resumed =
+        server.post(&token, &format!("/api/v1/runs/{doubtful}/resume"), &json!({ "steps": { "copy": "done" } }));
     assert_eq!(resumed.status, 202, "{}", resumed.json());
     server.wait_for(&token, &doubtful, "succeeded");
 }
@@ -209,20 +215,8 @@ fn outputs_and_locks_that_cannot_be_worked_out_are_told() {
 #[test]
 fn what_a_resume_says_of_a_queued_run_counts_when_its_turn_comes() {
     let place = Place::new();
-    let go = place.path("go");
-    let waits = format!("until test -e {}; do sleep 0.1; done", go.display());
-    place.playbook("slow", &SLOW.replace("sleep 600", &waits));
-    place.playbook("doubtful", "runback: 1\nname: doubtful\nsteps:\n  - id: copy\n    run: sleep 600\n");
     let token = place.token("ann", "operator");
-    let server = place.serve(&[]);
-    let start = |name: &str| {
-        let started = server.post(&token, "/api/v1/runs", &json!({ "playbook": name }));
-        started.json()["run"].as_str().expect("an id").to_owned()
-    };
-    let (slow, doubtful) = (start("slow"), start("doubtful"));
-    for run in [&slow, &doubtful] {
-        server.stream(&token, run, None).until("attempt_started");
-    }
+    let (server, slow, doubtful) = two_at_work(&place, &token);
     server.end("KILL");
     let server = place.serve(&["--max-runs", "1"]);
     let path = format!("/api/v1/runs/{doubtful}");
@@ -236,7 +230,7 @@ fn what_a_resume_says_of_a_queued_run_counts_when_its_turn_comes() {
     let why = server.get(&token, &format!("{path}/why"));
     let text = why["why"][0]["text"].as_str().expect("it waits");
     assert_eq!(text, "it is in the server's queue, at place 1: 1 run at once (--max-runs)");
-    std::fs::write(&go, "").expect("a file");
+    std::fs::write(place.path("go"), "").expect("a file");
     for run in [&slow, &doubtful] {
         server.wait_for(&token, run, "succeeded");
     }

@@ -143,20 +143,7 @@ fn a_schedule_is_paused_triggered_and_filled_in_later() {
     let again = ask("backfill", range).json();
     assert_eq!((&again["decided"], &again["runs"]), (&json!(3), &json!([])), "each instant once, for ever");
     // Also for the command line.
-    let said = place
-        .command(&[
-            "schedule",
-            "backfill",
-            &key,
-            "--playbooks",
-            "playbooks",
-            "--from",
-            "2026-01-01",
-            "--to",
-            "2026-01-01T04:00",
-        ])
-        .output()
-        .expect("runback runs");
+    let said = place.backfill(&key, "2026-01-01", "2026-01-01T04:00").output().expect("runback runs");
     let said = String::from_utf8_lossy(&said.stderr).into_owned();
     assert!(said.contains("1 instant run, 3 had a run already"), "{said}");
 }

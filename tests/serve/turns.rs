@@ -37,20 +37,8 @@ fn elsewhere(place: &Place) -> Elsewhere {
     let key = list["schedules"][0]["key"].as_str().expect("a key").to_owned();
     let from = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second() - 3600).expect("a time");
     let to = from + jiff::SignedDuration::from_secs(1);
-    let (from_text, to_text) = (from.to_string(), to.to_string());
-    let arguments = [
-        "schedule",
-        "backfill",
-        &key,
-        "--playbooks",
-        "playbooks",
-        "--from",
-        &from_text,
-        "--to",
-        &to_text,
-        "--no-input",
-    ];
-    let child = place.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("runback runs");
+    let mut backfill = place.backfill(&key, &from.to_string(), &to.to_string());
+    let child = backfill.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("runback runs");
     let mut begun = Elsewhere { child, run: String::new(), at: from.as_millisecond().cast_unsigned() };
     begun.run = until("the command line starts no run", || {
         assert_eq!(begun.child.try_wait().expect("a child"), None, "it ended");
