@@ -11,7 +11,7 @@ pub(crate) mod logs;
 pub(crate) mod plan;
 pub(crate) mod resume;
 mod run;
-mod runs;
+pub(crate) mod runs;
 #[cfg(feature = "serve")]
 mod schedule;
 mod schema;

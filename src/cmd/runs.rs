@@ -76,7 +76,8 @@ struct Prune {
     output: OutputArg,
 }
 
-const STATUSES: [&str; 9] =
+/// What a run can be, in words.
+pub(crate) const STATUSES: [&str; 9] =
     ["running", "waiting", "rolling-back", "interrupted", "succeeded", "failed", "rolled-back", "stuck", "cancelled"];
 
 pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use runback_core::Json;
 use runback_core::event::{OnFailure, RunOptions};
-use runback_core::state::{RunStatus, StepView};
+use runback_core::state::StepView;
 use runback_core::step::{Answer, Question};
 use runback_core::suggest::did_you_mean;
 use runback_exec::output::{LogFiles, LogName};
@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
+use crate::cmd::runs::STATUSES;
 use crate::cmd::why::{self, WhyView};
 use crate::inputs::Inputs;
 use crate::journal::{self, Run, Summary};
@@ -149,13 +150,12 @@ pub(crate) async fn list(call: Call<Nothing, ListRuns, Nothing>) -> Result<Ok200
 
 /// The words of a list of statuses; none: all of them.
 fn statuses(list: &str) -> Result<Vec<&str>, Problem> {
-    let known: Vec<&str> = RunStatus::ALL.iter().map(|s| s.name()).chain(["interrupted"]).collect();
     let words: Vec<&str> = list.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
-    let Some(unknown) = words.iter().find(|word| !known.contains(*word)) else { return Ok(words) };
-    let meant = did_you_mean(unknown, known.iter().copied());
+    let Some(unknown) = words.iter().find(|word| !STATUSES.contains(*word)) else { return Ok(words) };
+    let meant = did_you_mean(unknown, STATUSES);
     let meant = meant.map(|word| format!("did you mean `{word}`? ")).unwrap_or_default();
     Err(Problem::bad_request(format!("status: a run is never `{unknown}`"))
-        .help(format!("{meant}runs are {}", known.join(", "))))
+        .help(format!("{meant}runs are {}", STATUSES.join(", "))))
 }
 
 /// Heads of runs as they come and change: server-sent events. Who reads too slowly is told `reload`.

@@ -213,6 +213,25 @@ async fn let_go(app: &App, run: &str) -> Result<(), Problem> {
     Ok(())
 }
 
+/// Tells whoever drives the run what steps count as. None: nobody drives it, or there is nothing to tell.
+async fn tell(
+    app: &App,
+    run: &str,
+    steps: &[(String, Resolution)],
+    by: &str,
+) -> Result<Option<Accepted<Done>>, Problem> {
+    if steps.is_empty() || app.store.owner(run).await?.is_none() {
+        return Ok(None);
+    }
+    let may = |run: &Run| steps.iter().try_for_each(|(step, said)| may_settle(&run.state, step, *said));
+    app.folds.look(app, run, may).await??;
+    for (step, resolution) in steps {
+        let (step, resolution, by) = (step.clone(), *resolution, by.to_owned());
+        actions::ask(app, run, Request::Resolve { step, resolution, outputs: Json::Null, by }).await?;
+    }
+    Ok(Some(Accepted(Done { run: run.to_owned(), done: "told the process that drives it".to_owned() })))
+}
+
 async fn go_on(
     app: &Arc<App>,
     id: String,
@@ -221,16 +240,8 @@ async fn go_on(
     by: String,
 ) -> Result<Accepted<Done>, Problem> {
     let_go(app, &id).await?;
-    if !steps.is_empty() && app.store.owner(&id).await?.is_some() {
-        let run = journal::read(app.store.as_ref(), &id, &app.catalog).await?;
-        for (step, resolution) in &steps {
-            may_settle(&run.state, step, *resolution)?;
-        }
-        for (step, resolution) in steps {
-            let request = Request::Resolve { step, resolution, outputs: Json::Null, by: by.clone() };
-            actions::ask(app, &id, request).await?;
-        }
-        return Ok(Accepted(Done { run: id, done: "told the process that drives it".to_owned() }));
+    if let Some(told) = tell(app, &id, &steps, &by).await? {
+        return Ok(told);
     }
     let how = TakeUp { intent: Intent::Resume, steps, secret_inputs, by };
     actions::take_up(app, &id, how).await?;
@@ -260,8 +271,8 @@ pub(crate) async fn rollback(call: Change<RollbackRun>) -> Result<Accepted<Done>
     let steps: Vec<_> = body.steps.into_iter().collect();
     are_there(&app, &id, &steps).await?;
     let_go(&app, &id).await?;
-    if !steps.is_empty() && app.store.owner(&id).await?.is_some() {
-        return go_on(&app, id, steps, body.secret_inputs, by).await;
+    if let Some(told) = tell(&app, &id, &steps, &by).await? {
+        return Ok(told);
     }
     if app.store.owner(&id).await?.is_some() {
         actions::ask(&app, &id, Request::Rollback { by, force: body.force }).await?;

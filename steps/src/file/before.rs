@@ -108,6 +108,11 @@ pub(crate) async fn look(cx: &Cx<'_>, path: &str) -> Result<Now, StepError> {
 }
 
 impl Now {
+    /// As it was captured; None = nothing was there.
+    pub(crate) fn of(before: Option<&FileBefore>) -> Self {
+        before.map_or(Self::Absent, |b| Self::File { sha256: b.sha256.clone(), attributes: b.attributes() })
+    }
+
     /// Of a regular file's content.
     pub(crate) fn sha256(&self) -> Option<&str> {
         match self {
@@ -118,10 +123,7 @@ impl Now {
 
     /// It is the captured file, to the last bit.
     pub(crate) fn is(&self, before: &FileBefore) -> bool {
-        match self {
-            Self::File { sha256, attributes } => *sha256 == before.sha256 && *attributes == before.attributes(),
-            _ => false,
-        }
+        *self == Self::of(Some(before))
     }
 }
 

@@ -89,24 +89,26 @@ async fn act_once(
     captured: &Capture,
 ) -> Result<Option<(Acted<Outputs>, Option<String>)>, StepError> {
     let path = &editing.path;
-    let now = before::look(cx, path).await?;
     let old = text::read(cx, path).await?;
-    if now.sha256() != hash(old.as_ref()).as_deref() {
-        return Ok(None);
-    }
-    if let (Some(old), true) = (&old, put::is_ours(cx, captured, now.sha256())) {
+    let sha256 = hash(old.as_ref());
+    if let (Some(old), true) = (&old, put::is_ours(cx, captured, sha256.as_deref())) {
         // An earlier attempt wrote it. To edit it again could change it again.
+        let now = before::look(cx, path).await?;
+        if now.sha256() != sha256.as_deref() {
+            return Ok(None);
+        }
         let acted = put::act_in_turn(cx, &editing.put(old.clone()), captured, &now).await?;
         return Ok(acted.map(|acted| (acted, None)));
     }
     let wanted = editing.wanted(old.as_deref())?;
     let base = put::capture(cx, &wanted).await?;
-    if base.sha256() != now.sha256() {
+    if base.sha256() != sha256.as_deref() {
         return Ok(None);
     }
-    if !put::is_base(cx, captured, now.sha256()) {
+    if !put::is_base(cx, captured, base.sha256()) {
         return Err(before::changed_since(cx, path));
     }
+    let now = Now::of(base.before.as_ref());
     Ok(put::act_in_turn(cx, &wanted, &base, &now).await?.map(|acted| (acted, old)))
 }
 

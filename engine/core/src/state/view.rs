@@ -24,17 +24,6 @@ pub enum RunStatus {
 }
 
 impl RunStatus {
-    pub const ALL: [Self; 8] = [
-        Self::Running,
-        Self::Waiting,
-        Self::RollingBack,
-        Self::Succeeded,
-        Self::Failed,
-        Self::RolledBack,
-        Self::Stuck,
-        Self::Cancelled,
-    ];
-
     pub fn name(self) -> &'static str {
         match self {
             Self::Running => "running",
