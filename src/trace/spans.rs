@@ -61,7 +61,7 @@ impl Spans {
         self.take(state, event);
     }
 
-    /// `state` has the event applied.
+    /// `state` has the event applied, and perhaps later ones.
     pub(crate) fn event(&mut self, state: &RunState, event: &Event) {
         self.live = true;
         self.take(state, event);
@@ -169,14 +169,16 @@ impl Spans {
         }
     }
 
-    /// The step of an event, and what it stands in: a block is over with its last step.
+    /// The step of an event, and what it stands in: a block is over with its last step. That one's event may be yet to
+    /// come, so it is the state that knows when.
     fn end_what_is_over(&mut self, state: &RunState, node: NodeId, at: u64) {
         let up = std::iter::once(node).chain(state.ancestors(node));
         for node in up.filter(|n| !RunState::is_root(*n)) {
-            if state.node(node).is_terminal()
+            let n = state.node(node);
+            if n.is_terminal()
                 && let Some(open) = self.steps.remove(state.path(node))
             {
-                self.end_step(state, node, &open, at);
+                self.end_step(state, node, &open, n.finished_at.unwrap_or(at));
             }
         }
     }
@@ -274,4 +276,69 @@ fn class(error: &StepError) -> KeyValue {
 
 fn outcome_name(outcome: Outcome) -> &'static str {
     runback_core::state::RunStatus::from(outcome).name()
+}
+
+#[cfg(test)]
+mod tests {
+    use runback_core::Json;
+    use runback_core::check::{NoLoad, check};
+    use runback_core::event::{Created, FORMAT, RunOptions};
+
+    use super::*;
+
+    #[test]
+    fn a_block_ends_with_its_last_step_though_both_ends_were_committed_at_once() {
+        let text = "runback: 1\nname: p\nsteps:\n  - id: outer\n    steps:\n      - { id: a, run: 'true' }\n      - { id: b, needs: [], run: 'true' }\n";
+        let catalog = runback_steps::catalog();
+        let plan = check("p.yaml", text, &mut NoLoad, &catalog).plan.expect("a plan");
+        let created = Created {
+            format: FORMAT,
+            version: "0".to_owned(),
+            run: "r".to_owned(),
+            playbook: plan.name.clone(),
+            texts: Vec::new(),
+            base: String::new(),
+            digest: plan.digest.clone(),
+            inputs: Json::Null,
+            by: "me".to_owned(),
+            from: "test".to_owned(),
+            options: RunOptions::default(),
+        };
+        let (outer, a, b): (StepPath, StepPath, StepPath) = ("outer".into(), "outer/a".into(), "outer/b".into());
+        let start = |step: &StepPath| EventBody::AttemptStarted { step: Arc::clone(step), attempt: 1 };
+        let succeed = |step: &StepPath| EventBody::AttemptSucceeded {
+            step: Arc::clone(step),
+            attempt: 1,
+            changed: true,
+            outputs: Json::Null,
+            masked: Vec::new(),
+        };
+        // By turn: what is committed at once.
+        let turns = [
+            vec![(0, EventBody::RunCreated(Box::new(created)))],
+            vec![(1, EventBody::RunStarted {})],
+            vec![(2, EventBody::BlockStarted { step: outer }), (3, start(&a)), (3, start(&b))],
+            vec![(9, succeed(&b)), (10, succeed(&a))],
+        ];
+        let (sender, mut sent) = Sender::into_channel();
+        let mut spans = Spans::new("r", Arc::new(sender));
+        let mut state = RunState::new(plan);
+        for turn in turns {
+            let first = state.last_seq + 1;
+            let events: Vec<_> = (first..).zip(turn).map(|(seq, (at, body))| Event { seq, at, body }).collect();
+            for event in &events {
+                state.apply(event).expect("legal");
+            }
+            for event in &events {
+                spans.event(&state, event);
+            }
+        }
+        let mut ends = HashMap::new();
+        while let Ok(span) = sent.try_recv() {
+            let json = serde_json::to_value(&span).expect("JSON");
+            ends.insert(span.name, json["endTimeUnixNano"].as_str().expect("text").to_owned());
+        }
+        let wanted = [("outer", 10), ("outer/a", 10), ("outer/a #1", 10), ("outer/b", 9), ("outer/b #1", 9)];
+        assert_eq!(ends, wanted.map(|(name, ms)| (name.to_owned(), format!("{ms}000000"))).into());
+    }
 }

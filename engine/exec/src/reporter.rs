@@ -31,7 +31,7 @@ pub enum Notice<'a> {
 
 /// Sees everything, changes nothing. Called on the driver's own task: be quick.
 pub trait Reporter: Send {
-    /// The state has the event applied, and the event is durable.
+    /// The event is durable, and the state has it applied, and with it those that were committed at once.
     fn event(&mut self, state: &RunState, event: &Event);
 
     fn notice(&mut self, _state: &RunState, _notice: &Notice<'_>) {}
