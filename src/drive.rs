@@ -203,6 +203,6 @@ impl From<DriverError> for Failure {
             DriverError::Refused { .. } | DriverError::OtherPlan { .. } => Exit::Usage,
             DriverError::Illegal(_) | DriverError::Empty { .. } => Exit::Failed,
         };
-        Failure { exit, message: error.to_string(), help: help.into_iter().collect() }
+        Failure { exit, help: help.into_iter().collect(), ..Failure::failed(error.to_string()) }
     }
 }

@@ -1,6 +1,7 @@
 //! What goes wrong with a command line itself: what, why, and what to do, in the shape of every other message.
 
 use runback_core::Json;
+use runback_core::diagnostic::Code;
 use serde_json::json;
 
 use crate::exit::Exit;
@@ -16,12 +17,14 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// What to do, one line each.
     pub(crate) help: Vec<String>,
+    /// Mistakes that have codes, as `check --output json` gives them; `message` is then the text of all of them.
+    pub(crate) diagnostics: Vec<Json>,
 }
 
 impl Failure {
     /// The command line is wrong: exit code 2.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self { exit: Exit::Usage, message: message.into(), help: Vec::new() }
+        Self { exit: Exit::Usage, message: message.into(), help: Vec::new(), diagnostics: Vec::new() }
     }
 
     pub(crate) fn failed(message: impl Into<String>) -> Self {
@@ -32,9 +35,25 @@ impl Failure {
         Self { exit: Exit::Refused, ..Self::usage(message) }
     }
 
-    /// It was told already; only the code is left.
-    pub(crate) fn told(exit: Exit) -> Self {
-        Self { exit, message: String::new(), help: Vec::new() }
+    /// Mistakes that have codes: what a person reads, and the same as data.
+    pub(crate) fn diagnosed(text: String, diagnostics: Vec<Json>) -> Self {
+        Self { diagnostics, ..Self::usage(text) }
+    }
+
+    /// Mistakes in what was given at the start of a run, which stands in no file.
+    pub(crate) fn given(mistakes: &[(Code, String, Option<String>)]) -> Self {
+        let text = |(code, message, help): &(Code, String, Option<String>)| {
+            let help = help.as_ref().map(|help| format!("\n {CYAN}help{RESET}: {help}")).unwrap_or_default();
+            format!("{RED}{BOLD}error[{}]{RESET}: {message}{help}", code.name())
+        };
+        let data = |(code, message, help): &(Code, String, Option<String>)| {
+            json!({
+                "code": code.name(), "severity": code.info().severity, "message": message, "help": help,
+                "file": null, "labels": [],
+            })
+        };
+        let lines: Vec<_> = mistakes.iter().map(text).collect();
+        Self::diagnosed(lines.join("\n"), mistakes.iter().map(data).collect())
     }
 
     #[must_use]
@@ -52,7 +71,12 @@ impl Failure {
     }
 
     pub(crate) fn print(&self, as_json: bool) {
-        if self.message.is_empty() {
+        if !self.diagnostics.is_empty() {
+            if as_json {
+                term::json(&json!({ "diagnostics": self.diagnostics }));
+            } else {
+                term::note(&self.message);
+            }
             return;
         }
         if as_json {

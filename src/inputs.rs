@@ -12,9 +12,7 @@ use runback_core::playbook::yaml::{self, NodeValue};
 use runback_core::span::{Source, SourceId, Sources};
 use serde_json::Map;
 
-use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::term::{self, BOLD, CYAN, RED, RESET};
 use crate::{diagnose, load};
 
 #[derive(Debug, Default, Args)]
@@ -36,12 +34,12 @@ pub(crate) struct Inputs {
 }
 
 impl InputArgs {
-    /// All inputs, or everything that is wrong with them on stderr.
+    /// All inputs, or everything that is wrong with them.
     pub(crate) fn resolve(&self, decls: &[InputDecl]) -> Result<Inputs, Failure> {
         let given = self.given(decls)?;
         match inputs::resolve(decls, &given) {
             Ok(values) => Ok(split(decls, from_here(decls, &given, values))),
-            Err(errors) => Err(tell(&errors)),
+            Err(errors) => Err(wrong(errors)),
         }
     }
 
@@ -53,7 +51,7 @@ impl InputArgs {
         let missing = missing.into_iter().map(|d| d.name.value).collect();
         match inputs::resolve(&known, &given) {
             Ok(values) => Ok((split(&known, from_here(&known, &given, values)), missing)),
-            Err(errors) => Err(tell(&errors)),
+            Err(errors) => Err(wrong(errors)),
         }
     }
 
@@ -114,9 +112,7 @@ fn from_file(file: &PathBuf) -> Result<Vec<(String, Given)>, Failure> {
         }
         let mut sources = Sources::default();
         sources.add(Source::new(name.as_str(), text.as_str()));
-        load::eprint_diagnostics(&diagnostics, &sources);
-        term::note(&diagnose::count(diagnostics.len(), 0));
-        Failure::told(Exit::Usage)
+        load::mistakes(&diagnostics, &sources, &diagnose::count(diagnostics.len(), 0))
     })?;
     let NodeValue::Map(pairs) = &node.value else {
         return Err(cannot(format!("it must hold a map of inputs, not {}", node.kind()))
@@ -146,13 +142,7 @@ pub(crate) fn split(decls: &[InputDecl], values: Map<String, Json>) -> Inputs {
     Inputs { open, secret }
 }
 
-fn tell(errors: &[InputError]) -> Failure {
-    for error in errors {
-        let mut text = format!("{RED}{BOLD}error[{}]{RESET}: {}", error.code.name(), error.message);
-        if let Some(help) = &error.help {
-            text.push_str(&format!("\n {CYAN}help{RESET}: {help}"));
-        }
-        term::note(&text);
-    }
-    Failure::told(Exit::Usage)
+fn wrong(errors: Vec<InputError>) -> Failure {
+    let mistakes: Vec<_> = errors.into_iter().map(|e| (e.code, e.message, e.help)).collect();
+    Failure::given(&mistakes)
 }

@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::failure::Failure;
-use crate::load;
+use crate::{load, next};
 
 /// One run, whole.
 #[derive(Debug)]
@@ -63,7 +63,8 @@ pub(crate) async fn created(store: &dyn Store, run: &str) -> Result<(Created, u6
     let first = store.events(run, 0, 1).await?.into_iter().next();
     match first {
         Some(Event { at, body: EventBody::RunCreated(created), .. }) => Ok((*created, at)),
-        _ => Err(Failure::failed(format!("run {run} has no beginning in the journal"))),
+        _ => Err(Failure::failed(format!("run {run} has no beginning in the journal"))
+            .help(format!("something else wrote or damaged it: {}", next::as_typed("runback audit verify")))),
     }
 }
 

@@ -13,10 +13,8 @@ use runback_core::plan::Plan;
 use runback_core::playbook::yaml;
 use runback_core::span::{Source, SourceId, Sources, Span};
 use runback_core::step::Catalog;
-use serde_json::json;
 
 use crate::diagnose;
-use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::term::{self, DIM, RESET};
 
@@ -31,23 +29,13 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    /// The plan, or all that is wrong, warnings too, on stderr.
+    /// The plan, or all that is wrong, warnings too.
     pub(crate) fn plan(&self) -> Result<Arc<Plan>, Failure> {
-        self.plan_or_told(false)
-    }
-
-    /// Like [`Loaded::plan`]; `as_json`: what is wrong goes to stdout, as `check` gives it.
-    pub(crate) fn plan_or_told(&self, as_json: bool) -> Result<Arc<Plan>, Failure> {
         let checked = &self.checked;
         let errors = checked.errors();
         if errors > 0 {
-            if as_json {
-                term::json(&json!({ "diagnostics": diagnostics_json(checked) }));
-            } else {
-                eprint_diagnostics(&checked.diagnostics, &checked.sources);
-                term::note(&format!("{}: nothing was started", diagnose::count(errors, checked.warnings())));
-            }
-            return Err(Failure::told(Exit::Usage));
+            let so = format!("{}: nothing was started", diagnose::count(errors, checked.warnings()));
+            return Err(mistakes(&checked.diagnostics, &checked.sources, &so));
         }
         checked.plan.clone().ok_or_else(|| Failure::usage("the check gave no plan"))
     }
@@ -65,6 +53,13 @@ impl Loaded {
 /// The contract of `diagnostics` under `--output json`.
 pub(crate) fn diagnostics_json(checked: &Checked) -> Vec<Json> {
     checked.diagnostics.iter().map(|d| d.to_json(&checked.sources)).collect()
+}
+
+/// Mistakes in texts as a failure. `so` ends what a person reads.
+pub(crate) fn mistakes(diagnostics: &[Diagnostic], sources: &Sources, so: &str) -> Failure {
+    let text = diagnose::render(diagnostics, sources);
+    let data = diagnostics.iter().map(|d| d.to_json(sources)).collect();
+    Failure::diagnosed(format!("{}\n{so}", text.trim_end_matches('\n')), data)
 }
 
 pub(crate) fn eprint_diagnostics(diagnostics: &[Diagnostic], sources: &Sources) {

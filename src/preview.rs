@@ -121,7 +121,10 @@ fn about_to_start(plan: &Arc<Plan>, inputs: &Inputs) -> Result<RunState, Failure
     let bodies = [EventBody::RunCreated(Box::new(created)), EventBody::RunStarted {}];
     for (seq, body) in (1..).zip(bodies) {
         let event = Event { seq, at: words::now_ms(), body };
-        state.apply(&event).map_err(|e| Failure::failed(format!("the plan cannot be started: {e}")))?;
+        state.apply(&event).map_err(|e| {
+            Failure::failed(format!("the plan cannot be started: {e}"))
+                .help("report it: a plan that was checked can be")
+        })?;
     }
     if plan.iter().any(|(_, step)| matches!(step.kind, PlanKind::ForEach(_))) {
         pass_through(&mut state);

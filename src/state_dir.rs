@@ -62,7 +62,7 @@ impl From<StoreError> for Failure {
             StoreError::Busy { .. } => Exit::Refused,
             _ => Exit::Failed,
         };
-        Failure { exit, message: error.to_string(), help: vec![error.help()] }
+        Failure { exit, ..Failure::failed(error.to_string()).help(error.help()) }
     }
 }
 

@@ -18,9 +18,8 @@ use runback_exec::target::{LocalTarget, SshTarget, TargetSet};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Map;
 
-use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::term::{self, BOLD, CYAN, RED, RESET, YELLOW};
+use crate::term::{self, RESET, YELLOW};
 
 /// The targets of a process, with the connections that are to be closed at its end.
 pub(crate) struct Machines {
@@ -75,7 +74,7 @@ pub(crate) fn by() -> String {
     format!("{}@{}", owner.user, owner.host)
 }
 
-/// Reads the secrets of the plan and puts everything together. What cannot be read is told on stderr, all of it.
+/// Reads the secrets of the plan and puts everything together, or says all that cannot be read.
 pub(crate) async fn new(
     plan: &Plan,
     base: PathBuf,
@@ -90,11 +89,9 @@ pub(crate) async fn new(
             Ok(around)
         }
         Err(errors) => {
-            for error in errors {
-                let code = Code::SecretUnavailable.name();
-                term::note(&format!("{RED}{BOLD}error[{code}]{RESET}: {error}\n {CYAN}help{RESET}: {}", error.help));
-            }
-            Err(Failure::told(Exit::Usage))
+            let mistake = |e: SecretError| (Code::SecretUnavailable, e.to_string(), Some(e.help));
+            let mistakes: Vec<_> = errors.into_iter().map(mistake).collect();
+            Err(Failure::given(&mistakes))
         }
     }
 }

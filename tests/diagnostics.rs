@@ -80,14 +80,38 @@ fn a_file_that_is_not_there() {
     snapshot("no-such-file", &told(&["check", "fine.yml"]));
 }
 
-/// Values from the command line have no place in a file, and what is there at the start of a run has no data form yet.
+/// Values from the command line have no place in a file; as data they are told like any other mistake.
 #[test]
 fn values_given_at_the_start() {
     let dir = tempfile::tempdir().expect("a folder can be made");
     let state = dir.path().to_string_lossy().into_owned();
     let run = |more: &[&str]| {
-        let output = runback(&[&["run", "start/start.yaml", "--state-dir", &state], more].concat());
+        let verb = |verb: &str, format: &[&str]| {
+            runback(&[&[verb, "start/start.yaml", "--state-dir", &state], more, format].concat())
+        };
+        let output = verb("run", &[]);
         assert!(output.stdout.is_empty(), "nothing was started");
+        let data = verb("run", &["-o", "json"]);
+        assert_eq!(data.status.code(), output.status.code(), "both forms end alike");
+        let data: Json = serde_json::from_slice(&data.stdout).expect("one JSON value");
+        let found = data["diagnostics"].as_array().expect("a list of diagnostics");
+        let told = text(&output.stderr);
+        assert_eq!(found.len(), told.matches("error[RB0").count(), "{data}: {told}");
+        for one in found {
+            let is_told = told.contains(&format!("error[{}]: ", one["code"].as_str().expect("a code")));
+            assert!(is_told && told.contains(one["message"].as_str().expect("a message")), "{one}: {told}");
+            assert_eq!(
+                (&one["severity"], &one["file"], &one["labels"]),
+                (&"error".into(), &Json::Null, &Json::Array(Vec::new()))
+            );
+        }
+        // The others are given the same inputs, and say the same of them; they read no secret.
+        for other in ["plan", "simulate"].into_iter().filter(|_| told.contains("RB0702")) {
+            let data = verb(other, &["-o", "json"]);
+            assert_eq!(data.status.code(), Some(2), "{other}");
+            let data: Json = serde_json::from_slice(&data.stdout).expect("one JSON value");
+            assert!(data["diagnostics"].as_array().is_some_and(|all| !all.is_empty()), "{other}: {data}");
+        }
         format!("exit {}\n{}", output.status.code().expect("it was not killed"), redacted(&text(&output.stderr)))
     };
     let mut all = run(&["-i", "verison=1.4.2", "-i", "count=many"]);

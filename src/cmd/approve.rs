@@ -61,10 +61,7 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
         };
         let starter = run.state.created.as_ref().map_or("", |c| c.by.as_str());
         if let Some(why) = question.refuses(&answer, starter, run.state.node(node).answers()) {
-            let failure = Failure::refused(format!("{step}: the answer of {} does not count: {why}", answer.by));
-            return Err(
-                failure.help(format!("see who may answer: {}", next::as_typed(&format!("runback why {id} {step}"))))
-            );
+            return Err(not_counted(&id, &step, &answer, why));
         }
         let processes = Processes::new(GuardCommand::this_binary(), |warning| {
             term::note(&format!("{YELLOW}!{RESET} {warning}"));
@@ -107,6 +104,11 @@ pub(crate) async fn mask(
     })
 }
 
+fn not_counted(run: &str, step: &str, answer: &Answer, why: &str) -> Failure {
+    Failure::refused(format!("{step}: the answer of {} does not count: {why}", answer.by))
+        .help(format!("see who may answer: {}", next::as_typed(&format!("runback why {run} {step}"))))
+}
+
 /// Nobody drives the run: the answer goes into its journal, where the next process finds it.
 pub(crate) async fn record(
     store: &dyn Store,
@@ -127,7 +129,7 @@ pub(crate) async fn record(
         return Err(failure.help(format!("it counts as its `on_timeout` says when the run goes on: {resume}")));
     }
     if let Some(why) = node.and_then(|n| n.question()?.refuses(&answer, starter, n.answers())) {
-        return Err(Failure::refused(format!("{step}: the answer of {} does not count: {why}", answer.by)));
+        return Err(not_counted(run, step, &answer, why));
     }
     let step = step.into();
     let body = if answer.approved {

@@ -42,7 +42,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
     let loaded = load::load(&arguments.file, &runback_steps::catalog());
-    let plan = loaded.plan_or_told(arguments.output.is_json())?;
+    let plan = loaded.plan()?;
     if !arguments.output.is_json() {
         loaded.mention_warnings(&arguments.file);
     }

@@ -63,7 +63,7 @@ impl From<AfterFailure> for OnFailure {
 
 pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
     let loaded = load::load(&arguments.file, &runback_steps::catalog());
-    let plan = loaded.plan_or_told(arguments.drive.is_json())?;
+    let plan = loaded.plan()?;
     if !arguments.drive.is_json() && !arguments.drive.quiet {
         loaded.mention_warnings(&arguments.file);
     }

@@ -42,7 +42,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Done {
     let script = Arc::new(Script::new(rules(arguments)?));
     let loaded = simulate::load(&arguments.file, &script);
-    let plan = loaded.plan_or_told(arguments.output == RunFormat::Json)?;
+    let plan = loaded.plan()?;
     known(&plan, arguments)?;
     let inputs: Inputs = arguments.inputs.resolve(&plan.scopes[0].inputs)?;
     known_instances(arguments, &inputs)?;

@@ -48,8 +48,9 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
     for file in &files {
         let name = file.display().to_string();
         let verdicts = match test_file(&name, arguments.all_failures) {
-            // It has told its mistakes already; the other files are tested all the same.
-            Err(failure) if failure.message.is_empty() => {
+            // The other files are tested all the same.
+            Err(failure) if !failure.diagnostics.is_empty() => {
+                failure.print(false);
                 let problems = vec!["it has errors, which were told above".to_owned()];
                 vec![Verdict { name: "it can be tested".to_owned(), problems }]
             }

@@ -4,14 +4,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use axum::http::StatusCode;
 use runback_core::Json;
-use runback_core::event::{Created, EventBody, Resolution, RunOptions};
+use runback_core::event::{Created, Resolution, RunOptions};
 use runback_core::plan::Plan;
 use runback_core::playbook::model::InputDecl;
 use runback_core::schedule::Overlap;
-use runback_core::state::{Phase, RunStatus};
+use runback_core::state::Phase;
 use runback_exec::driver::{Driver, Intent, Surroundings};
-use runback_exec::store::{Request, RunFilter};
+use runback_exec::store::Request;
 use serde_json::{Map, json};
 
 use super::App;
@@ -41,13 +42,21 @@ pub(crate) struct Wanted {
 
 /// Records a run and puts it into the queue; returns its id.
 pub(crate) async fn start(app: &Arc<App>, wanted: Wanted) -> Result<String, Problem> {
-    app.runner.room().map_err(|f| Problem { status: axum::http::StatusCode::SERVICE_UNAVAILABLE, ..f.into() })?;
+    app.runner.room()?;
     let Wanted { good, inputs, id, options, by, from, after } = wanted;
     let inputs = resolve(&good.plan.scopes[0].inputs, inputs)?;
     let machines = machines(app, &good.plan, &good.base)?;
     let around = || gather(&good.plan, &good.base, &machines, &inputs.secret, &by);
     let new = New { plan: &good.plan, texts: &good.texts, base: &good.base, inputs: &inputs, options };
-    let driver = start::create(&app.engine, &new, id.as_deref(), &from, around).await?;
+    let driver = match start::create(&app.engine, &new, id.as_deref(), &from, around).await {
+        Ok(driver) => driver,
+        // There may be one like it: the command line was wrong then, a request is not.
+        Err(failure) => {
+            let taken = if let Some(id) = &id { app.store.run(id).await.is_ok() } else { false };
+            let problem = Problem::from(failure);
+            return Err(if taken { Problem { status: StatusCode::CONFLICT, ..problem } } else { problem });
+        }
+    };
     let run = driver.run().to_owned();
     log::info("run created", json!({ "run": run, "playbook": good.plan.name, "by": by, "from": from }));
     app.runner.submit(Job { driver, machines, after });
@@ -132,110 +141,4 @@ pub(crate) async fn ask(app: &App, run: &str, request: Request) -> Result<(), Pr
         app.runner.hurry(run);
     }
     Ok(())
-}
-
-/// Runs that a server drove and that are not over go on, oldest first. Those that only a person can go on with stay.
-pub(crate) async fn resume_left(app: &Arc<App>) {
-    let mut rows = match app.store.runs(&RunFilter::default()).await {
-        Ok(rows) => rows,
-        Err(error) => return log::error("the runs cannot be read", json!({ "error": error.to_string() })),
-    };
-    rows.reverse();
-    for row in rows {
-        if row.owner.is_some() || !was_ours(&row.head_events) {
-            continue;
-        }
-        let run = row.run;
-        match resume_one(app, &run).await {
-            Ok(true) => log::info("run resumed", json!({ "run": run })),
-            Ok(false) => {
-                log::warn("a run waits for a person", json!({ "run": run, "help": format!("runback why {run}") }));
-            }
-            Err(problem) => {
-                let problem = problem.error;
-                log::error(
-                    "a run could not be resumed",
-                    json!({ "run": run, "error": problem.message, "help": problem.help }),
-                );
-            }
-        }
-    }
-}
-
-/// Started or last taken up by a server, and not over or held.
-fn was_ours(head: &[runback_core::event::Event]) -> bool {
-    let mut ours = false;
-    for event in head {
-        match &event.body {
-            EventBody::RunCreated(created) => {
-                // A person starts the run of a schedule's instant through a server, or on a terminal of their own.
-                let asked = created.from.starts_with("schedule-") && is_of_api(&created.by);
-                ours = asked || SERVED.contains(&created.from.as_str());
-            }
-            EventBody::RunHeld { .. } | EventBody::RunFinished { .. } => ours = false,
-            EventBody::RunResumed { by } | EventBody::RollbackStarted { step: None, by, .. } => {
-                ours |= is_of_api(by);
-            }
-            _ => {}
-        }
-    }
-    ours
-}
-
-/// `from` of runs that only servers start.
-const SERVED: [&str; 3] = ["api", "page", "schedule"];
-
-/// Whom a server let in is named with their address; a command line names its host.
-fn is_of_api(by: &str) -> bool {
-    by.rsplit_once('@').is_some_and(|(_, from)| from.parse::<std::net::IpAddr>().is_ok())
-}
-
-async fn resume_one(app: &Arc<App>, run: &str) -> Result<bool, Problem> {
-    let found = journal::read(app.store.as_ref(), run, &app.catalog).await?;
-    let state = &found.state;
-    if matches!(state.phase, Phase::Finished(_) | Phase::Held(_)) {
-        return Ok(true);
-    }
-    let doubtful = state.doubts().next().is_some();
-    let asks = state.questions().chain(state.answered()).next().is_some();
-    if doubtful && state.status() == RunStatus::Waiting && !asks {
-        return Ok(false);
-    }
-    let how = TakeUp { intent: Intent::Resume, steps: Vec::new(), secret_inputs: Map::new(), by: surroundings::by() };
-    take_up(app, run, how).await?;
-    Ok(true)
-}
-
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-    use super::*;
-
-    fn created(from: &str, by: &str) -> runback_core::event::Event {
-        let body = json!({
-            "type": "run_created", "format": 1, "version": "0", "run": "r", "playbook": "p", "texts": [], "base": "/",
-            "digest": "d", "inputs": {}, "by": by, "from": from, "options": {},
-        });
-        runback_core::event::Event { seq: 1, at: 0, body: serde_json::from_value(body).unwrap() }
-    }
-
-    #[test]
-    fn a_server_goes_on_with_what_servers_started_and_not_with_what_a_person_did_on_a_terminal() {
-        let table = [
-            ("api", "ann@10.0.0.7", true),
-            ("page", "ann@::1", true),
-            ("schedule", "schedule", true),
-            ("schedule-trigger", "ann@10.0.0.7", true),
-            ("schedule-backfill", "ann@10.0.0.7", true),
-            ("schedule-backfill", "ann@desk", false),
-            ("schedule-trigger", "ann@desk", false),
-            ("terminal", "ann@desk", false),
-        ];
-        for (from, by, ours) in table {
-            assert_eq!(was_ours(&[created(from, by)]), ours, "{from} {by}");
-        }
-        let body = EventBody::RunResumed { by: "ann@10.0.0.7".to_owned() };
-        let resumed = runback_core::event::Event { seq: 2, at: 0, body };
-        assert!(was_ours(&[created("schedule-backfill", "ann@desk"), resumed]), "taken up by a server");
-    }
 }

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
-use runback_core::diagnostic::{Diagnostic, Severity};
+use runback_core::diagnostic::{Code, Diagnostic, Severity};
 use runback_core::event::PlaybookText;
 use runback_core::plan::Plan;
 use runback_core::playbook::yaml::{self, Node};
 use runback_core::schedule::Schedule;
-use runback_core::span::{SourceId, Sources};
+use runback_core::span::{Source, SourceId, Sources, Span};
 use runback_core::step::Catalog;
 
 use crate::load;
@@ -50,6 +50,8 @@ pub(crate) struct Entry {
     /// Its path in the folder, without the extension.
     pub(crate) id: String,
     pub(crate) file: PathBuf,
+    /// Another one of the same id: which of them is meant, nobody knows.
+    twin: Option<PathBuf>,
     /// None: no text of it was ever good.
     pub(crate) good: Option<Arc<Good>>,
     pub(crate) now: Arc<Finding>,
@@ -62,6 +64,22 @@ impl Entry {
     /// The file is not what would run.
     pub(crate) fn is_broken(&self) -> bool {
         self.now.errors() > 0
+    }
+
+    /// It is of these files, and they have not changed since.
+    fn is_as_read(&self, files: &[&PathBuf]) -> bool {
+        let own = std::iter::once(&self.file).chain(&self.twin);
+        self.present && own.eq(files.iter().copied()) && self.marks.iter().all(|(path, seen)| mark(path) == *seen)
+    }
+
+    /// What the first error says, if there is one.
+    pub(crate) fn first_error(&self) -> String {
+        let first = self.now.diagnostics.iter().find(|d| d.severity() == Severity::Error);
+        first.map(|d| format!("{}: {}", d.code.name(), d.message)).unwrap_or_default()
+    }
+
+    fn broken(&self) -> Change {
+        Change::Broken(self.id.clone(), self.now.errors(), self.first_error())
     }
 }
 
@@ -78,7 +96,8 @@ fn mark(path: &Path) -> Mark {
 pub(crate) enum Change {
     New(String),
     Changed(String),
-    Broken(String, usize),
+    /// So many errors, and what the first one says.
+    Broken(String, usize, String),
     Gone(String),
     /// A file of another kind, which is left out.
     Other(PathBuf),
@@ -115,23 +134,38 @@ impl Library {
         let mut changes = Vec::new();
         let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
         others.retain(|path, _| files.iter().any(|(_, file)| file == path));
-        for (id, file) in &files {
-            if others.get(file).is_some_and(|seen| mark(file) == *seen) {
-                continue;
-            }
-            others.remove(file);
+        for (id, mut of_id) in by_id(&files) {
+            of_id.retain(|file| {
+                let is_other = others.get(*file).is_some_and(|seen| mark(file) == *seen);
+                if !is_other {
+                    others.remove(*file);
+                }
+                !is_other
+            });
             let known = self.get(id);
-            if known.as_ref().is_some_and(|k| k.present && k.marks.iter().all(|(path, seen)| mark(path) == *seen)) {
+            if of_id.is_empty() || known.as_ref().is_some_and(|k| k.is_as_read(&of_id)) {
                 continue;
             }
-            let entry = self.read(id, file, known.as_ref());
-            if entry.good.is_none() && !says_it_is_a_playbook(&entry.now.sources) {
-                others.insert(file.clone(), entry.marks.first().and_then(|(_, seen)| *seen));
-                changes.push(Change::Other(file.clone()));
-                continue;
+            let alone = of_id.len() == 1;
+            let mut found = Vec::new();
+            for file in of_id {
+                // Of one that has the id for itself the name may have changed.
+                let before = known.as_ref().filter(|k| alone || k.file == *file);
+                let entry = self.read(id, file, before);
+                if entry.good.is_none() && !says_it_is_a_playbook(&entry.now.sources) {
+                    others.insert(file.clone(), entry.marks.first().and_then(|(_, seen)| *seen));
+                    changes.push(Change::Other(file.clone()));
+                } else {
+                    found.push(entry);
+                }
+            }
+            let mut found = found.into_iter();
+            let Some(mut entry) = found.next() else { continue };
+            if let Some(twin) = found.next() {
+                entry = twins(root, entry, twin, known.as_ref().and_then(|k| k.good.clone()));
             }
             changes.push(match &known {
-                _ if entry.is_broken() => Change::Broken(id.clone(), entry.now.errors()),
+                _ if entry.is_broken() => entry.broken(),
                 None => Change::New(id.clone()),
                 Some(_) => Change::Changed(id.clone()),
             });
@@ -169,8 +203,36 @@ impl Library {
             (None, good) => good,
         };
         let now = Arc::new(Finding { diagnostics: checked.diagnostics, sources: checked.sources });
-        Entry { id: id.to_owned(), file: file.to_owned(), good, now, present: true, marks }
+        Entry { id: id.to_owned(), file: file.to_owned(), twin: None, good, now, present: true, marks }
     }
+}
+
+/// The files of each id.
+fn by_id(files: &[(String, PathBuf)]) -> BTreeMap<&String, Vec<&PathBuf>> {
+    let mut all: BTreeMap<&String, Vec<&PathBuf>> = BTreeMap::new();
+    for (id, file) in files {
+        all.entry(id).or_default().push(file);
+    }
+    all
+}
+
+/// Two files that would be one playbook: neither is taken, and what was `good` before stays in use.
+fn twins(root: &Path, one: Entry, other: Entry, good: Option<Arc<Good>>) -> Entry {
+    let name = |file: &Path| file.strip_prefix(root).unwrap_or(file).display().to_string();
+    let names = [name(&one.file), name(&other.file)];
+    let mut sources = Sources::default();
+    let mut spans = Vec::new();
+    for entry in [&one, &other] {
+        let text = entry.now.sources.iter().next().map_or_else(Arc::default, |(_, source)| Arc::clone(&source.text));
+        spans.push(Span::new(sources.add(Source::new(entry.file.display().to_string(), text)), 0, 0));
+    }
+    let message = format!("{} and {} would both be the playbook `{}`: neither is used", names[0], names[1], one.id);
+    let diagnostic = Diagnostic::new(Code::SamePlaybookTwice, message, spans[0], "this one")
+        .label(spans[1], "or this one?")
+        .help(format!("remove {} or {}, or give it another name", names[0], names[1]));
+    let now = Arc::new(Finding { diagnostics: vec![diagnostic], sources });
+    let marks = [one.marks, other.marks].concat();
+    Entry { twin: Some(other.file), good, now, marks, ..one }
 }
 
 /// A file that fails the check is a broken playbook only if its top says that it is one; what cannot be read at all may
@@ -268,6 +330,43 @@ mod tests {
         assert!(library.get("misspelt").is_none());
     }
 
+    /// Neither shadows the other: nobody can say which of them is meant.
+    #[test]
+    fn two_files_of_one_id_are_no_playbook_and_what_was_in_use_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str, tick| write(&dir.path().join(name), text, tick);
+        let text = |say: &str| format!("runback: 1\nname: a\nsteps:\n  - run: echo {say}\n");
+        put("a.yaml", &text("one"), 1);
+        put("a.yml", &text("two"), 1);
+        put("b.yml", &text("b"), 1);
+        put("b.yaml", "values: [1]\n", 1);
+        let library = || Library::new(Some(dir.path().to_owned()), Arc::new(runback_steps::catalog()));
+        let first = library();
+        let changes = first.look();
+        let both = "RB0114: a.yaml and a.yml would both be the playbook `a`: neither is used";
+        assert!(changes.contains(&Change::Broken("a".to_owned(), 1, both.to_owned())), "{changes:?}");
+        let a = first.get("a").unwrap();
+        assert!(a.is_broken() && a.good.is_none());
+        let said = format!("{:#}", a.now.diagnostics[0].to_json(&a.now.sources));
+        insta::assert_snapshot!("two_files_of_one_id", said.replace(&*dir.path().to_string_lossy(), "FOLDER"));
+        assert_eq!(first.get("b").unwrap().file, dir.path().join("b.yml"), "the other file is no playbook");
+        assert_eq!(first.look(), [], "it is said once");
+
+        std::fs::remove_file(dir.path().join("a.yaml")).unwrap();
+        assert_eq!(first.look(), [Change::Changed("a".to_owned())]);
+        let used = |library: &Library| library.get("a").unwrap().good.unwrap().texts[0].text.clone();
+        assert_eq!(used(&first), text("two"));
+        put("a.yaml", &text("three"), 2);
+        assert!(matches!(first.look()[..], [Change::Broken(..)]));
+        assert_eq!(used(&first), text("two"), "what was in use stays in use");
+        put("a.yaml", &text("four"), 3);
+        assert!(matches!(first.look()[..], [Change::Broken(..)]));
+        assert_eq!(used(&first), text("two"));
+        std::fs::remove_file(dir.path().join("a.yml")).unwrap();
+        assert_eq!(first.look(), [Change::Changed("a".to_owned())]);
+        assert_eq!(used(&first), text("four"));
+    }
+
     #[test]
     fn a_broken_change_keeps_what_was_good() {
         let dir = tempfile::tempdir().unwrap();
@@ -283,7 +382,9 @@ mod tests {
         assert_eq!(first.good.as_ref().unwrap().schedules.len(), 1);
 
         write(&file, &good.replace("run:", "runs:"), 2);
-        assert_eq!(library.look(), [Change::Broken("ops/nightly".to_owned(), 1)]);
+        let changes = library.look();
+        let [Change::Broken(id, 1, why)] = &changes[..] else { panic!("{changes:?}") };
+        assert!(id == "ops/nightly" && why.starts_with("RB02"), "{changes:?}");
         let broken = library.get("ops/nightly").unwrap();
         assert!(broken.is_broken());
         assert!(Arc::ptr_eq(broken.good.as_ref().unwrap(), first.good.as_ref().unwrap()));

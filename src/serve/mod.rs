@@ -7,6 +7,7 @@ pub(crate) mod auth;
 mod feed;
 mod folds;
 mod index;
+mod left;
 pub(crate) mod library;
 mod listen;
 mod log;
@@ -127,6 +128,9 @@ fn app(settings: Settings, tracer: Option<Tracer>) -> Result<Arc<App>, Failure> 
 
 /// Serves until SIGTERM or Ctrl-C.
 pub(crate) async fn run(settings: Settings) -> Result<(), Failure> {
+    // Before anything is said: who was told that it listens may stop it, and is heard.
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
     let behind = threads::Behind::new()?;
     let tracer = Tracer::new(&settings.trace, behind.handle(), |warning| log::warn(warning, json!({})));
     let app = app(settings, tracer)?;
@@ -141,8 +145,6 @@ pub(crate) async fn run(settings: Settings) -> Result<(), Failure> {
         let code = app.gate.new_code()?;
         crate::term::line(&format!("{scheme}://{address}/login#{code}"));
     }
-    let mut term = signal(SignalKind::terminate())?;
-    let mut int = signal(SignalKind::interrupt())?;
     let watching = tokio::spawn(watch_playbooks(Arc::clone(&app)));
     let pruning = tokio::spawn(prune(Arc::clone(&app)));
     let (ready, read) = tokio::sync::oneshot::channel();
@@ -150,7 +152,8 @@ pub(crate) async fn run(settings: Settings) -> Result<(), Failure> {
     // It fails only if the task is gone, and then lists are empty.
     let _ = read.await;
     let taking_turns = tokio::spawn(turns::follow(Arc::clone(&app)));
-    actions::resume_left(&app).await;
+    left::resume_left(&app).await;
+    let taking_over = tokio::spawn(left::take_over(Arc::clone(&app)));
     let firing = tokio::spawn(schedules::fire(Arc::clone(&app)));
     let serving = behind.spawn(listen::serve(listener, router::router(Arc::clone(&app)), app.ending.subscribe()));
     tokio::select! {
@@ -162,6 +165,7 @@ pub(crate) async fn run(settings: Settings) -> Result<(), Failure> {
     firing.abort();
     pruning.abort();
     taking_turns.abort();
+    taking_over.abort();
     following.abort();
     app.runner.leave(LEAVE_WITHIN).await;
     app.ending.send_replace(true);
@@ -189,10 +193,10 @@ async fn look(app: &Arc<App>) {
                 );
             }
             library::Change::Gone(id) => log::info("playbook gone", json!({ "playbook": id })),
-            library::Change::Broken(id, errors) => {
+            library::Change::Broken(id, errors, first) => {
                 log::error(
                     "playbook broken; the last good text stays in use",
-                    json!({ "playbook": id, "errors": errors }),
+                    json!({ "playbook": id, "errors": errors, "first": first }),
                 );
             }
         }

@@ -12,6 +12,9 @@ use serde::Serialize;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
+/// When to ask again for what is not available now, in seconds.
+const RETRY_AFTER: axum::http::HeaderValue = axum::http::HeaderValue::from_static("5");
+
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct ProblemBody {
     pub(crate) error: ProblemError,
@@ -44,8 +47,24 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, message)
     }
 
-    pub(crate) fn conflict(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::CONFLICT, message)
+    /// As things stand it cannot be done: who is told so is told what to do, too.
+    pub(crate) fn conflict(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, message).help(help)
+    }
+
+    /// Not now: later, or when somebody has done what `help` says, the same request will do.
+    pub(crate) fn unavailable(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, message).help(help)
+    }
+
+    /// A mistake in runback itself.
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, message).help("see the server's log")
+    }
+
+    /// This server is told to end.
+    pub(crate) fn ending() -> Self {
+        Self::unavailable("the server is ending", "start it again, then try again")
     }
 
     pub(crate) fn forbidden(message: impl Into<String>) -> Self {
@@ -65,6 +84,9 @@ impl IntoResponse for Problem {
         if self.status == StatusCode::UNAUTHORIZED {
             let scheme = axum::http::HeaderValue::from_static("Bearer realm=\"runback\"");
             response.headers_mut().insert(axum::http::header::WWW_AUTHENTICATE, scheme);
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(axum::http::header::RETRY_AFTER, RETRY_AFTER);
         }
         response
     }
@@ -92,7 +114,7 @@ impl From<DriverError> for Problem {
         let help = error.help().unwrap_or_default();
         match error {
             DriverError::Store(error) => error.into(),
-            other => Self::conflict(other.to_string()).help(help),
+            other => Self::conflict(other.to_string(), help),
         }
     }
 }

@@ -209,7 +209,7 @@ async fn among_the_runs<A: Answer>(
     match runs.spawn(change).await {
         Ok(answered) => answered,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the server is ending")),
+        Err(_) => Err(Problem::ending()),
     }
 }
 

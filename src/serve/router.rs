@@ -72,7 +72,7 @@ async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
 /// The store answers, and the server is not ending.
 async fn ready(State(app): State<Arc<App>>) -> Response {
     if *app.ending.borrow() {
-        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the server is ending").into_response();
+        return Problem::ending().into_response();
     }
     match app.store.changed().await {
         Ok(_) => "ready\n".into_response(),

@@ -15,8 +15,8 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::App;
 use super::log;
+use super::problem::Problem;
 use super::turns::{self, Living};
-use crate::failure::Failure;
 use crate::surroundings::Machines;
 use crate::trace::Traced;
 
@@ -98,15 +98,15 @@ impl Runner {
         Load { running: inner.driven.len() - waiting, waiting, queued: inner.queue.len() }
     }
 
-    /// Before a run is made: whether there is room for it.
-    pub(crate) fn room(&self) -> Result<(), Failure> {
+    /// Before a run is made or taken up: whether there is room for it.
+    pub(crate) fn room(&self) -> Result<(), Problem> {
         let inner = self.inner();
         if inner.ending {
-            return Err(Failure::refused("the server is ending").help("start it again, then try again"));
+            return Err(Problem::ending());
         }
         if inner.queue.len() >= self.max_queue {
-            let full = format!("{} runs are in the queue already", inner.queue.len());
-            return Err(Failure::refused(full).help("wait, cancel some, or give serve a larger --max-queue"));
+            let full = format!("{} in the queue already", crate::words::plural(inner.queue.len(), "run"));
+            return Err(Problem::unavailable(full, "wait, cancel some, or give serve a larger --max-queue"));
         }
         Ok(())
     }

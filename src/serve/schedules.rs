@@ -23,6 +23,8 @@ use crate::words;
 
 /// At the latest so long after the last look the next one comes: a playbook or the clock may have changed.
 const LOOK: Duration = Duration::from_secs(1);
+/// A server that has looked at nothing for longer was not there: it was stopped, or its machine slept.
+const AWAY: u64 = 5_000;
 /// A clock that went back by less is not taken for one that was set.
 const CLOCK_SLACK: u64 = 2_000;
 /// Decisions about instants that are older are forgotten.
@@ -68,11 +70,14 @@ fn millis(at: Timestamp) -> u64 {
 /// Fires what is due until it is aborted. An instant that was begun and not finished is decided by the next server.
 pub(crate) async fn fire(app: Arc<App>) {
     let mut forgot = 0;
+    // Since when it has been there without a break, and when it was seen to be.
+    let (mut since, mut last) = (0, 0);
     loop {
         let now = words::now_ms();
+        since = if now.saturating_sub(last) > AWAY { now } else { now.min(since) };
         let mut next = None;
         for entry in all(&app) {
-            match look(&app, &entry, now).await {
+            match look(&app, &entry, now, since).await {
                 Ok(due) => next = next.into_iter().chain(due).min(),
                 Err(error) => {
                     let fields =
@@ -90,13 +95,15 @@ pub(crate) async fn fire(app: Arc<App>) {
             }
         }
         let wait = next.map(|due: Timestamp| millis(due).saturating_sub(words::now_ms()));
+        last = words::now_ms();
         // A little after it, for the clock counts in whole milliseconds.
         tokio::time::sleep(wait.map_or(LOOK, |ms| Duration::from_millis(ms + 1)).min(LOOK)).await;
     }
 }
 
-/// Decides about one schedule; returns when it is due next, if that is soon.
-async fn look(app: &Arc<App>, entry: &Entry, now: u64) -> Result<Option<Timestamp>, StoreError> {
+/// Decides about one schedule; returns when it is due next, if that is soon. `since`: from when on this server has been
+/// there.
+async fn look(app: &Arc<App>, entry: &Entry, now: u64, since: u64) -> Result<Option<Timestamp>, StoreError> {
     let schedule = &entry.schedule;
     let row = app.desk.meet_schedule(&schedule.key, now).await?;
     let mut decided = row.decided;
@@ -106,7 +113,7 @@ async fn look(app: &Arc<App>, entry: &Entry, now: u64) -> Result<Option<Timestam
         app.desk.decide_until(&schedule.key, decided, true).await?;
         log::warn("the clock was set back", json!({ "schedule": schedule.key, "decided": row.decided, "now": now }));
     }
-    let verdicts = schedule.decide(instant(decided), instant(now), is_paused(schedule, &row));
+    let verdicts = schedule.decide(instant(decided), instant(now), Some(instant(since)), is_paused(schedule, &row));
     for (firing, verdict) in &verdicts.firings {
         match verdict {
             Verdict::PassOver(why) => pass_over(app, entry, firing.at_ms(), why).await?,

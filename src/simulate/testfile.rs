@@ -12,9 +12,8 @@ use serde::Deserialize;
 use serde_json::Map;
 
 use super::script::{self, Outcome, Rule};
-use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::{load, term};
+use crate::load;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -117,9 +116,7 @@ pub(crate) fn read(file: &str) -> Result<TestFile, Failure> {
         }
         let mut sources = Sources::default();
         sources.add(Source::new(file, text.as_str()));
-        load::eprint_diagnostics(&diagnostics, &sources);
-        term::note(&format!("{file} holds no test"));
-        Failure::told(Exit::Usage)
+        load::mistakes(&diagnostics, &sources, &format!("{file} holds no test"))
     })?;
     let test: TestFile =
         serde_json::from_value(node.to_json()).map_err(|e| Failure::usage(format!("{file}: {e}")).help(wants))?;

@@ -208,6 +208,26 @@ fn term_leaves_the_run_resumable() {
     assert!(desk.read("prepared.txt").is_some());
 }
 
+/// Whoever holds a run that waits for its locks need not wait for them.
+#[test]
+fn a_run_that_waits_for_its_locks_is_held_at_once() {
+    let desk = Desk::new();
+    let first = asleep(&desk, &SLEEPS.replace("steps:", "locks: [door]\nsteps:"));
+    let second = desk.start(&["run", "sleeps.yaml", "--wait", "--run-id", "w1"]);
+    desk.wait_until(&["why", "w1"], "door");
+    desk.run(&["cancel", "w1", "--hold"]);
+    let held = second.finish();
+    assert_eq!(held.code, Some(1), "{}", held.all());
+    assert_eq!(desk.json(&["show", "w1"])["status"], "failed");
+    assert!(held.all().contains("runback resume w1"), "{}", held.all());
+    first.signal("INT");
+    assert_eq!(first.finish().code, Some(130));
+    let resumed = desk.start(&["resume", "w1"]);
+    desk.wait_until(&["logs", "w1", "sleep"], "asleep");
+    resumed.signal("INT");
+    resumed.finish();
+}
+
 /// What a run waited for it waits for still: 130 would say that somebody gave it up.
 #[test]
 fn term_ends_the_wait_and_not_the_run() {

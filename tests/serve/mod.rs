@@ -166,7 +166,14 @@ impl Server {
         let end = all.windows(4).position(|w| w == b"\r\n\r\n").ok_or_else(bad)?;
         let head = String::from_utf8_lossy(&all[..end]).into_owned();
         let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or_else(bad)?;
-        Ok(Answer { status, head, body: all.split_off(end + 4) })
+        let answer = Answer { status, head, body: all.split_off(end + 4) };
+        // Whoever is told that it cannot be done is told what to do, whatever was asked.
+        if matches!(status, 409 | 422 | 503) {
+            let help = answer.json()["error"]["help"].as_str().map(str::to_owned).unwrap_or_default();
+            assert!(!help.is_empty(), "{method} {path}: {}", answer.json());
+            assert_eq!(answer.header("Retry-After").is_some(), status == 503, "{method} {path}: {}", answer.head);
+        }
+        Ok(answer)
     }
 
     fn get(&self, token: &str, path: &str) -> Json {

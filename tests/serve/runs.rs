@@ -122,6 +122,110 @@ fn the_queue_keeps_its_order_and_a_cancelled_run_does_not_wait_for_its_turn() {
     server.wait_for(&token, &runs[1], "cancelled");
 }
 
+/// Whatever a run would need a place in the queue for.
+#[test]
+fn a_full_queue_is_answered_alike_whoever_wants_a_place() {
+    let place = Place::new();
+    place.playbook("slow", SLOW);
+    let fails = "runback: 1\nname: fails\non_failure: hold\nsteps:\n  - { id: a, uses: file.write, with: { path: made, content: x } }\n  - { id: b, run: exit 1 }\n";
+    place.playbook("fails", fails);
+    let token = place.token("ann", "operator");
+    let server = place.serve(&["--max-runs", "1", "--max-queue", "1"]);
+    let start = |playbook: &str| server.post(&token, "/api/v1/runs", &json!({ "playbook": playbook }));
+    let held = start("fails").json()["run"].as_str().expect("an id").to_owned();
+    server.wait_for(&token, &held, "failed");
+    // Two runs: one at work, and one in the queue.
+    assert_eq!([start("slow").status, start("slow").status], [201, 201]);
+    let ask = |what: &str| server.post(&token, &format!("/api/v1/runs/{held}/{what}"), &json!({}));
+    let retry = server.post(&token, &format!("/api/v1/runs/{held}/retry"), &json!({ "step": "b" }));
+    for answer in [start("slow"), ask("resume"), ask("rollback"), retry] {
+        let (status, said) = (answer.status, answer.json());
+        assert_eq!(status, 503, "{said}");
+        assert!(said["error"]["help"].as_str().is_some_and(|help| help.contains("--max-queue")), "{said}");
+        assert_eq!(answer.header("Retry-After"), Some("5"));
+    }
+    assert_eq!(server.get(&token, &format!("/api/v1/runs/{held}"))["status"], "failed", "it was not touched");
+}
+
+/// The harness looks at each of these, as at every answer: it says what to do.
+#[test]
+fn what_cannot_be_done_as_things_stand_is_a_conflict() {
+    let place = Place::new();
+    place.playbook("fine", "runback: 1\nname: fine\nsteps:\n  - { id: a, run: 'true' }\n");
+    place.playbook("broken", "runback: 1\nname: broken\nsteps:\n  - { id: a, runs: 'true' }\n");
+    place.playbook(
+        "asks",
+        "runback: 1\nname: asks\nsteps:\n  - { id: go, uses: approval, with: { prompt: Go?, approvers: [bob] } }\n",
+    );
+    place.playbook(
+        "paused",
+        "runback: 1\nname: paused\nschedule:\n  - { cron: '@yearly', paused: true }\nsteps:\n  - run: 'true'\n",
+    );
+    let token = place.token("ann", "operator,approver");
+    let server = place.serve(&[]);
+    let start = |playbook: &str, id: &str| {
+        let answer = server.post(&token, "/api/v1/runs", &json!({ "playbook": playbook, "id": id }));
+        assert_eq!(answer.status, 201, "{}", answer.json());
+    };
+    start("fine", "done");
+    server.wait_for(&token, "done", "succeeded");
+    start("fine", "back");
+    server.wait_for(&token, "back", "succeeded");
+    let back = server.post(&token, "/api/v1/runs/back/rollback", &json!({}));
+    assert_eq!(back.status, 202, "{}", back.json());
+    server.wait_for(&token, "back", "rolled-back");
+    start("asks", "asks");
+    server.wait_for(&token, "asks", "waiting");
+    let schedule = server.get(&token, "/api/v1/schedules")["schedules"][0]["key"].as_str().expect("a key").to_owned();
+    let table = [
+        ("runs", json!({ "playbook": "broken" })),
+        ("runs", json!({ "playbook": "fine", "id": "done" })),
+        ("runs/done/approve", json!({})),
+        ("runs/done/refuse", json!({})),
+        ("runs/done/cancel", json!({})),
+        ("runs/done/hold", json!({})),
+        ("runs/done/resume", json!({})),
+        ("runs/done/retry", json!({ "step": "a" })),
+        ("runs/back/rollback", json!({})),
+        ("runs/back/resume", json!({})),
+        ("runs/done/rollback", json!({ "steps": { "a": "redo" } })),
+        ("runs/asks/approve", json!({})),
+        ("runs/asks/approve", json!({ "digest": "another" })),
+        ("runs/asks/approve", json!({ "step": "other" })),
+        ("runs/asks/rollback", json!({ "steps": { "go": "kept" } })),
+        ("runs/asks/resume", json!({})),
+        (&format!("schedules/{schedule}/resume"), json!({})),
+    ];
+    for (path, body) in table {
+        let answer = server.post(&token, &format!("/api/v1/{path}"), &body);
+        assert_eq!(answer.status, 409, "{path} {body}: {}", answer.json());
+    }
+}
+
+/// Whoever has read that it listens may stop it, however soon.
+#[test]
+fn a_server_that_has_just_said_that_it_listens_is_stopped_in_order() {
+    let place = Place::new();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+    let address = format!("127.0.0.1:{port}");
+    // Its log is full: it stands still in the middle of saying so.
+    let (mut log, mut full) = std::io::pipe().expect("a pipe");
+    std::io::Write::write_all(&mut full, &vec![b'\n'; 65536]).expect("as much as it holds");
+    let mut command = place.command(&["serve", "--listen", &address]);
+    let mut child = command.stderr(full).stdout(std::process::Stdio::null()).spawn().expect("it starts");
+    drop(command);
+    until("it does not listen", || std::net::TcpStream::connect(&address).ok());
+    // From there to what it says is no wait.
+    std::thread::sleep(Duration::from_millis(300));
+    let status = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+    assert!(status.expect("kill runs").success());
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut log, &mut said).expect("its log");
+    let status = child.wait().expect("it ends");
+    assert_eq!(status.code(), Some(0), "{}", said.trim());
+    assert!(said.contains("\"ended\""), "{}", said.trim());
+}
+
 /// A server with a run that ends once there is a file `go`, and one that sleeps in its step `copy`.
 fn two_at_work(place: &Place, token: &str) -> (Server, String, String) {
     let waits = format!("until test -e {}; do sleep 0.1; done", place.path("go").display());

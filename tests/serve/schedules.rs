@@ -80,6 +80,34 @@ fn killed_50_times_each_second_has_exactly_one_run() {
     assert!(count as u64 > KILLS / 2, "only {count} instants");
 }
 
+/// Whoever stops a server for a while wants no rush when it comes back, unless they said so.
+#[test]
+fn of_instants_without_a_server_only_the_latest_starts() {
+    for catchup in ["none", "last"] {
+        let place = Place::new();
+        place.playbook("tick", &EVERY_SECOND.replace("catchup: all", &format!("catchup: {catchup}")));
+        let token = place.token("ann", "viewer");
+        let now = || jiff::Timestamp::now().as_millisecond().cast_unsigned();
+        let server = place.serve(&[]);
+        until("no instant", || (!firings(&server, &token).is_empty()).then_some(()));
+        let gone = now();
+        server.end("KILL");
+        std::thread::sleep(Duration::from_secs(5));
+        let come = now();
+        let server = place.serve(&[]);
+        let all = until("no instants since", || {
+            let all = firings(&server, &token);
+            let since = all.iter().filter(|f| f["at"].as_u64().is_some_and(|at| at > come + 500)).count();
+            (since >= 3).then_some(all)
+        });
+        let between = |f: &&Json| f["at"].as_u64().is_some_and(|at| at > gone && at <= come);
+        let missed: Vec<&str> = all.iter().filter(between).filter_map(|f| f["decision"].as_str()).collect();
+        assert!((4..=6).contains(&missed.len()), "{catchup}: each is decided: {all:?}");
+        let started = missed.iter().filter(|d| **d == "started").count();
+        assert!(started <= 1 && missed[1..].iter().all(|d| *d == "missed"), "{catchup}, newest first: {missed:?}");
+    }
+}
+
 #[test]
 fn two_servers_on_one_store_start_each_instant_once() {
     let place = Place::new();

@@ -2,6 +2,7 @@
 //! store, not by what one server knows of itself.
 
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use serde_json::Value as Json;
 
@@ -131,6 +132,45 @@ fn of_two_servers_runs_only_one_waits() {
     until("the one that waited does not run", || {
         (run_of(&one, &token, &seen[1])["status"] == "succeeded").then_some(())
     });
+}
+
+/// What a server had begun is in doubt when it dies; what only waited in its queue is not.
+#[test]
+fn a_living_server_takes_over_the_queue_of_one_that_died() {
+    let place = Place::new();
+    let wait = format!("until test -e {}; do sleep 0.05; done", place.path("go").display());
+    place.playbook("waits", &format!("runback: 1\nname: waits\nsteps:\n  - {{ id: a, timeout: 1h, run: '{wait}' }}\n"));
+    let token = place.token("ann", "operator");
+    let start = |server: &Server| {
+        let started = server.post(&token, "/api/v1/runs", &serde_json::json!({ "playbook": "waits" })).json();
+        started["run"].as_str().expect("an id").to_owned()
+    };
+    let dying = place.serve(&["--max-runs", "1"]);
+    let (begun, queued) = (start(&dying), start(&dying));
+    dying.stream(&token, &begun, None).until("attempt_started");
+    let living = place.serve(&["--max-runs", "1"]);
+    let see = |run: &str| living.get(&token, &format!("/api/v1/runs/{run}"));
+    // It answers once it has gone on with what it found; what comes after that is no start.
+    assert_eq!(see(&begun)["driven"], true);
+    dying.end("KILL");
+    until("the queue is not taken over", || {
+        let seen = see(&queued);
+        (seen["driven"] == true && !seen["started_at"].is_null()).then_some(())
+    });
+    let events = living.get(&token, &format!("/api/v1/runs/{queued}/events"));
+    let resumed = events["events"].as_array().expect("a list").iter().find(|e| e["type"] == "run_resumed");
+    assert_eq!(resumed.expect("it was taken up")["by"], "runback", "no person asked for it");
+    let seen = see(&begun);
+    assert_eq!((&seen["status"], &seen["driven"]), (&"interrupted".into(), &false.into()));
+
+    // A server that is told to end has its reasons, and goes on with its queue when it is back.
+    let ending = place.serve(&["--max-runs", "1"]);
+    let (_, left) = (start(&ending), start(&ending));
+    assert_eq!(ending.end("TERM").0, Some(0));
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!((&see(&left)["driven"], &see(&left)["queued"]), (&false.into(), &Json::Null));
+    std::fs::write(place.path("go"), "").expect("a file");
+    living.wait_for(&token, &queued, "succeeded");
 }
 
 #[test]

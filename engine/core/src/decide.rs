@@ -55,8 +55,12 @@ fn to_rollback(state: &RunState, by: &str, force: bool) -> Vec<Effect> {
     state.active().map(|node| Effect::Stop { node }).collect()
 }
 
-/// A hold was asked for: what acts may finish, a block that is taken back is taken back; then it comes.
+/// A hold was asked for: what acts may finish, a block that is taken back is taken back; then it comes. Of a run that has
+/// not begun it comes at once.
 fn to_hold(state: &RunState, now: u64) -> Vec<Effect> {
+    if state.phase == Phase::Created {
+        return vec![Effect::Record(EventBody::RunHeld { reason: HoldReason::Operator })];
+    }
     if state.phase != Phase::Running {
         return next(state, now);
     }

@@ -124,6 +124,7 @@ codes! {
     YamlAlias "RB0111" Error "An alias to an unknown anchor, or to itself."
     YamlUnquotedTemplate "RB0112" Error "A template that is not quoted reads as a YAML map."
     FileUnreadable "RB0113" Error "The file cannot be read."
+    SamePlaybookTwice "RB0114" Error "Two files of a folder would be the same playbook."
 
     UnknownKey "RB0201" Error "A key that is not part of the language."
     MissingKey "RB0202" Error "A key that must be there is missing."

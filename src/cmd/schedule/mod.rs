@@ -168,7 +168,8 @@ fn read(folder: &FolderArg) -> Result<Vec<Entry>, Failure> {
     let library = Library::new(Some(std::path::absolute(&folder.playbooks)?), Arc::new(runback_steps::catalog()));
     library.look();
     for entry in library.all().iter().filter(|e| e.is_broken()) {
-        term::note(&format!("{YELLOW}!{RESET} {} has errors: see runback check {}", entry.id, entry.file.display()));
+        let (id, first, file) = (&entry.id, entry.first_error(), entry.file.display());
+        term::note(&format!("{YELLOW}!{RESET} {id} has errors: {first}: see runback check {file}"));
     }
     Ok(of_library(&library))
 }

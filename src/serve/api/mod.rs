@@ -177,8 +177,9 @@ fn playbook(app: &App, id: &str) -> Result<Arc<Good>, Problem> {
     })?;
     entry.good.ok_or_else(|| {
         let count = entry.now.errors();
-        Problem::conflict(format!("playbook `{id}` has {count} errors, and was never good since the server started"))
-            .help("see its diagnostics, and mend it")
+        let errors = crate::words::plural(count, "error");
+        let message = format!("playbook `{id}` has {errors}, and was never good since the server started");
+        Problem::conflict(message, format!("see its diagnostics (GET /api/v1/playbooks/{id}), and mend it"))
     })
 }
 

@@ -182,6 +182,6 @@ pub(crate) async fn preview(call: Call<PlaybookPath, Nothing, PlanInputs>) -> Re
     });
     match looked.await {
         Ok(looked) => Ok(Ok200(looked?)),
-        Err(_) => Err(Problem::conflict("the preview could not be made")),
+        Err(_) => Err(Problem::internal("the preview could not be made")),
     }
 }

@@ -166,8 +166,7 @@ pub(crate) async fn changes(call: Call<Nothing, Nothing, Nothing>) -> Result<Eve
 
 fn permit(app: &App) -> Result<tokio::sync::OwnedSemaphorePermit, Problem> {
     Arc::clone(&app.streams).try_acquire_owned().map_err(|_| {
-        Problem::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, "too many streams are open")
-            .help("close some, or give serve a larger --max-streams")
+        Problem::unavailable("too many streams are open", "close some, or give serve a larger --max-streams")
     })
 }
 
@@ -399,8 +398,11 @@ pub(crate) async fn log(call: Call<RunPath, LogRange, Nothing>) -> Result<Raw, P
     });
     let (size, from, piece) = match read.await {
         Ok(Ok(read)) => read,
-        Ok(Err(error)) => return Err(Problem::conflict(format!("the output cannot be read: {error}"))),
-        Err(_) => return Err(Problem::conflict("the output could not be read")),
+        Ok(Err(error)) => {
+            let help = format!("see to {}, then ask again", dir.display());
+            return Err(Problem::unavailable(format!("the output cannot be read: {error}"), help));
+        }
+        Err(_) => return Err(Problem::internal("the output could not be read")),
     };
     let (offset, cut, bytes) = piece.map_or((from.min(size), 0, Vec::new()), |p| (p.offset, p.cut, p.bytes));
     let next = offset + bytes.len() as u64;

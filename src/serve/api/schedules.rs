@@ -182,9 +182,7 @@ pub(crate) async fn resume(call: Call<SchedulePath, Nothing, Nothing>) -> Result
 async fn set_paused(app: &App, key: &str, paused: Option<Paused>) -> Result<Ok200<ScheduleView>, Problem> {
     let entry = entry(app, key)?;
     if paused.is_none() && entry.schedule.paused {
-        return Err(
-            Problem::conflict("the playbook itself says `paused: true`").help("take that line out of the playbook")
-        );
+        return Err(Problem::conflict("the playbook itself says `paused: true`", "take that line out of the playbook"));
     }
     app.desk.meet_schedule(key, words::now_ms()).await?;
     app.desk.pause_schedule(key, paused).await?;
@@ -216,7 +214,10 @@ pub(crate) async fn trigger(
     match started {
         Ok(run) => Ok(Accepted(Triggered { runs: vec![run], decided: 0 })),
         Err(Failed::Other(problem)) => Err(problem),
-        Err(Failed::Decided) => Err(Problem::conflict("it was started already")),
+        Err(Failed::Decided) => {
+            let help = format!("see its run: GET /api/v1/schedules/{}", entry.schedule.key);
+            Err(Problem::conflict("it was started already", help))
+        }
     }
 }
 
@@ -287,7 +288,7 @@ pub(crate) async fn backfill(call: Call<SchedulePath, Nothing, Backfill>) -> Res
             Err(Failed::Other(problem)) => {
                 let message =
                     format!("{} were started, then: {}", words::plural(done.runs.len(), "run"), problem.error.message);
-                return Err(Problem { status: problem.status, ..Problem::conflict(message) }.help(problem.error.help));
+                return Err(Problem::new(problem.status, message).help(problem.error.help));
             }
         }
     }

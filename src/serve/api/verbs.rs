@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use axum::http::StatusCode;
 use runback_core::Json;
 use runback_core::event::{Outcome, Resolution};
 use runback_core::state::{FINAL, NodeId, Phase, ROOT, RunState, Status};
@@ -61,23 +62,29 @@ async fn answer(call: Change<Reply>, approved: bool) -> Result<Accepted<Done>, P
     let (app, body) = (call.app, call.body);
     let id = app.store.resolve(&call.path.run).await?;
     let run = journal::read(app.store.as_ref(), &id, &app.catalog).await?;
-    let node = approve::asking(&run.state, body.step.as_deref()).map_err(|f| Problem::conflict(f.message))?;
+    // A run that asks nothing now is no mistake in the request.
+    let node = approve::asking(&run.state, body.step.as_deref())
+        .map_err(|failure| Problem { status: StatusCode::CONFLICT, ..failure.into() })?;
     let step = run.state.path(node).to_string();
+    let see = format!("see what it does: GET /api/v1/runs/{id}/why");
     let Some(question) = run.state.node(node).question() else {
-        return Err(Problem::conflict(format!("step {step} asks nothing")));
+        return Err(Problem::conflict(format!("step {step} asks nothing"), see));
     };
     let created = run.state.created.as_ref();
     if let Some(digest) = &body.digest
         && created.is_none_or(|c| c.digest != *digest)
     {
-        return Err(Problem::conflict("the run is of another plan than the one that was looked at"));
+        let message = "the run is of another plan than the one that was looked at";
+        let help = format!("look at its own, and answer with that digest: GET /api/v1/runs/{id}/plan");
+        return Err(Problem::conflict(message, help));
     }
     let fields = if approved { approve::checked_fields(question, body.fields)? } else { Json::Null };
     let roles = call.who.roles.iter().map(|r| r.name().to_owned()).collect();
     let mut answer = Answer { approved, by: call.who.by(), roles, reason: body.reason, fields };
     let starter = created.map_or("", |c| c.by.as_str());
     if let Some(why) = question.refuses(&answer, starter, run.state.node(node).answers()) {
-        return Err(Problem::conflict(format!("{step}: the answer of {} does not count: {why}", answer.by)));
+        let message = format!("{step}: the answer of {} does not count: {why}", answer.by);
+        return Err(Problem::conflict(message, format!("see who may answer: GET /api/v1/runs/{id}/why?step={step}")));
     }
     let unmasked = approve::mask(&mut answer, &run.state, &app.processes, &app.settings.state_dir).await;
     let word = if approved { "approved" } else { "refused" };
@@ -116,7 +123,8 @@ async fn asked_of_owner(app: &Arc<App>, run: &str, request: Request, done: &str)
     if app.store.owner(&id).await?.is_none() {
         let found = journal::read(app.store.as_ref(), &id, &app.catalog).await?;
         let message = format!("nobody drives run {id} ({}), so there is nothing to stop", found.status());
-        return Err(Problem::conflict(message));
+        let help = format!("see what it can be told now: GET /api/v1/runs/{id}/why");
+        return Err(Problem::conflict(message, help));
     }
     actions::ask(app, &id, request).await?;
     Ok(Accepted(Done { run: id, done: done.to_owned() }))
@@ -172,7 +180,7 @@ fn alone(state: &RunState, node: NodeId) -> Result<(), Problem> {
     let whole = format!("resume the run, which tries what failed again: POST /api/v1/runs/{run}/resume");
     if state.root(node) == FINAL {
         let why = format!("{path} stands under `finally`, which comes again as a whole");
-        return Err(Problem::conflict(why).help(whole));
+        return Err(Problem::conflict(why, whole));
     }
     let failed = |n: &NodeId| {
         let by_itself = state.step(*n).action().is_some() || state.node(*n).error().is_some();
@@ -184,7 +192,7 @@ fn alone(state: &RunState, node: NodeId) -> Result<(), Problem> {
     let status = state.node(node).status;
     if inside.is_empty() && status != Status::Interrupted {
         let why = format!("step {path} has not failed: it is {}", state.step_view(node).status);
-        return Err(Problem::conflict(why).help(whole));
+        return Err(Problem::conflict(why, whole));
     }
     let names: Vec<&str> = others.iter().map(|n| &**state.path(*n)).collect();
     let Some(first) = names.first() else { return Ok(()) };
@@ -193,7 +201,7 @@ fn alone(state: &RunState, node: NodeId) -> Result<(), Problem> {
         names.join(", ")
     );
     let skip = serde_json::json!({ "steps": { *first: "skip" } });
-    Err(Problem::conflict(message).help(format!("{whole}; or with what a step counts as: {skip}")))
+    Err(Problem::conflict(message, format!("{whole}; or with what a step counts as: {skip}")))
 }
 
 /// Who drives a run is told nothing of steps that it has not: nobody would hear that it is refused.
@@ -266,7 +274,8 @@ pub(crate) async fn rollback(call: Change<RollbackRun>) -> Result<Accepted<Done>
     let (app, body, by) = (call.app, call.body, call.who.by());
     let id = app.store.resolve(&call.path.run).await?;
     if let Some((step, _)) = body.steps.iter().find(|(_, said)| !said.is_of_undo()) {
-        return Err(Problem::conflict(format!("on the way back step {step} counts as undone or kept, or as it is")));
+        let message = format!("on the way back step {step} counts as undone or kept, or as it is");
+        return Err(Problem::conflict(message, format!("say undone or kept of {step}, or nothing")));
     }
     let steps: Vec<_> = body.steps.into_iter().collect();
     are_there(&app, &id, &steps).await?;

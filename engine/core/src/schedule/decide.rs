@@ -6,7 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Catchup, Firing, Overlap, Schedule};
 
-/// An instant that is decided so much later than it was due was missed, and is for `catchup` to say.
+/// An instant is started so much later than it was due, and not more: by a server that was there and busy, or, where it is
+/// the latest, by one that has just come. Beyond it `catchup` says.
 pub const LATE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +31,9 @@ pub struct Verdicts {
 const AT_ONCE: usize = 1_000;
 
 impl Schedule {
-    /// Decides about what is due, all up to `decided` being decided already.
-    pub fn decide(&self, decided: Timestamp, now: Timestamp, paused: bool) -> Verdicts {
+    /// Decides about what is due, all up to `decided` being decided already. `there`: since when there has been a server
+    /// without a break; what was due before was missed by all of them. None: there has been none.
+    pub fn decide(&self, decided: Timestamp, now: Timestamp, there: Option<Timestamp>, paused: bool) -> Verdicts {
         let jitter = signed(self.jitter);
         let window = signed(self.catchup_window.max(LATE));
         // What is older than what is caught up with is over, however much of it there was.
@@ -52,8 +54,9 @@ impl Schedule {
             let late = now.duration_since(due);
             let verdict = match self.catchup {
                 _ if paused => Verdict::PassOver("paused"),
-                _ if late <= signed(LATE) => Verdict::Start,
-                _ if late > window || self.catchup == Catchup::None => Verdict::PassOver("missed"),
+                _ if late <= signed(LATE) && there.is_some_and(|since| due > since) => Verdict::Start,
+                _ if late > window => Verdict::PassOver("missed"),
+                Catchup::None if late > signed(LATE) => Verdict::PassOver("missed"),
                 _ => {
                     missed.push(verdicts.firings.len());
                     Verdict::Start
@@ -61,7 +64,7 @@ impl Schedule {
             };
             verdicts.firings.push((firing, verdict));
         }
-        if self.catchup == Catchup::Last {
+        if self.catchup != Catchup::All {
             missed.pop();
             for at in missed {
                 verdicts.firings[at].1 = Verdict::PassOver("missed");

@@ -156,6 +156,8 @@ impl RunState {
                 }
                 undo_attempt(self.known(step)?, *attempt)
             }
+            // One that has not begun is held as it is.
+            E::RunHeld { .. } if self.phase == Phase::Created && self.wish == Some(Wish::Hold) => Ok(()),
             E::RunHeld { .. } => {
                 phase(&[Phase::Running])?;
                 if self.takes_a_block_back() {

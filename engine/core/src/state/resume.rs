@@ -127,6 +127,7 @@ impl RunState {
                 self.reopen(ROOT);
                 self.rebuild();
             }
+            Phase::Held(_) if self.started_at.is_none() => self.phase = Phase::Created,
             Phase::Held(_) | Phase::Finished(_) => {
                 self.phase = Phase::Running;
                 self.ending = None;

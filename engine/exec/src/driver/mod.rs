@@ -379,6 +379,10 @@ impl Driver {
         }
         self.forget_ended_commands();
         let by = self.around.by.clone();
+        let held_before_it_began = matches!(self.state.phase, Phase::Held(_)) && self.state.started_at.is_none();
+        if held_before_it_began && intent != Intent::Resume {
+            self.record(EventBody::RunResumed { by: by.clone() })?;
+        }
         self.record(match intent {
             Intent::Resume => EventBody::RunResumed { by },
             Intent::Rollback { .. } if self.state.phase == Phase::Created => nothing_to_take_back(by),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use runback_core::decide::{Effect, decide};
 use runback_core::event::{Event, EventBody, HoldReason, Resolution, RollbackReason};
-use runback_core::state::{NodeId, Phase, RunStatus};
+use runback_core::state::{NodeId, Phase, RunStatus, Wish};
 use runback_core::step::{Answer, Probe};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -128,7 +128,9 @@ impl Driver {
             self.gate = Gate::Start;
         }
         if self.gate == Gate::Start {
-            if self.state.phase == Phase::Created {
+            if self.state.phase == Phase::Created && self.state.wish == Some(Wish::Hold) {
+                // What it would need to begin it does not need to be held.
+            } else if self.state.phase == Phase::Created {
                 let locks = !self.state.plan.locks.is_empty() && !self.state.locked;
                 if locks && !self.lock_run(options.wait_for_locks, io).await? {
                     return Ok(false);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use runback_core::event::{Created, Event, EventBody, Outcome};
+use runback_core::event::{Created, Event, EventBody, HoldReason, Outcome};
 use runback_core::state::{Phase, RunStatus};
 use runback_exec::driver::{Control, DriveOptions, Driver, DriverError, Intent};
 use runback_exec::store::{MemoryStore, Request, Store};
@@ -45,6 +45,41 @@ async fn a_run_that_waits_for_its_locks_can_be_cancelled() {
     }
     holder.tell(Control::Leave);
     assert!(holder.end().await.unwrap().left);
+}
+
+/// A hold needs no locks. Taken up again it is a run that has not begun: it takes its locks first, or is over at once.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_waits_for_its_locks_is_held_at_once() {
+    for intent in [Intent::Resume, Intent::Rollback { force: false }] {
+        let (store, ledger) = (MemoryStore::default(), Ledger::default());
+        let plan = plan(LOCKED, &ledger);
+        let holder = Driving::start(create(Arc::new(store.clone()), &plan, "holder").await.unwrap(), WAIT);
+        holder.seen.wait_for("attempt_started a").await;
+        let waiter = Driving::start(create(Arc::new(store.clone()), &plan, "waiter").await.unwrap(), WAIT);
+        waiter.seen.wait_for("waits: lock `door` is held by run holder").await;
+        let asked = Instant::now();
+        store.post("waiter", Request::Hold { by: "them".to_owned() }).await.unwrap();
+        let ended = waiter.end().await.unwrap();
+        assert!(asked.elapsed() < Duration::from_millis(500), "{:?}", asked.elapsed());
+        assert_eq!((ended.status, ended.left, ended.cancelled), (RunStatus::Failed, false, false));
+        assert_eq!(phase(&store, &plan, "waiter").await, Phase::Held(HoldReason::Operator));
+        assert!(store.lock_waits("waiter").await.unwrap().is_empty(), "it left the queue");
+
+        let next = open(Arc::new(store.clone()), &plan, "waiter", intent.clone()).await.unwrap();
+        let next = Driving::start(next, WAIT);
+        if intent == Intent::Resume {
+            next.seen.wait_for("waits: lock `door` is held by run holder").await;
+            assert_eq!(holder.end().await.unwrap().status, RunStatus::Succeeded);
+            assert_eq!(next.end().await.unwrap().status, RunStatus::Succeeded);
+            let names = names(&journal(&store, "waiter").await);
+            let begun = ["run_created", "hold_requested", "run_held", "run_resumed", "lock_taken", "run_started"];
+            assert_eq!(names[..6], begun, "{names:#?}");
+        } else {
+            assert_eq!(next.end().await.unwrap().status, RunStatus::Cancelled, "there is nothing to take back");
+            holder.tell(Control::Leave);
+            holder.end().await.unwrap();
+        }
+    }
 }
 
 /// The left run still has what it waited for to come; then it goes on.
