@@ -47,7 +47,10 @@ impl Tracer {
     /// Follows a run from `state` on. What the journal has of it already was sent by who was there: it only says where
     /// things began.
     pub(crate) async fn follow(&self, store: &dyn Store, state: &RunState) -> Spans {
-        let mut spans = Spans::new(state.run_id(), Arc::clone(&self.sender));
+        let mut spans = {
+            let sender = Arc::clone(&self.sender);
+            Spans::new(state.run_id(), Box::new(move |span| sender.send(span)))
+        };
         let mut past = RunState::new(Arc::clone(&state.plan));
         while past.last_seq < state.last_seq {
             let Ok(events) = store.events(state.run_id(), past.last_seq, CHUNK).await else { break };

@@ -65,15 +65,6 @@ impl Sender {
         Some(Self { queue: Mutex::new(Some(queue)), closing, task: Mutex::new(Some(task)), warning })
     }
 
-    /// What is sent can be had from a channel.
-    #[cfg(test)]
-    pub(super) fn into_channel() -> (Self, mpsc::Receiver<Span>) {
-        let (queue, spans) = mpsc::channel(QUEUE);
-        let warning = Arc::new(Warning { warn: Box::new(|_| {}), said: AtomicBool::new(false) });
-        let (closing, _) = watch::channel(false);
-        (Self { queue: Mutex::new(Some(queue)), closing, task: Mutex::new(None), warning }, spans)
-    }
-
     /// Never waits.
     pub(super) fn send(&self, span: Span) {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);

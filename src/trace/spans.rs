@@ -12,12 +12,14 @@ use runback_core::step::StepError;
 use sha2::{Digest as _, Sha256};
 
 use super::otlp::{KeyValue, Span, Status, number, text, truth};
-use super::send::Sender;
 use crate::words::hex;
+
+/// Where a span goes that has ended; never waits.
+pub(super) type Sink = Box<dyn Fn(Span) + Send + Sync>;
 
 pub(crate) struct Spans {
     run: String,
-    sender: Arc<Sender>,
+    send: Sink,
     /// False while it reads what was before.
     live: bool,
     /// From a start to the hold or the end that follows.
@@ -42,10 +44,10 @@ enum Way {
 }
 
 impl Spans {
-    pub(super) fn new(run: &str, sender: Arc<Sender>) -> Self {
+    pub(super) fn new(run: &str, send: Sink) -> Self {
         Self {
             run: run.to_owned(),
-            sender,
+            send,
             live: false,
             stretch: None,
             stretches: 0,
@@ -240,7 +242,7 @@ impl Spans {
 
     fn send(&self, span: Span) {
         if self.live {
-            self.sender.send(span);
+            (self.send)(span);
         }
     }
 
@@ -320,8 +322,8 @@ mod tests {
             vec![(2, EventBody::BlockStarted { step: outer }), (3, start(&a)), (3, start(&b))],
             vec![(9, succeed(&b)), (10, succeed(&a))],
         ];
-        let (sender, mut sent) = Sender::into_channel();
-        let mut spans = Spans::new("r", Arc::new(sender));
+        let (sender, sent) = std::sync::mpsc::channel();
+        let mut spans = Spans::new("r", Box::new(move |span| sender.send(span).expect("it is looked at")));
         let mut state = RunState::new(plan);
         for turn in turns {
             let first = state.last_seq + 1;
@@ -334,7 +336,7 @@ mod tests {
             }
         }
         let mut ends = HashMap::new();
-        while let Ok(span) = sent.try_recv() {
+        for span in sent.try_iter() {
             let json = serde_json::to_value(&span).expect("JSON");
             ends.insert(span.name, json["endTimeUnixNano"].as_str().expect("text").to_owned());
         }
