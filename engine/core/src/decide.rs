@@ -65,8 +65,10 @@ fn to_hold(state: &RunState, now: u64) -> Vec<Effect> {
         return next(state, now);
     }
     if state.takes_a_block_back() {
-        let goes_on = |e: &Effect| matches!(e, Effect::Undo { .. } | Effect::Stop { .. } | Effect::Wake { .. });
-        return next(state, now).into_iter().filter(goes_on).collect();
+        // What has begun with a lock that its undos wait for goes on to its end, as what acts does.
+        let awaited = state.awaited_by_undos();
+        let is_awaited = |node| awaited.contains(&node) || state.ancestors(node).iter().any(|up| awaited.contains(up));
+        return go_on(state, now, &is_awaited);
     }
     if state.is_quiet() {
         return vec![Effect::Record(EventBody::RunHeld { reason: HoldReason::Operator })];
@@ -75,30 +77,31 @@ fn to_hold(state: &RunState, now: u64) -> Vec<Effect> {
 }
 
 fn next(state: &RunState, now: u64) -> Vec<Effect> {
-    let mut effects = Vec::new();
     match state.phase {
-        Phase::Created | Phase::Held(_) | Phase::Finished(_) => return effects,
-        Phase::Ending => {
-            effects.push(Effect::Record(finish(state)));
-            return effects;
-        }
+        Phase::Created | Phase::Held(_) | Phase::Finished(_) => return Vec::new(),
+        Phase::Ending => return vec![Effect::Record(finish(state))],
         Phase::Running | Phase::RollingBack | Phase::Finally => {}
     }
-    if let Some(event) = over_time(state, now) {
-        return vec![Effect::Record(event)];
+    match over_time(state, now) {
+        Some(event) => vec![Effect::Record(event)],
+        None => go_on(state, now, &|_| true),
     }
+}
+
+/// `may`: which steps and blocks go on; undos do in any case.
+fn go_on(state: &RunState, now: u64, may: &dyn Fn(NodeId) -> bool) -> Vec<Effect> {
     let root = if state.phase == Phase::Finally { FINAL } else { ROOT };
-    let ended = |domain| (state.root(domain) == root).then(|| ended_badly(state, domain)).flatten();
+    let ended = |domain| (state.root(domain) == root && may(domain)).then(|| ended_badly(state, domain)).flatten();
     if state.phase != Phase::RollingBack
         && let Some(event) = state.quiet().find_map(ended)
     {
         return vec![Effect::Record(event)];
     }
-    effects.extend(state.to_stop().map(|node| Effect::Stop { node }));
-    effects.extend(state.interrupted().filter_map(|node| settle_interrupted(state, node)));
+    let mut effects: Vec<_> = state.to_stop().map(|node| Effect::Stop { node }).collect();
+    effects.extend(state.interrupted().filter(|n| may(*n)).filter_map(|node| settle_interrupted(state, node)));
     let mut free = state.max_parallel().saturating_sub(state.busy());
-    start_undos(state, now, &mut free, &mut effects);
-    start_steps(state, now, &mut free, &mut effects);
+    start_undos(state, now, &mut free, &mut effects, may);
+    start_steps(state, now, &mut free, &mut effects, may);
     let times = [state.next_backoff(now), state.next_undo_backoff(now), run_timeout(state)];
     if let Some(at) = times.into_iter().flatten().filter(|at| *at > now).min() {
         effects.push(Effect::Wake { at });
@@ -180,36 +183,40 @@ fn settle_interrupted(state: &RunState, node: NodeId) -> Option<Effect> {
     })
 }
 
-fn start_undos(state: &RunState, now: u64, free: &mut u32, effects: &mut Vec<Effect>) {
+fn start_undos(state: &RunState, now: u64, free: &mut u32, effects: &mut Vec<Effect>, may: &dyn Fn(NodeId) -> bool) {
     let due = state.undo_backoffs().take_while(|(at, _)| *at <= now).map(|(_, n)| n);
     let mut locks = state.undo_locks();
-    let mut first = None;
+    let (mut first, mut beginning) = (None, Vec::new());
     for node in due.chain(state.undo_ready()) {
         if *free == 0 {
             return;
+        }
+        if !state.has_place_for_undo(node, &beginning) {
+            continue;
         }
         if !locks.take(node) {
             first.get_or_insert(node);
             continue;
         }
         *free -= 1;
+        beginning.push(node);
         effects.push(Effect::Undo { node });
     }
     // Nothing else goes on that could give a lock back: each has what another wants, and one by one they exclude each other.
     if let Some(node) = first
         && effects.is_empty()
-        && state.only_undos_are_left()
+        && state.only_undos_are_left(may)
     {
         effects.push(Effect::Undo { node });
     }
 }
 
-fn start_steps(state: &RunState, now: u64, free: &mut u32, effects: &mut Vec<Effect>) {
+fn start_steps(state: &RunState, now: u64, free: &mut u32, effects: &mut Vec<Effect>, may: &dyn Fn(NodeId) -> bool) {
     if state.phase == Phase::RollingBack {
         return;
     }
     let due = state.backoffs().take_while(|(at, _)| *at <= now).map(|(_, n)| n);
-    for node in due.chain(state.ready()) {
+    for node in due.chain(state.ready()).filter(|n| may(*n)) {
         if *free == 0 {
             return;
         }

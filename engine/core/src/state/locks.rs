@@ -102,11 +102,28 @@ impl RunState {
                 return true;
             }
             if seen.insert(at) && self.step(at).action().is_none() {
-                let inside = self.in_run.waits_for.iter().filter(|(waiter, _)| self.ancestors(**waiter).contains(&at));
-                todo.extend(inside.map(|(_, (_, holder))| *holder));
+                todo.extend(self.waited_for_inside(at));
             }
         }
         false
+    }
+
+    /// What has begun and has a lock that an undo waits for, and what that waits for in turn.
+    pub(crate) fn awaited_by_undos(&self) -> HashSet<NodeId> {
+        let mut todo: Vec<_> = self.undo_ready().filter_map(|n| Some(self.undo_waits_for(n)?.1)).collect();
+        let mut awaited = HashSet::new();
+        while let Some(at) = todo.pop() {
+            if self.node(at).status != Status::Ready && awaited.insert(at) {
+                todo.extend(self.waited_for_inside(at));
+            }
+        }
+        awaited
+    }
+
+    /// Who has the locks that are waited for inside a block.
+    fn waited_for_inside(&self, of: NodeId) -> impl Iterator<Item = NodeId> + '_ {
+        let inside = self.in_run.waits_for.iter().filter(move |(waiter, _)| self.ancestors(**waiter).contains(&of));
+        inside.map(|(_, (_, holder))| *holder)
     }
 
     /// It is over, or does not begin after all: whoever waits for its locks gets them.

@@ -306,6 +306,27 @@ impl RunState {
         }
     }
 
+    /// Of the instances around it, no more are taken back at once than their `for_each` lets go at once. Those that begin in
+    /// the same turn count. One that was stuck left its place to an earlier one, and may go on while that is taken back.
+    pub(crate) fn has_place_for_undo(&self, node: NodeId, beginning: &[NodeId]) -> bool {
+        self.instances_around(node).all(|(each, instance, limit)| {
+            let under_way = self.undo_active.iter().chain(beginning).filter_map(|other| {
+                self.instances_around(*other)
+                    .find_map(|(of, other, _)| (of == each && other != instance).then_some(other))
+            });
+            under_way.collect::<HashSet<_>>().len() < limit as usize
+        })
+    }
+
+    /// The instances that a node stands in, whose `for_each` has a limit: the `for_each`, the instance, and the limit.
+    fn instances_around(&self, node: NodeId) -> impl Iterator<Item = (NodeId, NodeId, u32)> + '_ {
+        std::iter::once(node).chain(self.ancestors(node)).filter(|at| !Self::is_root(*at)).filter_map(|at| {
+            let group = self.group(at);
+            let limit = self.for_each(group.owner)?.max_parallel?;
+            (group.base == at).then_some((group.owner, at, limit))
+        })
+    }
+
     /// Its undo is ready, runs, or comes again.
     pub(super) fn undo_is_live(&self, node: NodeId) -> bool {
         matches!(self.node(node).undo, UndoStatus::Ready | UndoStatus::Undoing | UndoStatus::Backoff)

@@ -98,9 +98,10 @@ impl RunState {
     }
 
     /// Nothing runs or comes again by itself, apart from undos that have not begun. While the run is taken back, what is
-    /// ready in `finally` does not start.
-    pub(crate) fn only_undos_are_left(&self) -> bool {
-        let forward = self.phase != Phase::RollingBack && !(self.ready.is_empty() && self.backoff.is_empty());
+    /// ready in `finally` does not start. `may`: which steps go on.
+    pub(crate) fn only_undos_are_left(&self, may: &dyn Fn(NodeId) -> bool) -> bool {
+        let mut coming = self.ready().chain(self.backoffs().map(|(_, n)| n));
+        let forward = self.phase != Phase::RollingBack && coming.any(may);
         self.is_quiet() && !forward && self.undo_backoff.is_empty()
     }
 

@@ -1045,3 +1045,51 @@ steps: [{ id: b, on_failure: rollback, steps: [{ id: one, uses: t.change }, { id
     bench.undo_fail("b/one");
     assert_eq!(note(&bench), None);
 }
+
+/// A block is taken back before a hold comes, and its undo waits for the lock of a block that has more to do.
+#[test]
+fn what_an_undo_waits_for_goes_on_under_a_hold() {
+    let mut bench = Bench::new(
+        "steps:
+  - id: block
+    needs: []
+    on_failure: rollback
+    steps: [{ id: one, uses: t.change, locks: [door] }, { id: two, uses: t.change }]
+  - { id: first, needs: [], uses: t.change }
+  - { id: other, needs: [first], locks: [door], steps: [{ id: one, uses: t.change }, { id: two, uses: t.change }] }
+  - { id: last, needs: [first], uses: t.change }",
+    );
+    bench.ok("block/one");
+    bench.ok("first");
+    bench.fail("block/two");
+    bench.undo_ok("block/two");
+    bench.tell(EventBody::HoldRequested { by: "me".to_owned() });
+    bench.ok("last");
+    bench.ok("other/one");
+    assert_eq!(bench.acting(), ["other/two"], "{}", bench.tail());
+    bench.ok("other/two");
+    bench.undo_ok("block/one");
+    assert_eq!(bench.state.phase, Phase::Held(HoldReason::Operator), "{}", bench.tail());
+}
+
+/// What would have a lock and has not begun does not begin under a hold: an undo does not wait for it.
+#[test]
+fn an_undo_waits_under_a_hold_for_nothing_that_has_not_begun() {
+    let mut bench = Bench::new(
+        "max_parallel: 1
+steps:
+  - id: block
+    needs: []
+    on_failure: rollback
+    steps: [{ id: one, uses: t.change, locks: [door] }, { id: two, uses: t.change }]
+  - { id: late, needs: [], steps: [{ id: other, uses: t.change, locks: [door] }] }",
+    );
+    bench.ok("block/one");
+    assert_eq!(bench.acting(), ["block/two"], "{}", bench.tail());
+    bench.fail("block/two");
+    assert_eq!(bench.undoing(), ["block/two"], "{}", bench.tail());
+    bench.tell(EventBody::HoldRequested { by: "me".to_owned() });
+    bench.undo_ok("block/two");
+    bench.undo_ok("block/one");
+    assert_eq!(bench.state.phase, Phase::Held(HoldReason::Operator), "{}", bench.tail());
+}

@@ -30,7 +30,6 @@ struct Roll {
     expected: BTreeSet<usize>,
 }
 
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Judge<'s> {
     tree: Tree<'s>,
     phase: Phase,
@@ -42,8 +41,6 @@ struct Judge<'s> {
     rolls: Vec<Roll>,
     finally_done: bool,
     ending: Option<Outcome>,
-    /// A stuck run was taken up again.
-    retried: bool,
     /// A person settled a failure: an instance with two failures of which one is settled goes on at once.
     settled: bool,
 }
@@ -65,7 +62,6 @@ pub(crate) fn judge(spec: &Spec, trace: &[Event]) -> Verdict {
         rolls: Vec::new(),
         finally_done: false,
         ending: None,
-        retried: false,
         settled: false,
     };
     for event in trace {
@@ -249,7 +245,7 @@ impl Judge<'_> {
         if self.tree.root(n) == FINAL {
             self.enter_finally()?;
         } else {
-            ensure(self.wanted.is_none(), || "the run is to be held".to_owned())?;
+            ensure(self.wanted.is_none() || self.is_awaited(n), || "the run is to be held".to_owned())?;
             ensure(self.phase == Phase::Main, || format!("the run is {:?}", self.phase))?;
         }
         let tree = &self.tree;
@@ -267,6 +263,16 @@ impl Judge<'_> {
             Act::Backoff(until) => ensure(until <= at, || format!("its next try is at {until}")),
             act => Err(format!("it is {act:?}")),
         }
+    }
+
+    /// A block is being taken back, and its undos may wait for what this has a lock for, or stands in.
+    fn is_awaited(&self, n: usize) -> bool {
+        let tree = &self.tree;
+        let has_one = |o: usize| {
+            let begun = tree.nodes[o].begun || matches!(tree.nodes[o].act, Act::Backoff(_));
+            begun && tree.lock(o).is_some()
+        };
+        self.rolls.iter().any(|r| !self.roll_is_over(r)) && std::iter::once(n).chain(tree.around(n)).any(has_one)
     }
 
     fn may_run(&self, n: usize) -> Verdict {
@@ -582,7 +588,6 @@ impl Judge<'_> {
             }
             Phase::Finished(Outcome::Stuck) => {
                 self.phase = Phase::Rolling;
-                self.retried = true;
                 for node in &mut self.tree.nodes {
                     if node.undo == Undo::Failed {
                         node.undo = Undo::None;
@@ -816,10 +821,7 @@ impl Judge<'_> {
                     || self.tree.inside(k).iter().any(|i| self.tree.nodes[*i].undo == Undo::Active)
             };
             let back = self.tree.nodes[n].kids.iter().filter(|k| undoing(**k)).count();
-            // What was stuck is tried again at once.
-            ensure(self.retried || back <= limit as usize, || {
-                format!("{back} instances of {} are taken back at once", node.path)
-            })?;
+            ensure(back <= limit as usize, || format!("{back} instances of {} are taken back at once", node.path))?;
         }
         Ok(())
     }
