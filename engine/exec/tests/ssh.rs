@@ -4,8 +4,11 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Os, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -96,7 +99,7 @@ impl Sshd {
 
     fn wait(&mut self) {
         let end = Instant::now() + Duration::from_secs(120);
-        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             assert!(self.child.try_wait().unwrap().is_none() && Instant::now() < end, "sshd: {}", self.log());
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -513,6 +516,59 @@ async fn check_detached(sshd: Sshd) {
     later.close().await;
 }
 
+/// A link that lets at most 800 kB through in a second, and keeps little: what is to be sent waits in sshd. (A TCP socket of
+/// this machine would keep more than sshd sends without an answer.)
+fn slow_link(sshd: &Sshd) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let config = sshd.dir.path().join("sshd_config");
+    std::thread::spawn(move || {
+        for near in listener.incoming().flatten() {
+            let (far, end) = UnixStream::pair().unwrap();
+            let mut session = Os::new("/usr/sbin/sshd");
+            session.args(["-i", "-f"]).arg(&config).stderr(Stdio::null());
+            session.stdin(OwnedFd::from(end.try_clone().unwrap())).stdout(OwnedFd::from(end));
+            let mut session = session.spawn().unwrap();
+            let (mut from_near, mut to_far) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut from_near, &mut to_far);
+                let _ = to_far.shutdown(Shutdown::Write);
+            });
+            std::thread::spawn(move || {
+                let (mut from_far, mut to_near) = (far, near);
+                let mut buffer = vec![0; 16 << 10];
+                while let Ok(n @ 1..) = from_far.read(&mut buffer)
+                    && to_near.write_all(&buffer[..n]).is_ok()
+                {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                let _ = to_near.shutdown(Shutdown::Both);
+                session.wait()
+            });
+        }
+    });
+    port
+}
+
+/// The word of the exit comes on another stream than the output, and overtakes it.
+#[tokio::test]
+async fn nothing_is_lost_on_a_slow_link() {
+    let sshd = Sshd::start();
+    let mut config = sshd.config();
+    config.options.push(("HostKeyAlias".to_owned(), format!("[127.0.0.1]:{}", sshd.port)));
+    config.port = Some(slow_link(&sshd));
+    let target = connect(&config);
+    let tape = Tape::default();
+    let exit = target.run(&sh("head -c 1000000 /dev/zero | tr '\\0' x; exit 4"), &tape).await.unwrap();
+    assert_eq!((exit.code, tape.out.lock().unwrap().len()), (Some(4), 1_000_000));
+    // Every byte there is, so also those that the records begin with.
+    let bytes: Vec<u8> = (0..1_000_000_u32).map(|n| (n % 256) as u8).collect();
+    let file = sshd.home().join("large");
+    std::fs::write(&file, &bytes).unwrap();
+    assert!(target.read(file.to_str().unwrap(), 16 << 20).await.unwrap() == bytes, "what was read is another file");
+    target.close().await;
+}
+
 #[tokio::test]
 async fn stopping_an_attached_command_stops_it() {
     check_stop_attached(Sshd::start()).await;
@@ -526,8 +582,8 @@ async fn stopping_an_attached_command_stops_it_on_busybox() {
 async fn check_stop_attached(sshd: Sshd) {
     let target = sshd.target();
     let tape = Arc::new(Tape { grace: Duration::from_secs(1), ..Tape::default() });
-    let dir = target.detached_dir("run2", "a", 1);
-    // Not the same as in the test beside this one.
+    // Not the same as in the test beside this one: neither what is stopped by its run and step, nor what is counted here.
+    let dir = target.detached_dir(&format!("run-{}", sshd.port), "a", 1);
     let nap = format!("sleep 7{}", sshd.port);
     let command = sh(&format!("trap '' TERM; setsid {nap} & {nap} & echo up; wait"));
     let detached = target.start_detached(&command, &dir).await.unwrap();

@@ -124,7 +124,8 @@ rb_all() {
 }
 n=$G
 if rb_alive "$2" "$3"; then rb_all TERM $2; fi
-while [ $n -gt 0 ] && rb_left x $2; do rb_nap; n=$((n - 1)); done
+rb_clock; b=$u
+while [ $n -gt 0 ] && [ $((u - b)) -lt $G ] && rb_left x $2; do rb_nap; n=$((n - 1)); rb_clock; done
 n=50
 while [ $n -gt 0 ] && rb_left x $2; do rb_all KILL $2; rb_nap; n=$((n - 1)); done
 ! rb_left x $2

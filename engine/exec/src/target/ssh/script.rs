@@ -5,7 +5,8 @@
 //! Standard input then stays open for as long as the program runs. Its end means that runback is gone, or that the
 //! program shall stop: TERM to its whole group and to whatever carries its cookie, the grace, KILL. What the
 //! program says about itself (exit code, …) goes to stderr in records that begin with \001 and the key of this call,
-//! because ssh's own exit code 255 may mean anything.
+//! because ssh's own exit code 255 may mean anything. One more ends stdout: on a slow link up to 2 MB of it wait in sshd
+//! while stderr overtakes them (OpenSSH 9.2).
 //!
 //! Written for dash, busybox and bash; tested with these. Where there is no /proc (not Linux) a process that leaves
 //! the group is not found, and the grace is always waited out.
@@ -94,11 +95,13 @@ pub(super) fn is_variable(name: &str) -> bool {
 /// The shells' own stderr goes nowhere (they tell of every process that was killed); descriptor 4 is the real one.
 /// The first of two reads its own number from /proc/self; `$$` is the outer shell's everywhere. Where the connection is
 /// gone, what `rb_watch` says ends in a broken pipe, and it must not. The shell of `rb_body` has no cookie, as it is none of
-/// those that were started with one: that it is over, with what it removes at its end, is told by USR1.
+/// those that were started with one: that it is over, with what it removes at its end, is told by USR1. The grace is over by
+/// the clock (`rb_clock`: tenths of a second since the far side's start), because a look at all processes takes its time too.
 const WRAPPER: &str = r#"
 C=RUNBACK_COOKIE=$K
 S= E=
 rb_say() { printf '\001rb:%s:%s\n' "$K" "$*" >&4; }
+rb_clock() { IFS=. read -r u r </proc/uptime && u=$u${r%"${r#?}"}; }
 rb_nap() { sleep 0.1 2>/dev/null && return; sleep 1; n=$((n - 9)); }
 rb_ours() {
   head -n 9999 /proc/[0-9]*/environ | tr '\0' '\n' |
@@ -120,7 +123,10 @@ rb_watch() {
   n=$G
   if [ -r /proc/$$/environ ]; then
     rb_signal TERM
-    while [ $n -gt 0 ] && { [ -z "$E" ] || [ -n "$(rb_ours)" ]; }; do rb_nap; n=$((n - 1)); done
+    rb_clock; b=$u
+    while [ $n -gt 0 ] && [ $((u - b)) -lt $G ] && { [ -z "$E" ] || [ -n "$(rb_ours)" ]; }; do
+      rb_nap; n=$((n - 1)); rb_clock
+    done
     n=50
     while [ $n -gt 0 ] && [ -n "$(rb_ours)" ]; do rb_signal KILL; rb_nap; n=$((n - 1)); done
     set -- $(rb_ours)
@@ -144,6 +150,7 @@ rb_end() {
   [ -z "$S" ] || { kill -USR1 $B; exec sleep 60; } 2>/dev/null
   kill -KILL $B 2>/dev/null
   rb_say exit $c
+  printf '\001rb:%s:end\n' "$K"
 }
 exec 3<&0 </dev/null 4>&2 2>/dev/null
 trap S=1 TERM
@@ -235,6 +242,7 @@ mod tests {
         child
     }
 
+    /// What came on stdout before its end, and on stderr.
     fn outcome(mut child: Child) -> (String, String) {
         // Standard input stays open until the program ended by itself.
         let mut out = Vec::new();
@@ -242,7 +250,8 @@ mod tests {
         child.stdout.take().unwrap().read_to_end(&mut out).unwrap();
         child.stderr.take().unwrap().read_to_end(&mut err).unwrap();
         child.wait().unwrap();
-        (String::from_utf8_lossy(&out).into_owned(), String::from_utf8_lossy(&err).into_owned())
+        let out = out.strip_suffix(b"\x01rb:k1:end\n").unwrap();
+        (String::from_utf8_lossy(out).into_owned(), String::from_utf8_lossy(&err).into_owned())
     }
 
     fn program<'a>(body: &'a str, args: &'a [&'a str]) -> Program<'a> {

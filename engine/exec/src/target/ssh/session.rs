@@ -20,7 +20,7 @@ use crate::process::output::Streams;
 /// How long a background child may hold the streams open after the command itself has ended; as for local commands.
 const DRAIN: Duration = Duration::from_millis(200);
 /// How long, besides the grace, the far side may take to say that it has stopped.
-const STOP_MARGIN: Duration = Duration::from_secs(10);
+const STOP_MARGIN: Duration = Duration::from_secs(30);
 /// See [`runback_core::target::Exit::stderr_tail`].
 const TAIL: usize = 4 << 10;
 
@@ -128,19 +128,30 @@ struct Tap<'a> {
 }
 
 struct Tapped {
-    records: Records,
+    stdout: Records,
+    stderr: Records,
     reply: Reply,
     exited: bool,
+    /// All of stdout has come. The word of the exit comes on stderr, and may overtake it.
+    whole: bool,
     stopped: bool,
     tail: VecDeque<u8>,
+}
+
+impl Tapped {
+    fn is_over(&self) -> bool {
+        self.stopped || self.exited && self.whole
+    }
 }
 
 impl<'a> Tap<'a> {
     fn new(key: &str, call: &Call<'_>, outer: &'a dyn Watch) -> Self {
         let state = Tapped {
-            records: Records::new(key),
+            stdout: Records::new(key),
+            stderr: Records::new(key),
             reply: Reply::default(),
             exited: false,
+            whole: false,
             stopped: false,
             tail: VecDeque::new(),
         };
@@ -161,32 +172,41 @@ impl<'a> Tap<'a> {
 #[async_trait::async_trait]
 impl Watch for Tap<'_> {
     fn output(&self, stream: Stream, bytes: &[u8]) {
-        let Tapped { records, reply, exited, stopped, tail } = &mut *self.state();
-        if stream == Stream::Stdout {
-            let room = self.keep - reply.stdout.len();
-            reply.stdout.extend_from_slice(&bytes[..bytes.len().min(room)]);
-            reply.stdout_cut |= self.keep > 0 && bytes.len() > room;
-            self.own(stream, bytes);
-            return;
-        }
-        let own = |part: &[u8]| {
-            let last = &part[part.len().saturating_sub(TAIL)..];
-            let over = (tail.len() + last.len()).saturating_sub(TAIL);
-            tail.drain(..over);
-            tail.extend(last);
-            self.own(stream, part);
-        };
-        records.push(bytes, own, |record| {
-            if let Some(code) = record.strip_prefix("exit ").and_then(|c| c.parse().ok()) {
-                (reply.code, *exited) = (code, true);
-                self.ended.notify_one();
-            } else if record.starts_with("stopped") {
-                *stopped = true;
-                self.ended.notify_one();
-            } else {
-                reply.said.push(record);
+        let mut state = self.state();
+        let was_over = state.is_over();
+        let Tapped { stdout, stderr, reply, exited, whole, stopped, tail } = &mut *state;
+        match stream {
+            Stream::Stdout => {
+                let own = |part: &[u8]| {
+                    let room = self.keep - reply.stdout.len();
+                    reply.stdout.extend_from_slice(&part[..part.len().min(room)]);
+                    reply.stdout_cut |= self.keep > 0 && part.len() > room;
+                    self.own(stream, part);
+                };
+                stdout.push(bytes, own, |record| *whole |= record == "end");
             }
-        });
+            Stream::Stderr => {
+                let own = |part: &[u8]| {
+                    let last = &part[part.len().saturating_sub(TAIL)..];
+                    let over = (tail.len() + last.len()).saturating_sub(TAIL);
+                    tail.drain(..over);
+                    tail.extend(last);
+                    self.own(stream, part);
+                };
+                stderr.push(bytes, own, |record| {
+                    if let Some(code) = record.strip_prefix("exit ").and_then(|c| c.parse().ok()) {
+                        (reply.code, *exited) = (code, true);
+                    } else if record.starts_with("stopped") {
+                        *stopped = true;
+                    } else {
+                        reply.said.push(record);
+                    }
+                });
+            }
+        }
+        if state.is_over() && !was_over {
+            self.ended.notify_one();
+        }
     }
 
     async fn stopped(&self) {
@@ -251,13 +271,14 @@ pub(super) async fn run(host: &Host, link: &Link, call: &Call<'_>, watch: &dyn W
     streams.drain().await.map_err(broken)?;
     // Where it has not ended by itself, the master closes it now.
     drop((session, streams));
-    let Tapped { mut reply, exited, stopped, tail, records } =
+    let Tapped { mut reply, exited, whole, stopped, tail, stderr, .. } =
         tap.state.into_inner().unwrap_or_else(PoisonError::into_inner);
     reply.stderr_tail = tail.into();
-    reply.stderr_tail.extend_from_slice(&records.held);
+    reply.stderr_tail.extend_from_slice(&stderr.held);
     match stop {
         Some(kind) => Err(stop_error(call, kind, exited || stopped, host)),
-        None if exited => Ok(Ended::Reply(reply)),
+        // Without its end, what there is of stdout may be anything.
+        None if exited && whole => Ok(Ended::Reply(reply)),
         None => Ok(Ended::Lost { stderr: reply.stderr_text() }),
     }
 }
