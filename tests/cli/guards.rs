@@ -145,9 +145,9 @@ fn of_two_who_answer_at_once_one_decides() {
 #[test]
 fn a_question_whose_time_is_over_is_not_answered_any_more() {
     let desk = Desk::new();
-    let body = "steps:\n  - { id: go, uses: approval, with: { prompt: Really?, timeout: 3s } }\n";
+    let body = "steps:\n  - { id: go, uses: approval, with: { prompt: Really?, timeout: 10s } }\n";
     assert_eq!(run(&desk, "late", body, &["--no-wait"]).code, Some(5));
-    std::thread::sleep(Duration::from_millis(3_010));
+    std::thread::sleep(Duration::from_millis(10_010));
     let said = desk.run(&["approve", "late"]);
     assert_eq!(said.code, Some(6), "{}", said.all());
     assert!(said.all().contains("the time to answer go is over"), "{}", said.all());

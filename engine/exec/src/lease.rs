@@ -158,7 +158,7 @@ impl RunLock {
                 Err(TryLockError::Error(error)) => return Err(error.into()),
             }
         }
-        Err(NotTaken::Held(None))
+        Err(NotTaken::Held(read_owner(&path)))
     }
 
     fn sign(&mut self, owner: &Owner) -> io::Result<()> {
@@ -252,17 +252,30 @@ mod tests {
     #[test]
     fn one_holder_and_the_other_learns_its_name() {
         let dir = tempfile::tempdir().unwrap();
-        let held = RunLock::acquire(dir.path(), "r1", &owner(7)).unwrap();
+        let us = owner(std::process::id());
+        let held = RunLock::acquire(dir.path(), "r1", &us).unwrap();
         match RunLock::acquire(dir.path(), "r1", &owner(8)) {
-            Err(NotTaken::Held(Some(by))) => assert_eq!(by, owner(7)),
+            Err(NotTaken::Held(Some(by))) => assert_eq!(by, us),
             other => panic!("{other:?}"),
         }
-        assert_eq!(probe(dir.path(), "r1").unwrap(), Life::Alive(Some(owner(7))));
+        assert_eq!(probe(dir.path(), "r1").unwrap(), Life::Alive(Some(us)));
         assert_eq!(probe(dir.path(), "r2").unwrap(), Life::Dead);
         drop(held);
         assert_eq!(probe(dir.path(), "r1").unwrap(), Life::Dead);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left behind");
         drop(RunLock::acquire(dir.path(), "r1", &owner(8)).unwrap());
+    }
+
+    /// What it left running has the lock for longer than anybody waits.
+    #[test]
+    fn the_name_of_an_owner_that_is_gone_is_learned_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let gone = owner(i32::MAX.unsigned_abs());
+        let _held = RunLock::acquire(dir.path(), "r1", &gone).unwrap();
+        match RunLock::acquire(dir.path(), "r1", &owner(8)) {
+            Err(NotTaken::Held(by)) => assert_eq!(by, Some(gone)),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

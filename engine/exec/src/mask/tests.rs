@@ -79,11 +79,12 @@ fn lines_of_a_key_are_masked_and_its_borders_are_not() {
 
 #[test]
 fn overlapping_secrets_leave_no_rest() {
-    let m = masker(&[("a", "abcdef"), ("b", "defLONGER")]);
-    assert_eq!(m.mask_str("x abcdefLONGER y"), "x *** y");
-    let sealed = m.seal_text("x abcdefLONGER y");
-    assert!(!sealed.contains("LONGER") && !sealed.contains("abc"), "{sealed}");
-    assert_eq!(m.unseal_text(&sealed).unwrap(), "x abcdefLONGER y");
+    // No hexadecimal digits: a seal has some by chance.
+    let m = masker(&[("a", "mnopqr"), ("b", "pqrLONGER")]);
+    assert_eq!(m.mask_str("x mnopqrLONGER y"), "x *** y");
+    let sealed = m.seal_text("x mnopqrLONGER y");
+    assert!(!sealed.contains("LONGER") && !sealed.contains("mno"), "{sealed}");
+    assert_eq!(m.unseal_text(&sealed).unwrap(), "x mnopqrLONGER y");
 }
 
 #[test]
