@@ -302,7 +302,7 @@ pub trait Target: Send + Sync + std::fmt::Debug {
         Ok(())
     }
     /// While the guard lives, every other process of this machine that asks for the same folder waits: for a look and the
-    /// replacement right after it. None where a target does not have it, or did not get it within some seconds; a caller
+    /// replacement right after it. None where a target does not have it, or did not get it within two minutes; a caller
     /// must lose nothing without it that a look could have saved.
     async fn alone_in_folder(&self, _path: &str) -> Option<Box<dyn std::any::Any + Send>> {
         None

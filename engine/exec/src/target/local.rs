@@ -24,8 +24,9 @@ use crate::process::Processes;
 /// How long a directory service may take to answer `getent`.
 const LOOKUP: Duration = Duration::from_secs(20);
 
-/// How long to wait for others to leave a folder alone; they need milliseconds.
-const FOLDER_LOCK: Duration = Duration::from_secs(10);
+/// How long to wait for others to leave a folder alone. They need milliseconds, or as long as the disk takes to keep what
+/// they note; without the lock, a line that another writes meanwhile can be lost.
+const FOLDER_LOCK: Duration = Duration::from_secs(120);
 const FOLDER_LOCK_POLL: Duration = Duration::from_millis(3);
 
 /// `local`: commands and files of this machine.
