@@ -129,7 +129,8 @@ pub(super) struct Placed<'a> {
     pub(super) top: Option<Top>,
     bodies: VecDeque<Body>,
     policies: Policies,
-    schemas: HashMap<&'static str, Arc<TypeSchema>>,
+    /// Of the step types that are used, by their names.
+    pub(super) schemas: HashMap<&'static str, Arc<TypeSchema>>,
     /// Files of the sub-playbooks that are being placed, outermost first.
     using: Vec<String>,
     texts: HashMap<String, SourceId>,
@@ -147,8 +148,8 @@ pub(super) struct Top {
     pub(super) targets: Vec<crate::playbook::model::TargetDecl>,
 }
 
-struct TypeSchema {
-    compiled: CompiledSchema,
+pub(super) struct TypeSchema {
+    pub(super) compiled: CompiledSchema,
     /// Top-level inputs that are scripts or command lines.
     lines: Vec<(String, bool)>,
 }

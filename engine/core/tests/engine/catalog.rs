@@ -52,7 +52,7 @@ impl AnyStepType for Declared {
         }
     }
     fn input_schema(&self) -> Json {
-        json!({ "type": "object" })
+        json!({ "type": "object", "properties": { "words": { "type": "string" } } })
     }
     fn output_schema(&self) -> Json {
         json!({ "type": "object" })

@@ -5,6 +5,7 @@
 
 mod compile;
 mod expressions;
+mod foretold;
 mod format;
 mod value;
 
@@ -12,6 +13,7 @@ use crate::Json;
 use crate::diagnostic::Diagnostic;
 use crate::playbook::yaml::Node;
 
+pub(super) use foretold::Misplaced;
 use format::Format;
 
 #[cfg(test)]

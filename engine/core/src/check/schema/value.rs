@@ -25,14 +25,14 @@ struct Checker<'c> {
 }
 
 /// The way from the top of `with:` to a value.
-struct Path<'p> {
-    outer: Option<&'p Path<'p>>,
-    part: Part<'p>,
+pub(super) struct Path<'p> {
+    pub(super) outer: Option<&'p Path<'p>>,
+    pub(super) part: Part<'p>,
     /// The key's place.
-    span: Option<Span>,
+    pub(super) span: Option<Span>,
 }
 
-enum Part<'p> {
+pub(super) enum Part<'p> {
     Root,
     Key(&'p str),
     Index(usize),
@@ -40,7 +40,7 @@ enum Part<'p> {
 
 impl Path<'_> {
     /// `headers.Accept`, `mounts[2].path`; empty at the top.
-    fn tell(&self) -> String {
+    pub(super) fn tell(&self) -> String {
         let mut told = self.outer.map(Path::tell).unwrap_or_default();
         match self.part {
             Part::Root => {}

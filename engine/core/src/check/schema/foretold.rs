@@ -1,0 +1,113 @@
+//! Values of a `with:` map that are one template whose kind is known before it is rendered, and that can never do where
+//! they stand. What may fit is left alone.
+
+use super::value::{Part, Path};
+use super::{Additional, CompiledSchema, Kinds, RuleId};
+use crate::Json;
+use crate::template::{Template, ValueTemplate};
+
+/// A template that gives what its place never takes.
+#[derive(Debug)]
+pub(in crate::check) struct Misplaced<'t> {
+    pub(in crate::check) template: &'t Template,
+    /// `headers.Accept`, `mounts[2].path`.
+    pub(in crate::check) name: String,
+    /// JSON pointer of its place.
+    pub(in crate::check) pointer: String,
+    /// "a string or a list".
+    pub(in crate::check) wants: String,
+    pub(in crate::check) wants_text: bool,
+}
+
+impl CompiledSchema {
+    /// `sample` gives a value of the kind that a template gives, where that is certain; one that is no whole number stands
+    /// for all numbers.
+    pub(in crate::check) fn misplaced<'t>(
+        &self,
+        with: &'t ValueTemplate,
+        sample: &dyn Fn(&Template) -> Option<Json>,
+    ) -> Vec<Misplaced<'t>> {
+        let mut found = Vec::new();
+        let top = Path { outer: None, part: Part::Root, span: None };
+        self.foretell(self.root, with, &top, sample, &mut found);
+        found
+    }
+
+    fn foretell<'t>(
+        &self,
+        id: RuleId,
+        value: &'t ValueTemplate,
+        path: &Path<'_>,
+        sample: &dyn Fn(&Template) -> Option<Json>,
+        found: &mut Vec<Misplaced<'t>>,
+    ) {
+        let rule = &self.rules[id];
+        let kind = match value {
+            ValueTemplate::Literal(_) => return,
+            ValueTemplate::Text(template) => {
+                let misfit = template.is_whole() && sample(template).is_some_and(|s| !rule.kinds.meets(kinds(&s)));
+                if misfit {
+                    let (pointer, wants) = (pointer(path), rule.kinds.tell());
+                    // Two rules for one place may both say so.
+                    if found.iter().all(|f| f.pointer != pointer) {
+                        let wants_text = rule.kinds.meets(Kinds::STRING);
+                        found.push(Misplaced { template, name: path.tell(), pointer, wants, wants_text });
+                    }
+                }
+                return;
+            }
+            ValueTemplate::List(items) => {
+                for (at, item) in items.iter().enumerate() {
+                    if let Some(of_item) = rule.prefix.get(at).copied().or(rule.items) {
+                        let inner = Path { outer: Some(path), part: Part::Index(at), span: None };
+                        self.foretell(of_item, item, &inner, sample, found);
+                    }
+                }
+                Kinds::LIST
+            }
+            ValueTemplate::Map(entries) => {
+                for (key, value) in entries.iter().filter(|(_, value)| !value.is_literal()) {
+                    let own = rule.properties.iter().find(|p| *p.name == **key).map(|p| p.rule);
+                    let below = own.or(match rule.additional {
+                        Additional::Rule(rule) => Some(rule),
+                        Additional::Any | Additional::Deny => None,
+                    });
+                    if let Some(below) = below {
+                        let inner = Path { outer: Some(path), part: Part::Key(key), span: None };
+                        self.foretell(below, value, &inner, sample, found);
+                    }
+                }
+                Kinds::MAP
+            }
+        };
+        for other in &rule.also {
+            self.foretell(*other, value, path, sample, found);
+        }
+        // Of several that fit nobody knows yet which one it is.
+        let mut fitting = rule.choice.iter().filter(|id| self.rules[**id].kinds.meets(kind));
+        if let (Some(only), None) = (fitting.next(), fitting.next()) {
+            self.foretell(*only, value, path, sample, found);
+        }
+    }
+}
+
+fn pointer(path: &Path<'_>) -> String {
+    let outer = path.outer.map(pointer).unwrap_or_default();
+    match path.part {
+        Part::Root => outer,
+        Part::Key(key) => format!("{outer}/{}", key.replace('~', "~0").replace('/', "~1")),
+        Part::Index(at) => format!("{outer}/{at}"),
+    }
+}
+
+fn kinds(sample: &Json) -> Kinds {
+    match sample {
+        Json::Null => Kinds::NULL,
+        Json::Bool(_) => Kinds::BOOL,
+        Json::Number(n) if n.is_f64() => Kinds::NUMBER,
+        Json::Number(_) => Kinds::INTEGER,
+        Json::String(_) => Kinds::STRING,
+        Json::Array(_) => Kinds::LIST,
+        Json::Object(_) => Kinds::MAP,
+    }
+}
