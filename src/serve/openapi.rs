@@ -73,7 +73,7 @@ fn problems(changes: bool, takes_something: bool) -> Vec<(u16, &'static str)> {
         (401, "No token, or one that is not known, has ended or was revoked."),
         (403, "The token's roles do not allow it, or the request comes from another origin."),
         (500, "A mistake in runback, or a damaged store."),
-        (503, "The store cannot be reached now, or the server is busy or ending."),
+        (503, "The store cannot be reached now, or the server is busy or ending. Retry-After says when to ask again."),
     ];
     if takes_something || changes {
         all.push((400, "What was sent is not what is described here."));

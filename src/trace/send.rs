@@ -221,18 +221,3 @@ fn shown(url: &Url) -> String {
     let port = url.port().map(|p| format!(":{p}")).unwrap_or_default();
     format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    impl Sender {
-        /// What is sent can be had from a channel.
-        pub(in crate::trace) fn into_channel() -> (Self, mpsc::Receiver<Span>) {
-            let (queue, spans) = mpsc::channel(QUEUE);
-            let warning = Arc::new(Warning { warn: Box::new(|_| {}), said: AtomicBool::new(false) });
-            let (closing, _) = watch::channel(false);
-            (Self { queue: Mutex::new(Some(queue)), closing, task: Mutex::new(None), warning }, spans)
-        }
-    }
-}

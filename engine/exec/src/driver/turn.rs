@@ -116,10 +116,23 @@ impl Driver {
         }
     }
 
+    /// It is to be held, and does nothing that would have to end before: what it needs to go on it does not need for that.
+    fn may_be_held_without_locks(&self) -> bool {
+        let begins_nothing = match self.state.phase {
+            Phase::Created => true,
+            Phase::Running => self.state.is_quiet() && !self.state.takes_a_block_back(),
+            _ => false,
+        };
+        self.gate != Gate::Open && self.state.wish == Some(Wish::Hold) && begins_nothing
+    }
+
     /// Locks first, then the start. True = there is nothing to wait for before the first decision.
     async fn begin(&mut self, io: &mut dyn Reporter, options: DriveOptions) -> Result<bool, DriverError> {
         if self.leaving {
             return Ok(false);
+        }
+        if self.may_be_held_without_locks() {
+            self.gate = Gate::Open;
         }
         if self.gate == Gate::Retake {
             if !self.retake_locks(options.wait_for_locks, io).await? {
@@ -128,9 +141,7 @@ impl Driver {
             self.gate = Gate::Start;
         }
         if self.gate == Gate::Start {
-            if self.state.phase == Phase::Created && self.state.wish == Some(Wish::Hold) {
-                // What it would need to begin it does not need to be held.
-            } else if self.state.phase == Phase::Created {
+            if self.state.phase == Phase::Created {
                 let locks = !self.state.plan.locks.is_empty() && !self.state.locked;
                 if locks && !self.lock_run(options.wait_for_locks, io).await? {
                     return Ok(false);

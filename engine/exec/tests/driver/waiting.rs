@@ -167,6 +167,14 @@ async fn a_resumed_run_waits_for_the_locks_that_it_had() {
     let ended = waiter.end().await.unwrap();
     assert!(ended.left && ended.cancelled && asked.elapsed() < Duration::from_millis(500));
 
+    // Nor does a hold wait for them.
+    let waiter = Driving::start(open(Arc::clone(&store), &plan, "r1", Intent::Resume).await.unwrap(), WAIT);
+    waiter.seen.wait_for("waits: ").await;
+    let asked = Instant::now();
+    store.post("r1", Request::Hold { by: "them".to_owned() }).await.unwrap();
+    assert_eq!(waiter.end().await.unwrap().status, RunStatus::Failed);
+    assert!(asked.elapsed() < Duration::from_millis(500), "{:?}", asked.elapsed());
+
     holder.tell(Control::Leave);
     holder.end().await.unwrap();
     let again = Driving::start(open(Arc::clone(&store), &plan, "r1", Intent::Resume).await.unwrap(), WAIT);
