@@ -153,6 +153,8 @@ fn what_cannot_be_done_as_things_stand_is_a_conflict() {
     let place = Place::new();
     place.playbook("fine", "runback: 1\nname: fine\nsteps:\n  - { id: a, run: 'true' }\n");
     place.playbook("broken", "runback: 1\nname: broken\nsteps:\n  - { id: a, runs: 'true' }\n");
+    place.playbook("twin", "runback: 1\nname: one\nsteps:\n  - run: 'true'\n");
+    std::fs::copy(place.path("playbooks/twin.yaml"), place.path("playbooks/twin.yml")).expect("a copy");
     place.playbook(
         "asks",
         "runback: 1\nname: asks\nsteps:\n  - { id: go, uses: approval, with: { prompt: Go?, approvers: [bob] } }\n",
@@ -177,8 +179,11 @@ fn what_cannot_be_done_as_things_stand_is_a_conflict() {
     start("asks", "asks");
     server.wait_for(&token, "asks", "waiting");
     let schedule = server.get(&token, "/api/v1/schedules")["schedules"][0]["key"].as_str().expect("a key").to_owned();
+    let twin = server.get(&token, "/api/v1/playbooks/twin");
+    assert_eq!((&twin["broken"], &twin["diagnostics"][0]["code"]), (&json!(true), &json!("RB0114")), "{twin}");
     let table = [
         ("runs", json!({ "playbook": "broken" })),
+        ("runs", json!({ "playbook": "twin" })),
         ("runs", json!({ "playbook": "fine", "id": "done" })),
         ("runs/done/approve", json!({})),
         ("runs/done/refuse", json!({})),
