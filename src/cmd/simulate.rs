@@ -50,8 +50,8 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
     let mut report = report::simulated(format, arguments.quiet);
     let start = Start { plan, base: &loaded.base, inputs: &inputs, on_failure: None, script };
     let simulated = simulate::simulate(start, Some(report.as_mut()))?;
-    let status = simulated.state.status();
-    report.end(&simulated.state, status.name(), None);
+    let status = simulated.state().status();
+    report.end(simulated.state(), status.name(), None);
     let exit = if simulated.ended.waiting { Exit::Waiting } else { status.into() };
     // As in `check`: their memory goes with the process.
     std::mem::forget((simulated, loaded));
@@ -110,7 +110,7 @@ fn known_instances(arguments: &Arguments, inputs: &Inputs) -> Result<(), Failure
     let loaded = simulate::load(&arguments.file, &script);
     let start = Start { plan: loaded.plan()?, base: &loaded.base, inputs, on_failure: None, script };
     let simulated = simulate::simulate(start, None)?;
-    let wrong = named::without_instance(&simulated.state, arguments.fail.iter().map(|f| step_of(f)));
+    let wrong = named::without_instance(simulated.state(), arguments.fail.iter().map(|f| step_of(f)));
     match wrong.into_iter().next() {
         Some(wrong) => Err(Failure::usage(format!("--fail: {}", wrong.why)).help(wrong.help)),
         None => Ok(()),

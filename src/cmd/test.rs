@@ -190,7 +190,7 @@ fn one_case(playbook: &str, test: &TestFile, case: &Case) -> Result<Result<Simul
     let script_of_run = Arc::clone(&script);
     let start = Start { plan, base: &loaded.base, inputs: &inputs, on_failure: case.on_failure, script };
     let run = simulate::simulate(start, None)?;
-    let wrong = named::without_instance(&run.state, script_of_run.names());
+    let wrong = named::without_instance(run.state(), script_of_run.names());
     if !wrong.is_empty() {
         return Ok(Err(wrong.iter().map(|w| format!("given: {w}")).collect()));
     }

@@ -20,7 +20,7 @@ use runback_exec::driver::{DriveOptions, Driver, Ended, Engine, Surroundings};
 use runback_exec::mask::Masker;
 use runback_exec::process::Processes;
 use runback_exec::reporter::{AfterFailure, Notice, Operator, Reporter, Settled};
-use runback_exec::store::{MemoryStore, Store};
+use runback_exec::store::MemoryStore;
 use runback_exec::target::{LocalTarget, TargetSet};
 use serde_json::Map;
 use tokio::sync::mpsc;
@@ -49,9 +49,19 @@ pub(crate) fn load(file: &str, script: &Arc<Script>) -> Loaded {
 
 /// What came of a simulation.
 pub(crate) struct Simulated {
-    pub(crate) state: RunState,
-    pub(crate) events: Vec<Event>,
+    driver: Driver,
+    store: MemoryStore,
     pub(crate) ended: Ended,
+}
+
+impl Simulated {
+    pub(crate) fn state(&self) -> &RunState {
+        self.driver.state()
+    }
+
+    pub(crate) fn events(&self) -> Vec<Event> {
+        self.store.journal(self.driver.run())
+    }
 }
 
 /// What a simulated run is started with.
@@ -65,14 +75,15 @@ pub(crate) struct Start<'a> {
 
 /// Runs it to its end; virtual time costs nothing.
 pub(crate) fn simulate(start: Start<'_>, watch: Option<&mut dyn Reporter>) -> Result<Simulated, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
+    // Without I/O: nothing is done in the world, so there is nothing to look out for between two steps.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
     runtime.block_on(drive(start, watch))
 }
 
 async fn drive(start: Start<'_>, watch: Option<&mut dyn Reporter>) -> Result<Simulated, Failure> {
     let Start { plan, base, inputs, on_failure, script } = start;
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let engine = Arc::new(Engine { store: Arc::clone(&store), log_limit: 0 });
+    let store = MemoryStore::default();
+    let engine = Arc::new(Engine { store: Arc::new(store.clone()), log_limit: 0 });
     // No script touches a target; the engine wants each name to have one.
     let local = Arc::new(LocalTarget::new(base.to_owned(), base.to_owned(), Processes::without_guard()));
     let targets = TargetSet::new(&plan.targets, Arc::clone(&local), |_, _| Arc::clone(&local) as Arc<dyn Target>);
@@ -106,33 +117,29 @@ async fn drive(start: Start<'_>, watch: Option<&mut dyn Reporter>) -> Result<Sim
     };
     script.is_for(&plan);
     let mut driver = Driver::create(engine, plan, created, around).await?;
-    let mut events = store.events("simulation", 0, 1).await?;
-    let mut record = Record { events: Vec::new(), script: Arc::clone(&script), watch };
-    if let (Some(watch), Some(first)) = (&mut record.watch, events.first()) {
-        watch.event(driver.state(), first);
+    let mut told = Told { script: Arc::clone(&script), watch };
+    if let (Some(watch), Some(first)) = (&mut told.watch, driver.first_event()) {
+        watch.event(driver.state(), &first);
     }
     let (_send, mut control) = mpsc::unbounded_channel();
     let operator = Skipping(script);
     let options = DriveOptions { wait: false, wait_for_locks: false };
-    let ended = driver.drive(&mut record, &operator, &mut control, options).await?;
-    events.append(&mut record.events);
-    Ok(Simulated { state: driver.state().clone(), events, ended })
+    let ended = driver.drive(&mut told, &operator, &mut control, options).await?;
+    Ok(Simulated { driver, store, ended })
 }
 
-/// Keeps what happens, tells the script of undos (a step's `rollback` acts under the step's name), and passes it on.
-struct Record<'w> {
-    events: Vec<Event>,
+/// Tells the script of undos (a step's `rollback` acts under the step's name), and passes what happens on.
+struct Told<'w> {
     script: Arc<Script>,
     watch: Option<&'w mut dyn Reporter>,
 }
 
-impl Reporter for Record<'_> {
+impl Reporter for Told<'_> {
     fn event(&mut self, state: &RunState, event: &Event) {
         // Before the engine performs it: it does nothing that is not recorded first.
         if let EventBody::UndoStarted { step, .. } = &event.body {
             self.script.undo_begins(step);
         }
-        self.events.push(event.clone());
         if let Some(watch) = &mut self.watch {
             watch.event(state, event);
         }

@@ -93,6 +93,9 @@ impl Script {
     }
 
     fn rule(&self, path: &str) -> Option<&Rule> {
+        if self.rules.is_empty() {
+            return None;
+        }
         if let Some(exact) = self.rules.get(path) {
             return Some(exact);
         }

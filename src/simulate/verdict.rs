@@ -16,7 +16,7 @@ use super::testfile::Expect;
 const OUTCOMES: [&str; 6] = ["succeeded", "failed", "rolled-back", "stuck", "cancelled", "waiting"];
 
 pub(crate) fn judge(run: &Simulated, expect: &Expect) -> Vec<String> {
-    let state = &run.state;
+    let state = run.state();
     let mut problems = Vec::new();
     if let Some(wanted) = &expect.outcome {
         let got = if run.ended.waiting { "waiting" } else { state.status().name() };
@@ -108,7 +108,7 @@ fn actions(state: &RunState) -> impl Iterator<Item = NodeId> + '_ {
 
 /// Steps in the order of their first start.
 fn started(run: &Simulated) -> Vec<String> {
-    let first = run.events.iter().filter_map(|e| match &e.body {
+    let first = run.events().into_iter().filter_map(|e| match e.body {
         EventBody::AttemptStarted { step, attempt: 1 } => Some(step.to_string()),
         _ => None,
     });
@@ -121,7 +121,7 @@ fn in_order(started: &[String], wanted: &[String]) -> bool {
 }
 
 fn undone(run: &Simulated) -> Vec<String> {
-    let done = run.events.iter().filter_map(|e| match &e.body {
+    let done = run.events().into_iter().filter_map(|e| match e.body {
         EventBody::UndoSucceeded { step, .. } => Some(step.to_string()),
         _ => None,
     });
@@ -130,7 +130,7 @@ fn undone(run: &Simulated) -> Vec<String> {
 
 /// Why a run in which nothing is to fail does not succeed all the same.
 pub(crate) fn fails_without_a_failure(run: &Simulated) -> Option<String> {
-    let state = &run.state;
+    let state = run.state();
     if state.status() == RunStatus::Succeeded || run.ended.waiting {
         return None;
     }
@@ -142,7 +142,7 @@ pub(crate) fn fails_without_a_failure(run: &Simulated) -> Option<String> {
 /// A run in which one step failed by itself must come out as the playbook promises. False = the step was not
 /// reached, so nothing failed.
 pub(crate) fn judge_single_failure(run: &Simulated, failed: &str) -> Result<bool, Vec<String>> {
-    let state = &run.state;
+    let state = run.state();
     let Some(node) = state.ids().find(|n| bare(state.path(*n)) == failed && state.node(*n).error().is_some()) else {
         return Ok(false);
     };
@@ -190,9 +190,10 @@ fn left_behind(state: &RunState) -> Vec<String> {
 
 /// What needed a step is undone before it.
 fn wrong_order(run: &Simulated) -> Vec<String> {
-    let state = &run.state;
+    let state = run.state();
+    let events = run.events();
     let at = |wanted: &str, start: bool| {
-        run.events.iter().position(|e| match &e.body {
+        events.iter().position(|e| match &e.body {
             EventBody::UndoStarted { step, .. } => start && **step == *wanted,
             EventBody::UndoSucceeded { step, .. } => !start && **step == *wanted,
             _ => false,

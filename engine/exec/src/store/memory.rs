@@ -40,8 +40,24 @@ struct Run {
     created_at: u64,
     epoch: u64,
     owner: Option<Owner>,
-    events: Vec<Event>,
+    /// As they were appended; none is empty.
+    batches: Vec<Arc<[Event]>>,
     requests: Vec<Posted>,
+}
+
+impl Run {
+    fn last(&self) -> Option<&Event> {
+        self.batches.last()?.last()
+    }
+
+    fn last_seq(&self) -> u64 {
+        self.last().map_or(0, |event| event.seq)
+    }
+
+    fn after(&self, seq: u64) -> impl Iterator<Item = &Event> {
+        let seen = self.batches.partition_point(|batch| batch.last().is_some_and(|event| event.seq <= seq));
+        self.batches[seen..].iter().flat_map(|batch| batch.iter()).skip_while(move |event| event.seq <= seq)
+    }
 }
 
 #[derive(Debug)]
@@ -138,6 +154,11 @@ impl MemoryStore {
         Self::default()
     }
 
+    /// All events of a run; none of one that is not here.
+    pub fn journal(&self, run: &str) -> Vec<Event> {
+        lock(&self.inner).runs.get(run).map(|run| run.after(0).cloned().collect()).unwrap_or_default()
+    }
+
     fn hold(&self, run: &str, epoch: u64) -> Box<dyn Hold> {
         Box::new(MemoryHold { inner: Arc::clone(&self.inner), run: run.to_owned(), epoch })
     }
@@ -160,7 +181,7 @@ impl Store for MemoryStore {
         }
         let owner = Some(Owner::this_process());
         inner.order.push(run.to_owned());
-        let new = Run { playbook, created_at, epoch: 1, owner, events, requests: Vec::new() };
+        let new = Run { playbook, created_at, epoch: 1, owner, batches: vec![events.into()], requests: Vec::new() };
         inner.runs.insert(run.to_owned(), new);
         drop(inner);
         Ok(Lease::new(run, 1, false, self.hold(run, 1)))
@@ -184,19 +205,20 @@ impl Store for MemoryStore {
         let seen = lease.held.seen_request.load(Ordering::Relaxed);
         let mut inner = lock(&self.inner);
         let run = inner.owned(lease)?;
-        if let Err(error) = check_order(lease.run(), run.events.len() as u64, &events) {
+        if let Err(error) = check_order(lease.run(), run.last_seq(), &events) {
             lease.held.break_it();
             return Err(error);
         }
-        run.events.extend(events.iter().cloned());
+        if !events.is_empty() {
+            run.batches.push(events);
+        }
         run.requests.retain(|posted| posted.id > seen);
         Ok(())
     }
 
     async fn events(&self, run: &str, after_seq: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
         let mut inner = lock(&self.inner);
-        let skip = usize::try_from(after_seq).unwrap_or(usize::MAX);
-        Ok(inner.run(run)?.events.iter().skip(skip).take(limit).cloned().collect())
+        Ok(inner.run(run)?.after(after_seq).take(limit).cloned().collect())
     }
 
     async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunRow>, StoreError> {
@@ -250,7 +272,7 @@ impl Store for MemoryStore {
 
     async fn verify(&self, run: &str) -> Result<Verified, StoreError> {
         let mut inner = lock(&self.inner);
-        Ok(Verified { events: inner.run(run)?.events.len() as u64, head: String::new() })
+        Ok(Verified { events: inner.run(run)?.last_seq(), head: String::new() })
     }
 
     async fn try_lock(
@@ -329,9 +351,9 @@ impl Store for MemoryStore {
 fn row(id: &str, run: &Run) -> RunRow {
     RunRow {
         run: id.to_owned(),
-        head_events: run.events.iter().filter(|event| event.body.is_about_the_run()).map(without_texts).collect(),
-        last_seq: run.events.len() as u64,
-        last_at: run.events.last().map_or(run.created_at, |event| event.at),
+        head_events: run.after(0).filter(|event| event.body.is_about_the_run()).map(without_texts).collect(),
+        last_seq: run.last_seq(),
+        last_at: run.last().map_or(run.created_at, |event| event.at),
         owner: run.owner.clone(),
     }
 }
