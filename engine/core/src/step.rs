@@ -355,8 +355,8 @@ pub trait StepType: Send + Sync + 'static {
     async fn preview(&self, cx: &Cx<'_>, inputs: &Self::Inputs) -> Result<Preview, StepError>;
 
     /// Reads, never changes. Durable before [`StepType::act`] begins; called once per step, however many attempts.
-    /// Kept only where undo is [`UndoKind::Full`]: the probe of another step type gets null, so its `Capture` is `()`, and
-    /// what it has to know later goes into [`Host::note`].
+    /// Asked for only where the descriptor's undo is [`UndoKind::Full`]: another step type gets null, so its `Capture` is
+    /// `()`, and what it has to know later goes into [`Host::note`].
     async fn capture(&self, cx: &Cx<'_>, inputs: &Self::Inputs) -> Result<Self::Capture, StepError>;
 
     /// Does it and waits until it is really done. Idempotent.

@@ -60,6 +60,9 @@ impl Driver {
 
     /// Questions whose time is over answer themselves, as they were told to.
     pub(super) fn expire_questions(&mut self) -> Result<(), DriverError> {
+        if self.asking.is_empty() {
+            return Ok(());
+        }
         let now = self.clock.now_ms();
         let over: Vec<_> = self
             .asking

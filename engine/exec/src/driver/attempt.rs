@@ -14,7 +14,9 @@ use std::time::Duration;
 use runback_core::Json;
 use runback_core::progress::Progress;
 use runback_core::state::NodeId;
-use runback_core::step::{Acted, Answer, AnyStepType, Class, Cx, Held, Host, Probe, Question, StepError, Undone};
+use runback_core::step::{
+    Acted, Answer, AnyStepType, Class, Cx, Held, Host, Probe, Question, StepError, UndoKind, Undone,
+};
 use runback_core::target::{Detached, Stream, Target, Watch};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
@@ -160,7 +162,7 @@ impl Attempt {
             let capture = if let Some(capture) = captured {
                 capture
             } else {
-                let capture = self.bounded(&lent, self.step_type.capture(&cx, &self.inputs)).await?;
+                let capture = self.capture(&lent, &cx).await?;
                 if arm {
                     lent.send_and_wait(|done| Message::Arm { node, capture: capture.clone(), done }).await?;
                 }
@@ -175,6 +177,14 @@ impl Attempt {
         .await;
         self.finish_log();
         let _ = self.tell.send(Message::Acted { node, result });
+    }
+
+    /// What only an undo needs is not read where there is none.
+    async fn capture(&self, lent: &Lent, cx: &Cx<'_>) -> Result<Json, StepError> {
+        if self.step_type.descriptor().undo != UndoKind::Full {
+            return Ok(Json::Null);
+        }
+        self.bounded(lent, self.step_type.capture(cx, &self.inputs)).await
     }
 
     /// Holds again what an earlier process held.
@@ -214,7 +224,7 @@ impl Attempt {
         let lent = self.lend();
         let result = guarded(async {
             let cx = self.cx(&lent);
-            let capture = self.bounded(&lent, self.step_type.capture(&cx, &self.inputs)).await?;
+            let capture = self.capture(&lent, &cx).await?;
             let acted = self.bounded(&lent, self.step_type.act(&cx, &self.inputs, &capture)).await?;
             Ok(Undone { changed: acted.changed, note: None })
         })

@@ -203,8 +203,8 @@ impl Driver {
         let log = self.log(&path, attempt, what);
         let detach = what == What::Act && policy.detach;
         let detached = reattach.is_some();
-        let spent = Duration::from_millis(self.clock.now_ms().saturating_sub(n.tries_since));
-        let left = policy.deadline.map(|d| d.saturating_sub(spent)).filter(|_| what == What::Act);
+        let spent = || Duration::from_millis(self.clock.now_ms().saturating_sub(n.tries_since));
+        let left = policy.deadline.filter(|_| what == What::Act).map(|d| d.saturating_sub(spent()));
         let attempt = Attempt {
             node,
             run: Arc::clone(&self.run),

@@ -84,13 +84,14 @@ impl Driver {
                 prompt = self.prompt(operator, io);
             }
             let wake = wake.into_iter().chain(self.next_question_deadline()).min();
+            let clock = self.clock;
             let woke = tokio::select! {
                 biased;
                 message = self.told.recv() => message.map_or(Woke::Time, Woke::Message),
                 asked = async { control.recv().await }, if control_open => if let Some(control) = asked { Woke::Control(control) } else { control_open = false; Woke::Time },
                 (node, answer) = async { prompt.as_mut().expect("checked by the guard").await }, if prompt.is_some() =>
                     Woke::Prompt(node, answer),
-                () = sleep_until(self.clock.until(wake.unwrap_or(0))), if wake.is_some() => Woke::Time,
+                () = async { tokio::time::sleep(clock.until(wake.unwrap_or(0))).await }, if wake.is_some() => Woke::Time,
                 _ = tick.tick() => Woke::Tick,
             };
             match woke {
@@ -485,8 +486,4 @@ impl Driver {
         self.asking.clear();
         drained
     }
-}
-
-async fn sleep_until(duration: Duration) {
-    tokio::time::sleep(duration).await;
 }
