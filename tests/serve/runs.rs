@@ -134,6 +134,7 @@ fn a_full_queue_is_answered_alike_whoever_wants_a_place() {
     let start = |playbook: &str| server.post(&token, "/api/v1/runs", &json!({ "playbook": playbook }));
     let held = start("fails").json()["run"].as_str().expect("an id").to_owned();
     server.wait_for(&token, &held, "failed");
+    until("its place is not free", || (server.get(&token, "/api/v1/status")["running"] == 0).then_some(()));
     // Two runs: one at work, and one in the queue.
     assert_eq!([start("slow").status, start("slow").status], [201, 201]);
     let ask = |what: &str| server.post(&token, &format!("/api/v1/runs/{held}/{what}"), &json!({}));
@@ -211,8 +212,9 @@ fn what_cannot_be_done_as_things_stand_is_a_conflict() {
 #[test]
 fn a_server_that_has_just_said_that_it_listens_is_stopped_in_order() {
     let place = Place::new();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
-    let address = format!("127.0.0.1:{port}");
+    // Free, and given to nobody meanwhile: the kernel gives out higher ones by itself.
+    let ports = (0..).map(|n| 10_000 + (std::process::id() + n) % 20_000).map(|port| format!("127.0.0.1:{port}"));
+    let address = ports.into_iter().find(|a| std::net::TcpListener::bind(a).is_ok()).expect("one is free");
     // Its log is full: it stands still in the middle of saying so.
     let (mut log, mut full) = std::io::pipe().expect("a pipe");
     std::io::Write::write_all(&mut full, &vec![b'\n'; 65536]).expect("as much as it holds");
