@@ -1051,13 +1051,13 @@ steps: [{ id: b, on_failure: rollback, steps: [{ id: one, uses: t.change }, { id
 fn what_an_undo_waits_for_goes_on_under_a_hold() {
     let mut bench = Bench::new(
         "steps:
+  - { id: first, needs: [], uses: t.change }
+  - { id: other, needs: [first], locks: [door], steps: [{ id: one, uses: t.change }, { id: two, uses: t.change }] }
+  - { id: last, needs: [first], uses: t.change }
   - id: block
     needs: []
     on_failure: rollback
-    steps: [{ id: one, uses: t.change, locks: [door] }, { id: two, uses: t.change }]
-  - { id: first, needs: [], uses: t.change }
-  - { id: other, needs: [first], locks: [door], steps: [{ id: one, uses: t.change }, { id: two, uses: t.change }] }
-  - { id: last, needs: [first], uses: t.change }",
+    steps: [{ id: one, uses: t.change, locks: [door] }, { id: two, uses: t.change }]",
     );
     bench.ok("block/one");
     bench.ok("first");

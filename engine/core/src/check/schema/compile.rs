@@ -133,7 +133,7 @@ fn narrow(rules: &mut [Rule]) {
     for rule in rules.iter_mut() {
         rule.kinds = rule.own_kinds;
         if !rule.constants.is_empty() {
-            let of_constants = rule.constants.iter().fold(Kinds::NONE, |k, c| k.or(kind(c)));
+            let of_constants = rule.constants.iter().fold(Kinds::NONE, |k, c| k.or(Kinds::of(c)));
             rule.kinds = rule.kinds.and(of_constants);
         }
     }
@@ -160,18 +160,6 @@ fn first_sentence(text: &str) -> Box<str> {
     let line = text.lines().next().unwrap_or("");
     let end = line.find(". ").unwrap_or(line.len());
     line[..end].trim_end_matches('.').into()
-}
-
-fn kind(json: &Json) -> Kinds {
-    match json {
-        Json::Null => Kinds::NULL,
-        Json::Bool(_) => Kinds::BOOL,
-        Json::Number(n) if n.is_f64() => Kinds::NUMBER,
-        Json::Number(_) => Kinds::INTEGER,
-        Json::String(_) => Kinds::STRING,
-        Json::Array(_) => Kinds::LIST,
-        Json::Object(_) => Kinds::MAP,
-    }
 }
 
 fn kinds(types: Option<&Json>) -> Kinds {

@@ -45,7 +45,7 @@ impl CompiledSchema {
         let kind = match value {
             ValueTemplate::Literal(_) => return,
             ValueTemplate::Text(template) => {
-                let misfit = template.is_whole() && sample(template).is_some_and(|s| !rule.kinds.meets(kinds(&s)));
+                let misfit = template.is_whole() && sample(template).is_some_and(|s| !rule.kinds.meets(Kinds::of(&s)));
                 if misfit {
                     let (pointer, wants) = (pointer(path), rule.kinds.tell());
                     // Two rules for one place may both say so.
@@ -97,17 +97,5 @@ fn pointer(path: &Path<'_>) -> String {
         Part::Root => outer,
         Part::Key(key) => format!("{outer}/{}", key.replace('~', "~0").replace('/', "~1")),
         Part::Index(at) => format!("{outer}/{at}"),
-    }
-}
-
-fn kinds(sample: &Json) -> Kinds {
-    match sample {
-        Json::Null => Kinds::NULL,
-        Json::Bool(_) => Kinds::BOOL,
-        Json::Number(n) if n.is_f64() => Kinds::NUMBER,
-        Json::Number(_) => Kinds::INTEGER,
-        Json::String(_) => Kinds::STRING,
-        Json::Array(_) => Kinds::LIST,
-        Json::Object(_) => Kinds::MAP,
     }
 }

@@ -62,6 +62,18 @@ impl Kinds {
     const MAP: Kinds = Kinds(64);
     const ALL: Kinds = Kinds(127);
 
+    fn of(json: &Json) -> Kinds {
+        match json {
+            Json::Null => Kinds::NULL,
+            Json::Bool(_) => Kinds::BOOL,
+            Json::Number(n) if n.is_f64() => Kinds::NUMBER,
+            Json::Number(_) => Kinds::INTEGER,
+            Json::String(_) => Kinds::STRING,
+            Json::Array(_) => Kinds::LIST,
+            Json::Object(_) => Kinds::MAP,
+        }
+    }
+
     fn or(self, other: Kinds) -> Kinds {
         Kinds(self.0 | other.0)
     }
