@@ -1,7 +1,7 @@
 //! Which strings of a `with:` map are expressions (schema format `cel`).
 
 use super::format::Format;
-use super::{Additional, CompiledSchema, RuleId};
+use super::{CompiledSchema, RuleId, escaped};
 use crate::playbook::yaml::{Node, NodeValue};
 
 impl CompiledSchema {
@@ -22,8 +22,7 @@ impl CompiledSchema {
             }
             NodeValue::List(list) => {
                 for (i, item) in list.iter().enumerate() {
-                    let item_rule = rule.prefix.get(i).copied().or(rule.items);
-                    if let Some(item_rule) = item_rule {
+                    if let Some(item_rule) = rule.of_item(i) {
                         self.find(item_rule, item, &format!("{pointer}/{i}"), found);
                     }
                 }
@@ -31,14 +30,8 @@ impl CompiledSchema {
             NodeValue::Map(map) => {
                 for (key, value) in map {
                     let Some(name) = key.as_str() else { continue };
-                    let own = rule.properties.iter().find(|p| &*p.name == name).map(|p| p.rule);
-                    let below = own.or(match rule.additional {
-                        Additional::Rule(rule) => Some(rule),
-                        Additional::Any | Additional::Deny => None,
-                    });
-                    if let Some(below) = below {
-                        let name = name.replace('~', "~0").replace('/', "~1");
-                        self.find(below, value, &format!("{pointer}/{name}"), found);
+                    if let Some(below) = rule.of_key(name) {
+                        self.find(below, value, &format!("{pointer}/{}", escaped(name)), found);
                     }
                 }
             }

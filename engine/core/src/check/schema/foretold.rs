@@ -2,7 +2,7 @@
 //! they stand. What may fit is left alone.
 
 use super::value::{Part, Path};
-use super::{Additional, CompiledSchema, Kinds, RuleId};
+use super::{CompiledSchema, Kinds, RuleId, escaped};
 use crate::Json;
 use crate::template::{Template, ValueTemplate};
 
@@ -58,7 +58,7 @@ impl CompiledSchema {
             }
             ValueTemplate::List(items) => {
                 for (at, item) in items.iter().enumerate() {
-                    if let Some(of_item) = rule.prefix.get(at).copied().or(rule.items) {
+                    if let Some(of_item) = rule.of_item(at) {
                         let inner = Path { outer: Some(path), part: Part::Index(at), span: None };
                         self.foretell(of_item, item, &inner, sample, found);
                     }
@@ -67,12 +67,7 @@ impl CompiledSchema {
             }
             ValueTemplate::Map(entries) => {
                 for (key, value) in entries.iter().filter(|(_, value)| !value.is_literal()) {
-                    let own = rule.properties.iter().find(|p| *p.name == **key).map(|p| p.rule);
-                    let below = own.or(match rule.additional {
-                        Additional::Rule(rule) => Some(rule),
-                        Additional::Any | Additional::Deny => None,
-                    });
-                    if let Some(below) = below {
+                    if let Some(below) = rule.of_key(key) {
                         let inner = Path { outer: Some(path), part: Part::Key(key), span: None };
                         self.foretell(below, value, &inner, sample, found);
                     }
@@ -95,7 +90,7 @@ fn pointer(path: &Path<'_>) -> String {
     let outer = path.outer.map(pointer).unwrap_or_default();
     match path.part {
         Part::Root => outer,
-        Part::Key(key) => format!("{outer}/{}", key.replace('~', "~0").replace('/', "~1")),
+        Part::Key(key) => format!("{outer}/{}", escaped(key)),
         Part::Index(at) => format!("{outer}/{at}"),
     }
 }

@@ -140,6 +140,27 @@ struct Rule {
     entries: (usize, usize),
 }
 
+impl Rule {
+    /// For an item of a list.
+    fn of_item(&self, at: usize) -> Option<RuleId> {
+        self.prefix.get(at).copied().or(self.items)
+    }
+
+    /// For the value under a key of a map.
+    fn of_key(&self, name: &str) -> Option<RuleId> {
+        let own = self.properties.iter().find(|p| &*p.name == name).map(|p| p.rule);
+        own.or(match self.additional {
+            Additional::Rule(rule) => Some(rule),
+            Additional::Any | Additional::Deny => None,
+        })
+    }
+}
+
+/// A key as a part of a JSON pointer.
+fn escaped(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
 impl Default for Rule {
     fn default() -> Self {
         Self {

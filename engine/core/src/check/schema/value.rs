@@ -307,7 +307,7 @@ impl Checker<'_> {
 
     fn list(&mut self, rule: &Rule, items: &[Node], node: &Node, path: &Path<'_>) {
         for (i, item) in items.iter().enumerate() {
-            if let Some(of_item) = rule.prefix.get(i).copied().or(rule.items) {
+            if let Some(of_item) = rule.of_item(i) {
                 self.value(of_item, item, &Path { outer: Some(path), part: Part::Index(i), span: None });
             }
         }

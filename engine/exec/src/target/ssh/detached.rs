@@ -122,10 +122,8 @@ rb_left() { if [ -r /proc/self/environ ]; then [ -n "$(rb_ours)" ]; else kill -0
 rb_all() {
   if [ -r /proc/self/environ ]; then rb_signal $1; else kill -$1 -$2 2>/dev/null || kill -$1 $2; fi
 }
-n=$G
 if rb_alive "$2" "$3"; then rb_all TERM $2; fi
-rb_clock; b=$u
-while [ $n -gt 0 ] && [ $((u - b)) -lt $G ] && rb_left x $2; do rb_nap; n=$((n - 1)); rb_clock; done
+rb_grace rb_left x $2
 n=50
 while [ $n -gt 0 ] && rb_left x $2; do rb_all KILL $2; rb_nap; n=$((n - 1)); done
 ! rb_left x $2

@@ -95,8 +95,9 @@ pub(super) fn is_variable(name: &str) -> bool {
 /// The shells' own stderr goes nowhere (they tell of every process that was killed); descriptor 4 is the real one.
 /// The first of two reads its own number from /proc/self; `$$` is the outer shell's everywhere. Where the connection is
 /// gone, what `rb_watch` says ends in a broken pipe, and it must not. The shell of `rb_body` has no cookie, as it is none of
-/// those that were started with one: that it is over, with what it removes at its end, is told by USR1. The grace is over by
-/// the clock (`rb_clock`: tenths of a second since the far side's start), because a look at all processes takes its time too.
+/// those that were started with one: that it is over, with what it removes at its end, is told by USR1. `rb_grace` waits for
+/// as long as its command succeeds, by the clock where there is one (`rb_clock`: tenths of a second since the far side's
+/// start), because a look at all processes takes its time too.
 const WRAPPER: &str = r#"
 C=RUNBACK_COOKIE=$K
 S= E=
@@ -115,24 +116,26 @@ rb_signal() {
     [ "$1" = TERM ] && [ "$g" = "$own" ] || kill -$1 $p 2>/dev/null
   done
 }
+rb_grace() {
+  n=$G
+  rb_clock; b=$u
+  while [ $n -gt 0 ] && [ $((u - b)) -lt $G ] && "$@"; do rb_nap; n=$((n - 1)); rb_clock; done
+}
+rb_lives() { [ -z "$E" ] || [ -n "$(rb_ours)" ]; }
 rb_watch() {
   trap '' TERM PIPE
   trap E=1 USR1
   while IFS= read -r r <&3; do :; done
   kill -TERM 0
-  n=$G
   if [ -r /proc/$$/environ ]; then
     rb_signal TERM
-    rb_clock; b=$u
-    while [ $n -gt 0 ] && [ $((u - b)) -lt $G ] && { [ -z "$E" ] || [ -n "$(rb_ours)" ]; }; do
-      rb_nap; n=$((n - 1)); rb_clock
-    done
+    rb_grace rb_lives
     n=50
     while [ $n -gt 0 ] && [ -n "$(rb_ours)" ]; do rb_signal KILL; rb_nap; n=$((n - 1)); done
     set -- $(rb_ours)
     rb_say stopped $#
   else
-    while [ $n -gt 0 ]; do rb_nap; n=$((n - 1)); done
+    rb_grace true
     rb_say stopped 0
   fi
   kill -KILL 0
