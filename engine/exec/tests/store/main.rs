@@ -9,6 +9,7 @@ mod locks;
 mod processes;
 mod property;
 mod support;
+mod wal;
 
 /// What the child processes of these tests do; they are this very binary, told their role by the environment.
 #[test]

@@ -6,6 +6,7 @@ mod journal;
 mod lock_table;
 mod open;
 mod read;
+mod wal;
 mod writer;
 
 use std::path::{Path, PathBuf};

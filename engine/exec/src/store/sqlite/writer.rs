@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use tokio::sync::oneshot;
 
+use super::wal::Wal;
 use crate::store::chain::Hash;
 use crate::store::{Held, StoreError};
 
@@ -44,6 +45,7 @@ pub(super) struct Journal {
     pub(super) connection: Connection,
     pub(super) heads: HashMap<Arc<str>, Head>,
     pub(super) path: PathBuf,
+    wal: Wal,
 }
 
 /// Why a job did not do its work.
@@ -144,7 +146,7 @@ impl std::fmt::Debug for Writer {
 
 impl Writer {
     pub(super) fn start(connection: Connection, path: &Path, commits: Commits) -> Result<Self, StoreError> {
-        let mut journal = Journal { connection, heads: HashMap::new(), path: path.to_owned() };
+        let mut journal = Journal { connection, heads: HashMap::new(), path: path.to_owned(), wal: Wal::of(path) };
         if commits == Commits::OnCaller {
             return Ok(Self::Caller(Mutex::new(Some(journal))));
         }
@@ -278,6 +280,7 @@ fn transact(journal: &mut Journal, batch: &mut [Box<dyn Job>]) -> Result<(), Los
     for job in batch.iter_mut() {
         job.run(journal).map_err(|error| undo(journal, false, error))?;
     }
+    journal.wal.make_room();
     execute(&journal.connection, "COMMIT").map_err(|error| undo(journal, true, error))
 }
 
@@ -285,11 +288,8 @@ fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
     connection.prepare_cached(sql)?.execute([]).map(drop)
 }
 
-fn close(journal: Journal) {
-    let mut wal = journal.path.into_os_string();
-    wal.push("-wal");
-    let small = std::fs::metadata(&wal).is_ok_and(|meta| meta.len() <= WAL_LEFT_BYTES);
-    if small {
+fn close(mut journal: Journal) {
+    if journal.wal.exceeds(WAL_LEFT_BYTES).is_ok_and(|much| !much) {
         // If it is refused, closing takes some syncs more.
         let _ = journal.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
     }
