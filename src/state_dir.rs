@@ -1,7 +1,7 @@
 //! The store of this command line: where it is, and how it is opened.
 
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use runback_exec::store::{Commits, SqliteStore, Store, StoreError, default_state_dir};
@@ -16,7 +16,23 @@ pub(crate) fn path(given: Option<&Path>) -> Result<PathBuf, Failure> {
         let failure = Failure::usage("there is no place for the journal: neither HOME nor XDG_STATE_HOME is set");
         return Err(failure.help("name one with --state-dir DIR or RUNBACK_STATE_DIR"));
     };
+    unexpanded(&dir)?;
     std::path::absolute(&dir).map_err(|e| Failure::usage(format!("{}: {e}", dir.display())))
+}
+
+/// A shell expands a `~` only at the beginning of a word: in `--state-dir=~/x`, in a crontab's settings and in a unit of
+/// systemd it is left, and would be a folder of that name with a store that nobody finds again.
+fn unexpanded(dir: &Path) -> Result<(), Failure> {
+    let Some(Component::Normal(first)) = dir.components().next() else { return Ok(()) };
+    if !first.as_encoded_bytes().starts_with(b"~") {
+        return Ok(());
+    }
+    let meant = match dir.strip_prefix("~").ok().zip(std::env::home_dir()) {
+        Some((rest, home)) => format!(" `{}`", home.join(rest).display()),
+        None => String::new(),
+    };
+    Err(Failure::usage(format!("the state folder `{0}` begins with `~`, which no shell has expanded", dir.display()))
+        .help(format!("write the path out{meant}, or `./{}` for a folder of that name", dir.display())))
 }
 
 /// Opens the store, and makes it where there is none.

@@ -249,6 +249,23 @@ fn where_no_store_can_be_nothing_is_started() {
     assert_eq!((said.code, desk.read("did")), (Some(2), None), "{}", said.all());
 }
 
+#[test]
+fn a_tilde_that_no_shell_expanded_makes_no_folder() {
+    let desk = Desk::new();
+    desk.write("x.yaml", "runback: 1\nname: x\nsteps:\n  - { id: a, run: touch did }\n");
+    for dir in ["~/store", "~", "~ann/store"] {
+        let said = desk.run(&["run", "x.yaml", "--state-dir", dir]);
+        assert_eq!((said.code, desk.read("did")), (Some(2), None), "{}", said.all());
+        assert!(said.all().contains("which no shell has expanded"), "{}", said.all());
+        assert!(!desk.path().join(&dir[..dir.find('/').unwrap_or(dir.len())]).exists(), "{dir}");
+    }
+    let said = desk.run(&["run", "x.yaml", "--state-dir", "~/store"]);
+    let home = std::env::home_dir().expect("a home").join("store");
+    assert!(said.all().contains(&format!("write the path out `{}`", home.display())), "{}", said.all());
+    assert_eq!(desk.run(&["run", "x.yaml", "--state-dir", "./~/store"]).code, Some(0));
+    assert!(desk.path().join("~/store").exists());
+}
+
 /// The brackets of an instance are a pattern to a shell.
 #[test]
 fn what_is_to_be_typed_next_is_quoted() {
