@@ -4,7 +4,7 @@
 use std::sync::{Arc, OnceLock};
 
 use clap::Args;
-use runback_core::state::RunStatus;
+use runback_core::state::{RunState, RunStatus};
 use runback_exec::driver::{Control, DriveOptions, Driver, DriverError, Ended};
 use runback_exec::reporter::{Nobody, Operator};
 use runback_exec::store::Store;
@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::exit::Exit;
 use crate::failure::{Done, Failure};
-use crate::journal::status_word;
+use crate::journal::{self, status_word};
 use crate::log_limit::LogLimit;
 use crate::operator::AtTerminal;
 use crate::report::{self, Report, RunFormat, TakenUp};
@@ -133,9 +133,24 @@ async fn reported(
         // It is as it was: nothing was recorded, and there is nothing to tell of it.
         return Err(ended.err().map_or_else(|| Failure::failed("it was refused"), Failure::from));
     }
-    let state = driver.state();
-    report.end(state, status_word(state.status(), false, false), store.logs_dir(driver.run()).as_deref());
-    Ok(exit_of(&ended.map_err(Failure::from)?))
+    let logs = store.logs_dir(driver.run());
+    let last_words = |report: &mut dyn Report, state: &RunState| {
+        report.end(state, status_word(state.status(), false, false), logs.as_deref());
+    };
+    match ended {
+        Ok(ended) => {
+            last_words(report.as_mut(), driver.state());
+            Ok(exit_of(&ended))
+        }
+        Err(error) => {
+            // What could not be recorded did not happen: the journal is told of, not what this process thought.
+            match journal::read(store.as_ref(), driver.run(), &runback_steps::catalog()).await {
+                Ok(run) => last_words(report.as_mut(), &run.state),
+                Err(_) => report.pause(driver.state()),
+            }
+            Err(error.into())
+        }
+    }
 }
 
 /// Puts what is in doubt to the person at the terminal. True when something was settled.

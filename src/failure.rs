@@ -5,6 +5,7 @@ use runback_core::diagnostic::Code;
 use serde_json::json;
 
 use crate::exit::Exit;
+use crate::next;
 use crate::term::{self, BOLD, CYAN, RED, RESET};
 
 /// How a verb ends: with a code, or with something to tell.
@@ -90,13 +91,13 @@ impl Failure {
         for (at, line) in self.help.iter().enumerate() {
             let word = if at == 0 { "help" } else { "    " };
             let colon = if at == 0 { ":" } else { " " };
-            text.push_str(&format!("\n {CYAN}{word}{RESET}{colon} {line}"));
+            text.push_str(&format!("\n {CYAN}{word}{RESET}{colon} {}", next::in_text(line)));
         }
         text
     }
 
     fn to_json(&self) -> Json {
-        json!({ "error": { "message": self.message, "help": self.help.join("\n") } })
+        json!({ "error": { "message": self.message, "help": next::in_text(&self.help.join("\n")) } })
     }
 }
 

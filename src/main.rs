@@ -31,6 +31,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use runback_exec::process::guard;
 
+use crate::exit::Exit;
+
 fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|a| a == guard::GUARD_ARGUMENT) {
         guard::main();
@@ -38,9 +40,12 @@ fn main() -> ExitCode {
     // kube and reqwest take the process's provider; without one they would panic at their first use.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let cli = cmd::Cli::parse();
-    next::typed(cli.state_dir.as_deref(), cli.verb.is_read_elsewhere());
+    next::typed(cli.state_dir().as_deref(), cli.verb.is_read_elsewhere());
     let as_json = cli.verb.wants_json();
+    let drives = cli.verb.drives();
     match cmd::run(cli) {
+        // The end of a run is told by its code; of any other verb, what it prints is all that it does.
+        Ok(Exit::Succeeded) if term::stdout_failed() && !drives => Exit::Failed.into(),
         Ok(exit) => exit.into(),
         Err(failure) => {
             failure.print(as_json);

@@ -1,6 +1,10 @@
 //! What to type next, by what a run is. The last words of every report. Can be pasted: it names the program and the
 //! store as they were typed.
 
+use std::borrow::Cow;
+use std::ffi::OsStr;
+use std::io::IsTerminal as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -14,25 +18,38 @@ use crate::words;
 static TYPED: OnceLock<(String, String)> = OnceLock::new();
 
 /// Takes note of how this process was started. A store that the environment names will be found again without a word.
-/// `elsewhere`: who reads it has another folder and another environment than this process.
+/// `elsewhere`: who reads it has another folder and another environment than this process. So has who reads the mail of
+/// cron, or the journal of systemd.
 pub(crate) fn typed(state_dir: Option<&Path>, elsewhere: bool) {
+    let elsewhere = elsewhere || is_unattended();
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let program = std::env::args().next().filter(|p| p.contains('/') && !p.starts_with('/'));
     let program = program.map(|p| if elsewhere { absolute(p.as_ref()).to_string_lossy().into_owned() } else { p });
-    let by_option = state_dir.filter(|dir| !dir.as_os_str().is_empty()).map(|dir| {
+    let by_option = state_dir.map(|dir| {
         let known = if elsewhere { default_state_dir() } else { std::env::var_os("RUNBACK_STATE_DIR").map(Into::into) };
         let dir = if elsewhere { absolute(dir) } else { dir.to_owned() };
-        if known.as_ref() == Some(&dir) {
-            String::new()
-        } else {
-            format!(" --state-dir {}", word(&dir.to_string_lossy()))
-        }
+        if known.as_ref() == Some(&dir) { String::new() } else { option_word(dir.as_os_str()) }
     });
     let _ = TYPED.set((program.unwrap_or_else(|| "runback".to_owned()), by_option.unwrap_or_default()));
 }
 
+/// Nobody sits there, and cron and systemd give no TERM.
+pub(crate) fn is_unattended() -> bool {
+    let seen = [std::io::stdin().is_terminal(), std::io::stdout().is_terminal(), std::io::stderr().is_terminal()];
+    !seen.contains(&true) && std::env::var_os("TERM").is_none()
+}
+
+/// The option that names the store, for a shell: also a name that looks like an option, or is no text.
+fn option_word(dir: &OsStr) -> String {
+    let Some(text) = dir.to_str() else {
+        let escaped: Vec<String> = dir.as_bytes().iter().map(|byte| format!("\\x{byte:02x}")).collect();
+        return format!(" --state-dir=$'{}'", escaped.concat());
+    };
+    format!(" --state-dir{}{}", if text.starts_with('-') { '=' } else { ' ' }, word(text))
+}
+
 /// One word for a shell.
-fn word(text: &str) -> String {
+pub(crate) fn word(text: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "/._-+:@%=".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         text.to_owned()
@@ -47,6 +64,29 @@ pub(crate) fn as_typed(command: &str) -> String {
     let rest = command.strip_prefix("runback").unwrap_or(command);
     format!("{}{rest}{option}", if program == "runback" { program.to_owned() } else { word(program) })
 }
+
+/// The same for the commands that a text has between backquotes: the packages below do not know what was typed.
+pub(crate) fn in_text(text: &str) -> Cow<'_, str> {
+    if !text.contains("`runback ") {
+        return Cow::Borrowed(text);
+    }
+    let mut pieces = text.split('`');
+    let mut out = pieces.next().unwrap_or_default().to_owned();
+    let mut quoted = true;
+    for piece in pieces {
+        out.push('`');
+        let verb = piece.strip_prefix("runback ").and_then(|rest| rest.split(' ').next());
+        match verb.filter(|verb| quoted && OF_A_STORE.contains(verb)) {
+            Some(_) => out.push_str(&as_typed(piece)),
+            None => out.push_str(piece),
+        }
+        quoted = !quoted;
+    }
+    Cow::Owned(out)
+}
+
+/// Verbs that look for a run.
+const OF_A_STORE: [&str; 8] = ["approve", "cancel", "logs", "resume", "rollback", "runs", "show", "why"];
 
 /// Lines of a command and what it does. `driven` = some process has the run now.
 pub(crate) fn steps(state: &RunState, status: &str, driven: bool) -> Vec<String> {
@@ -69,7 +109,9 @@ pub(crate) fn commands(state: &RunState, status: &str, driven: bool) -> Vec<(Str
     }
     match status {
         "failed" => {
-            add(format!("runback resume {run}"), "try what failed again, and go on");
+            let again =
+                if state.failure.is_some() { "try what failed again, and go on" } else { "go on where it stopped" };
+            add(format!("runback resume {run}"), again);
             add(format!("runback rollback {run}"), "take it back");
         }
         "stuck" => {
@@ -97,7 +139,8 @@ pub(crate) fn commands(state: &RunState, status: &str, driven: bool) -> Vec<(Str
         "succeeded" => add(format!("runback rollback {run}"), "take it back"),
         _ => {}
     }
-    if matches!(status, "failed" | "stuck" | "rolled-back" | "cancelled") {
+    let tried = || state.ids().any(|n| state.node(n).attempts > 0);
+    if matches!(status, "failed" | "stuck" | "rolled-back" | "cancelled") && tried() {
         let failed = state.failure.map(|n| format!(" {}", word(state.path(n)))).unwrap_or_default();
         add(format!("runback logs {run}{failed}"), "what the commands printed");
     }

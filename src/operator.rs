@@ -74,9 +74,10 @@ impl AtTerminal {
 fn read_lines() -> mpsc::UnboundedReceiver<String> {
     let (send, lines) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines() {
+        // What is not UTF-8 is no answer, and not the end of input either.
+        for line in std::io::stdin().lock().split(b'\n') {
             let Ok(line) = line else { return };
-            if send.send(line).is_err() {
+            if send.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
                 return;
             }
         }

@@ -9,9 +9,9 @@ use runback_exec::store::{Commits, SqliteStore, Store, StoreError, default_state
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// `--state-dir`, `RUNBACK_STATE_DIR` (by clap), or what the platform says. Absolute.
+/// What was given, or else what the platform says. Absolute.
 pub(crate) fn path(given: Option<&Path>) -> Result<PathBuf, Failure> {
-    let dir = given.filter(|d| !d.as_os_str().is_empty()).map(Path::to_owned).or_else(default_state_dir);
+    let dir = given.map(Path::to_owned).or_else(default_state_dir);
     let Some(dir) = dir else {
         let failure = Failure::usage("there is no place for the journal: neither HOME nor XDG_STATE_HOME is set");
         return Err(failure.help("name one with --state-dir DIR or RUNBACK_STATE_DIR"));
@@ -40,19 +40,22 @@ pub(crate) fn open(given: Option<&Path>) -> Result<Arc<dyn Store>, Failure> {
     open_at(&path(given)?)
 }
 
-/// Whatever is wrong there, nothing was started.
 fn open_at(dir: &Path) -> Result<Arc<dyn Store>, Failure> {
-    let store = SqliteStore::open_with(dir, Commits::OnCaller).map_err(|error| {
-        let failure = Failure::from(error);
-        if failure.exit == Exit::Failed { Failure { exit: Exit::Usage, ..failure } } else { failure }
-    })?;
-    Ok(Arc::new(store))
+    let store = SqliteStore::open_with(dir, Commits::OnCaller);
+    Ok(Arc::new(store.map_err(|error| nothing_was_started(error.into()))?))
+}
+
+/// Whatever was wrong, there is no run that failed.
+pub(crate) fn nothing_was_started(failure: Failure) -> Failure {
+    if failure.exit == Exit::Failed { Failure { exit: Exit::Usage, ..failure } } else { failure }
 }
 
 /// Opens a store to look into it: where there is none, none is made.
 pub(crate) fn open_existing(given: Option<&Path>) -> Result<Option<Arc<dyn Store>>, Failure> {
     let dir = path(given)?;
-    if dir.exists() { open_at(&dir).map(Some) } else { Ok(None) }
+    // A place that cannot be looked into, or a link to nowhere, is not one where nothing was run.
+    let nothing = matches!(dir.try_exists(), Ok(false)) && !dir.is_symlink();
+    if nothing { Ok(None) } else { open_at(&dir).map(Some) }
 }
 
 /// A store that must be there, because a run of it was named.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use runback_core::event::OnFailure;
 use runback_core::plan::PlanAction;
-use runback_core::state::{Node, Phase, RunState, UndoStatus, Wish};
+use runback_core::state::{Node, NodeId, Phase, RunState, UndoStatus, Wish};
 use runback_core::step::{Access, UndoKind};
 
 use crate::term::{BLUE, CYAN, DIM, GREEN, RED, YELLOW};
@@ -48,6 +48,26 @@ pub(crate) fn state_word(status: &'static str, over: bool) -> &'static str {
         "blocked" | "ready" if over => "not started",
         other => other,
     }
+}
+
+/// The same of one step. What says that it runs, and nobody drives the run, was cut off; what holds such steps is not
+/// done.
+pub(crate) fn step_word(state: &RunState, node: NodeId, driven: bool) -> &'static str {
+    let over = matches!(state.phase, Phase::Held(_) | Phase::Finished(_));
+    let lives_on = state.node(node).detached().is_some() || state.node(node).question().is_some();
+    match state.status_name(node) {
+        "running" if driven && !over => "running",
+        "running" if state.step(node).action().is_none() => "unfinished",
+        "running" if !lives_on => "interrupted",
+        other => state_word(other, over),
+    }
+}
+
+/// Since when a step is at it, in milliseconds since the epoch. What is tried again after the run was taken up began then:
+/// what lay there for a day took no day.
+pub(crate) fn at_it_since(state: &RunState, node: NodeId) -> Option<u64> {
+    let n = state.node(node);
+    n.started_at.map(|at| if n.attempts > 1 { at.max(state.going_since) } else { at })
 }
 
 /// What settled the question of a step: `ann@desk said no: not today`.

@@ -106,7 +106,7 @@ pub(crate) async fn mask(
 
 fn not_counted(run: &str, step: &str, answer: &Answer, why: &str) -> Failure {
     Failure::refused(format!("{step}: the answer of {} does not count: {why}", answer.by))
-        .help(format!("see who may answer: {}", next::as_typed(&format!("runback why {run} {step}"))))
+        .help(format!("see who may answer: {}", next::as_typed(&format!("runback why {run} {}", next::word(step)))))
 }
 
 /// Nobody drives the run: the answer goes into its journal, where the next process finds it.

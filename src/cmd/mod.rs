@@ -40,9 +40,10 @@ Exit codes: 0 succeeded, 1 failed and held, 2 usage or check error, 3 failed and
 #[derive(Debug, Parser)]
 #[command(name = "runback", version, after_help = AFTER_HELP, disable_help_subcommand = true)]
 pub(crate) struct Cli {
-    /// Where journals and logs are kept [default: $XDG_STATE_HOME/runback or ~/.local/state/runback]
-    #[arg(long, global = true, env = "RUNBACK_STATE_DIR", hide_env_values = true, value_name = "DIR")]
-    pub(crate) state_dir: Option<PathBuf>,
+    /// Where journals and logs are kept [default: $XDG_STATE_HOME/runback or ~/.local/state/runback] [env:
+    /// RUNBACK_STATE_DIR]
+    #[arg(long, global = true, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
 
     #[command(subcommand)]
     pub(crate) verb: Verb,
@@ -77,6 +78,14 @@ pub(crate) enum Verb {
     Completions(completions::Arguments),
 }
 
+impl Cli {
+    /// As it was typed, or else as the environment says: a variable that is empty says nothing.
+    pub(crate) fn state_dir(&self) -> Option<PathBuf> {
+        let named = || std::env::var_os("RUNBACK_STATE_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+        self.state_dir.clone().or_else(named)
+    }
+}
+
 impl Verb {
     /// What it says to type next is read on other machines, and by other people.
     pub(crate) fn is_read_elsewhere(&self) -> bool {
@@ -84,6 +93,11 @@ impl Verb {
         return matches!(self, Self::Serve(_));
         #[cfg(not(feature = "serve"))]
         false
+    }
+
+    /// It is about what a run comes to, and not about what is said of it.
+    pub(crate) fn drives(&self) -> bool {
+        matches!(self, Self::Run(_) | Self::Resume(_) | Self::Rollback(_))
     }
 
     pub(crate) fn wants_json(&self) -> bool {
@@ -119,7 +133,8 @@ impl Verb {
 }
 
 pub(crate) fn run(cli: Cli) -> Done {
-    let dir = cli.state_dir.as_deref();
+    let dir = cli.state_dir();
+    let dir = dir.as_deref();
     match cli.verb {
         Verb::Run(a) => run::run(&a, dir),
         Verb::Resume(a) => resume::run(&a, dir),

@@ -80,7 +80,8 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
         };
         let new = New { plan: &plan, texts: &loaded.texts, base: &loaded.base, inputs: &inputs, options };
         let around = || surroundings::new(&plan, loaded.base.clone(), &machines, inputs.secret.clone());
-        let driver = start::create(&engine, &new, arguments.run_id.as_deref(), from(), around).await?;
+        let created = start::create(&engine, &new, arguments.run_id.as_deref(), from(), around).await;
+        let driver = created.map_err(state_dir::nothing_was_started)?;
         let how = How { taken_up: None, ask_on_failure: arguments.on_failure.is_none() };
         let done = drive::drive(driver, store, &arguments.drive, how).await;
         machines.close().await;

@@ -116,8 +116,10 @@ fn list(arguments: &Arguments, dir: Option<&Path>) -> Done {
         term::json(&found.iter().map(Summary::to_json).collect());
         return Ok(Exit::Succeeded);
     }
+    let is_filtered = arguments.since.is_some() || arguments.playbook.is_some() || !arguments.status.is_empty();
     if found.is_empty() {
-        term::note("no runs");
+        let place = state_dir::path(dir)?;
+        term::note(&format!("no runs{} in {}", if is_filtered { " like that" } else { "" }, place.display()));
         return Ok(Exit::Succeeded);
     }
     let now = words::now_ms();
@@ -187,7 +189,7 @@ fn prune_runs(prune: &Prune, dir: Option<&Path>) -> Done {
         dry_run: prune.dry_run,
     };
     let Some(store) = state_dir::open_existing(dir)? else {
-        term::note("no runs");
+        term::note(&format!("no runs in {}", state_dir::path(dir)?.display()));
         return Ok(Exit::Succeeded);
     };
     let pruned = state_dir::block_on(async { Ok(retention::prune(store.as_ref(), &rule).await?) })?;

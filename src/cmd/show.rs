@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::Args;
 use runback_core::Json;
-use runback_core::state::{NodeId, Phase, RunState, Status};
+use runback_core::state::{NodeId, Status};
 
 use super::{OutputArg, why};
 use crate::exit::Exit;
@@ -70,9 +70,9 @@ fn text(run: &Run) -> String {
     }
     out.push('\n');
     let mut rows = Vec::new();
-    rows_of(state, runback_core::state::ROOT, 0, &mut rows);
+    rows_of(run, runback_core::state::ROOT, 0, &mut rows);
     let finally = rows.len();
-    rows_of(state, runback_core::state::FINAL, 0, &mut rows);
+    rows_of(run, runback_core::state::FINAL, 0, &mut rows);
     let name_wide = rows.iter().map(|r| r.name.chars().count()).max().unwrap_or(0);
     let type_wide = rows.iter().map(|r| r.step_type.len()).max().unwrap_or(0);
     for (at, row) in rows.iter().enumerate() {
@@ -112,13 +112,14 @@ struct Row {
     errors: Vec<String>,
 }
 
-fn rows_of(state: &RunState, of: NodeId, depth: usize, rows: &mut Vec<Row>) {
-    let over = matches!(state.phase, Phase::Held(_) | Phase::Finished(_));
+fn rows_of(run: &Run, of: NodeId, depth: usize, rows: &mut Vec<Row>) {
+    let state = &run.state;
     for node in state.children(of) {
         let view = state.step_view(node);
         let n = state.node(node);
         let own = view.id.rsplit('/').next().unwrap_or(&view.id);
-        let end = view.finished_at.or_else(|| (view.status == "running").then(words::now_ms));
+        let word = words::step_word(state, node, run.owner.is_some());
+        let end = view.finished_at.or_else(|| (word == "running").then(words::now_ms));
         let took = view.started_at.zip(end).map(|(from, to)| words::duration(to.saturating_sub(from)));
         let mut more = Vec::new();
         // Both words matter: that it failed, and that what it did stays.
@@ -143,18 +144,18 @@ fn rows_of(state: &RunState, of: NodeId, depth: usize, rows: &mut Vec<Row>) {
         let errors = [("", &view.error), ("undo: ", &view.undo_error)];
         let errors = errors.iter().filter_map(|(what, e)| {
             let error = e.as_ref()?;
-            let help = error.help.as_ref().map(|h| format!("\n  {h}")).unwrap_or_default();
+            let help = error.help.as_ref().map(|h| format!("\n  {}", next::in_text(h))).unwrap_or_default();
             Some(format!("{what}{}{help}", error.message))
         });
         rows.push(Row {
             name: format!("{}{own}", "  ".repeat(depth)),
             step_type: view.step_type,
-            status: if failed_and_kept { "failed" } else { words::state_word(view.status, over) },
+            status: if failed_and_kept { "failed" } else { word },
             took: took.unwrap_or_default(),
             more: more.join(" · "),
             errors: errors.collect(),
         });
-        rows_of(state, node, depth + 1, rows);
+        rows_of(run, node, depth + 1, rows);
     }
 }
 

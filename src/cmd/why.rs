@@ -161,7 +161,7 @@ impl Why<'_> {
         let mut seen = HashSet::new();
         if self.run.status() == "interrupted" {
             let at = words::date(state.last_at);
-            told.push((0, format!("nobody drives it: its process ended at {at} or soon after")));
+            told.push((0, format!("nobody drives it: its process is gone, and recorded nothing after {at}")));
             if self.state.phase == Phase::Running
                 && let Some(way) = words::on_its_way(state)
             {
@@ -186,7 +186,10 @@ impl Why<'_> {
                 told.push((0, why.to_owned()));
             }
             Phase::Finished(outcome) => told.push((0, format!("it is over: {outcome}"))),
-            Phase::RollingBack => told.push((0, "it is being taken back".to_owned())),
+            Phase::RollingBack => {
+                let is = if self.run.owner.is_some() { "is" } else { "was" };
+                told.push((0, format!("it {is} being taken back")));
+            }
             Phase::Running | Phase::Finally | Phase::Ending => {}
         }
         if let Some(failure) = state.failure {
@@ -214,6 +217,15 @@ impl Why<'_> {
 
     fn ago(&self, at: Option<u64>) -> String {
         at.map_or_else(String::new, |at| format!(" for {}", words::duration(self.now.saturating_sub(at))))
+    }
+
+    /// When what waits for its next attempt has it.
+    fn again(&self, node: NodeId) -> String {
+        let left = self.state.node(node).until().saturating_sub(self.now);
+        match self.run.owner {
+            Some(_) => format!("in {}", words::duration(left)),
+            None => "when the run is resumed".to_owned(),
+        }
     }
 
     /// One step, then what it waits for, one level deeper.
@@ -246,8 +258,12 @@ impl Why<'_> {
                 told.push((depth, format!("{path} was interrupted: {doubt}")));
             }
             Status::Backoff => {
-                let left = words::duration(n.until().saturating_sub(self.now));
-                let text = format!("{path} tries again in {left}, attempt {} failed{}", n.attempts, self.error(node));
+                let text = format!(
+                    "{path} tries again {}, attempt {} failed{}",
+                    self.again(node),
+                    n.attempts,
+                    self.error(node)
+                );
                 told.push((depth, text));
             }
             Status::Running => self.running(node, depth, seen, told),
@@ -258,7 +274,7 @@ impl Why<'_> {
 
     fn error(&self, node: NodeId) -> String {
         let Some(error) = self.state.node(node).error() else { return String::new() };
-        let help = error.help.as_ref().map(|h| format!("\n{h}")).unwrap_or_default();
+        let help = error.help.as_ref().map(|h| format!("\n{}", next::in_text(h))).unwrap_or_default();
         format!(": {}{help}", error.message)
     }
 
@@ -278,9 +294,14 @@ impl Why<'_> {
             };
             told.push((depth, format!("{path} waits for a person{}{of}: {}", self.ago(n.started_at), question.prompt)));
         } else if self.state.step(node).action().is_some() {
-            let how = if self.run.owner.is_some() || n.detached().is_some() { "runs" } else { "was running" };
+            let since = words::at_it_since(self.state, node);
+            let how = if self.run.owner.is_some() || n.detached().is_some() {
+                format!("runs{}", self.ago(since))
+            } else {
+                format!("was running since {}", since.map(words::date).unwrap_or_default())
+            };
             let attempt = if n.attempts > 1 { format!(", attempt {}", n.attempts) } else { String::new() };
-            told.push((depth, format!("{path} {how}{}{attempt}", self.ago(n.started_at))));
+            told.push((depth, format!("{path} {how}{attempt}")));
         } else {
             told.push((depth, format!("{path} waits for its steps")));
             for child in self.state.children(node) {
@@ -397,16 +418,18 @@ impl Why<'_> {
             }
             UndoStatus::Failed => {
                 let error = n.undo_error().map(|e| {
-                    let help = e.help.as_ref().map(|h| format!("\n{h}")).unwrap_or_default();
+                    let help = e.help.as_ref().map(|h| format!("\n{}", next::in_text(h))).unwrap_or_default();
                     format!(": {}{help}", e.message)
                 });
                 told.push((depth, format!("{path} could not be taken back{}", error.unwrap_or_default())));
             }
             UndoStatus::Backoff => {
-                let left = words::duration(n.until().saturating_sub(self.now));
-                told.push((depth, format!("{path}: its undo is tried again in {left}")));
+                told.push((depth, format!("{path}: its undo is tried again {}", self.again(node))));
             }
-            UndoStatus::Undoing => told.push((depth, format!("{path} is being taken back"))),
+            UndoStatus::Undoing => {
+                let is = if self.run.owner.is_some() { "is" } else { "was" };
+                told.push((depth, format!("{path} {is} being taken back")));
+            }
             UndoStatus::Ready => told.push((
                 depth,
                 match state.undo_waits_for(node) {

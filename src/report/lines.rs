@@ -104,8 +104,8 @@ impl Reporter for Lines {
 
     fn tick(&mut self, state: &RunState, now: u64) {
         let long = |n: &NodeId| {
-            let node = state.node(*n);
-            node.question().is_none() && node.started_at.is_some_and(|at| now.saturating_sub(at) >= LONG)
+            let since = words::at_it_since(state, *n);
+            state.node(*n).question().is_none() && since.is_some_and(|at| now.saturating_sub(at) >= LONG)
         };
         for node in state.active().filter(long).collect::<Vec<_>>() {
             let attempts = state.node(node).attempts;

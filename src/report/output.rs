@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use runback_core::state::{NodeId, RunState};
 use runback_exec::output::{LogFiles, LogName};
 
-use crate::words;
+use crate::{next, words};
 
 /// Lines of one attempt that are told; what follows is in its log.
 const MOST_LINES: usize = 2_000;
@@ -67,7 +67,8 @@ impl Output {
         if told.lines > MOST_LINES && !lines.is_empty() {
             let undo = if undo { " --undo" } else { "" };
             let most = words::grouped(MOST_LINES);
-            lines.push(format!("… {most} lines are told; all of it: runback logs {} {}{undo}", state.run_id(), n.path));
+            let all = format!("runback logs {} {}{undo}", state.run_id(), next::word(&n.path));
+            lines.push(format!("… {most} lines are told; all of it: {}", next::as_typed(&all)));
         }
         if over {
             self.told.remove(&node);

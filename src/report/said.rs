@@ -6,7 +6,7 @@ use runback_core::step::{Access, Answer, Class, StepError};
 
 use super::TakenUp;
 use crate::term::{BLUE, CYAN, DIM, GREEN, RED, RESET, YELLOW};
-use crate::words;
+use crate::{next, words};
 
 /// One line, with colours.
 pub(super) struct Said {
@@ -91,7 +91,7 @@ pub(super) fn said_of(state: &RunState, event: &Event) -> Option<Said> {
             (CYAN, "→", format!("{step} {what} {DIM}({who}){RESET}"))
         }
         E::ApprovalRequested { step, question, .. } => {
-            let hint = format!("runback approve {} {step}", state.run_id());
+            let hint = next::as_typed(&format!("runback approve {} {}", state.run_id(), next::word(step)));
             (CYAN, "?", format!("{step} waits for a person: {} {DIM}({hint}){RESET}", question.prompt))
         }
         E::ApprovalGiven { step, answer } => (CYAN, "→", format!("{step} approved by {}{}", answer.by, reason(answer))),
@@ -155,7 +155,7 @@ fn reason(answer: &Answer) -> String {
 
 fn took(state: &RunState, event: &Event) -> Vec<String> {
     let node = event.body.step().and_then(|s| state.find(s));
-    let started = node.and_then(|n| state.node(n).started_at);
+    let started = node.and_then(|n| words::at_it_since(state, n));
     started.map(|from| words::duration(event.at.saturating_sub(from))).into_iter().collect()
 }
 

@@ -20,7 +20,7 @@ const END: &str = "\x1b[?2026l";
 impl Screen {
     /// A line that stays; seen at the next [`Screen::draw`].
     pub(super) fn scroll(&mut self, line: &str) {
-        self.above.push_str(line);
+        self.above.push_str(&term::tame(line));
         self.above.push('\n');
     }
 
@@ -52,7 +52,7 @@ impl Screen {
         }
         self.drawn.clear();
         for row in rows {
-            let (cut, columns) = cut(row, width);
+            let (cut, columns) = cut(&term::tame(row), width);
             out.push_str("\x1b[K");
             out.push_str(&cut);
             out.push_str("\x1b[0m\n");

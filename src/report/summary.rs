@@ -78,6 +78,7 @@ fn head(state: &RunState, status: &str) -> String {
     // Where something is kept, "as it was" would be too much.
     let keeps = state.ids().any(|n| state.node(n).undo == UndoStatus::Kept);
     let what = match status {
+        "failed" if state.failure.is_none() && matches!(state.phase, Phase::Held(_)) => "held as it stands",
         "failed" => "failed, held as it stands",
         "rolled-back" if keeps => "rolled back, apart from what is kept",
         "rolled-back" => "rolled back: all is as it was",
@@ -154,7 +155,7 @@ fn error_lines(error: &StepError, out: &mut String) {
         out.push_str(&format!("    {DIM}command:{RESET} {command}\n"));
     }
     if let Some(help) = &error.help {
-        for (at, line) in help.lines().enumerate() {
+        for (at, line) in next::in_text(help).lines().enumerate() {
             let word = if at == 0 { "help:   " } else { "        " };
             out.push_str(&format!("    {DIM}{word}{RESET} {line}\n"));
         }
@@ -171,9 +172,10 @@ fn output(logs: &Path, name: &LogName<'_>, out: &mut String) {
         return;
     }
     let text = String::from_utf8_lossy(&bytes);
-    let text = anstream::adapter::strip_str(&text).to_string();
-    // A progress bar writes over its own line.
-    let lines: Vec<&str> = text.lines().map(|l| l.trim_end_matches('\r').rsplit('\r').next().unwrap_or(l)).collect();
+    // By itself: a sequence without an end takes no other line with it. A progress bar writes over its own.
+    let plain = |line: &str| anstream::adapter::strip_str(line).to_string();
+    let seen = |line: &str| line.trim_end_matches('\r').rsplit('\r').next().map(plain).unwrap_or_default();
+    let lines: Vec<String> = text.lines().map(seen).collect();
     let skip = lines.len().saturating_sub(LAST_LINES);
     let title = if skip > 0 || from > 0 { "the end of its output:" } else { "its output:" };
     out.push_str(&format!("    {DIM}{title}{RESET}\n"));

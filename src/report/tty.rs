@@ -23,6 +23,8 @@ pub(crate) struct Tty {
     screen: Screen,
     /// The last line that each running attempt printed.
     last: HashMap<NodeId, String>,
+    /// When each undo began that runs.
+    undo_since: HashMap<NodeId, u64>,
     /// How far it is, where it says so.
     phase: HashMap<NodeId, String>,
     lock_waits: HashMap<Option<NodeId>, String>,
@@ -125,8 +127,13 @@ impl Tty {
     fn row(&self, state: &RunState, node: NodeId, depth: usize, width: usize) -> String {
         let n = state.node(node);
         let (sign, color) = words::state_sign(state.status_name(node));
-        let since = n.started_at.map(|at| words::duration(self.now.saturating_sub(at))).unwrap_or_default();
-        let attempt = if n.attempts > 1 { format!(" attempt {}", n.attempts) } else { String::new() };
+        let since = match n.undo {
+            UndoStatus::None => words::at_it_since(state, node),
+            _ => self.undo_since.get(&node).copied(),
+        };
+        let since = since.map(|at| words::duration(self.now.saturating_sub(at))).unwrap_or_default();
+        let attempts = if n.undo == UndoStatus::None { n.attempts } else { n.undo_attempts };
+        let attempt = if attempts > 1 { format!(" attempt {attempts}") } else { String::new() };
         // Names up to a third of the screen stand in a column.
         let column = (width / 3).clamp(12, 40).saturating_sub(depth * 2);
         let about: String = self.about(state, node).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
@@ -188,6 +195,9 @@ impl Reporter for Tty {
                 self.phase.remove(&node);
                 // Nothing begins while the run waits for its own.
                 self.lock_waits.remove(&None);
+                if let EventBody::UndoStarted { .. } = event.body {
+                    self.undo_since.insert(node, event.at);
+                }
             }
             (EventBody::LockTaken { .. }, node) => {
                 self.lock_waits.remove(&node);

@@ -4,6 +4,7 @@
 mod guards;
 mod history;
 mod output;
+mod place;
 mod plan;
 mod run;
 mod schema;

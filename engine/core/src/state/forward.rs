@@ -333,11 +333,19 @@ impl RunState {
         self.settle_forward(node);
     }
 
-    /// What a container is whose inside did not succeed: where `fail_fast` around it cut it short, it has not had
-    /// its chance, and that counts as no success even with `continue_on_error`.
+    /// What a container is whose inside did not succeed: where `fail_fast` around it cut it short, or all that was not
+    /// done in it was stopped, it has not had its chance, and that counts as no success even with `continue_on_error`.
     pub(super) fn failure_of(&self, container: NodeId) -> Status {
         let cut_short = self.ancestors(container).into_iter().any(|up| self.node(up).failed_fast);
-        if cut_short { Status::Cancelled } else { Status::Failed }
+        if cut_short || !self.has_failed_inside(container) { Status::Cancelled } else { Status::Failed }
+    }
+
+    /// Something in it failed by itself, and nothing in it absorbed that.
+    fn has_failed_inside(&self, container: NodeId) -> bool {
+        self.children(container).into_iter().any(|node| {
+            let failed = self.node(node).status == Status::Failed || self.has_failed_inside(node);
+            failed && !self.step(node).continue_on_error
+        })
     }
 
     /// How the way forward ended.
@@ -383,9 +391,9 @@ impl RunState {
             if seen.insert(node) && self.nodes[node.at()].status == Status::Running && !self.active.contains(&node) {
                 todo.extend(self.children(node));
                 // Cut short, it counts as no success even with `continue_on_error`.
-                let absorbs = self.step(node).continue_on_error;
+                let failed = !self.step(node).continue_on_error && self.has_failed_inside(node);
                 let n = &mut self.nodes[node.at()];
-                n.status = if n.child_failed && !absorbs { Status::Failed } else { Status::Cancelled };
+                n.status = if failed { Status::Failed } else { Status::Cancelled };
                 n.finished_at = Some(self.last_at);
                 self.release_locks(node);
             }

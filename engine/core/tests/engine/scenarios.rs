@@ -1093,3 +1093,26 @@ steps:
     bench.undo_ok("block/one");
     assert_eq!(bench.state.phase, Phase::Held(HoldReason::Operator), "{}", bench.tail());
 }
+
+/// Found by hand: a run was cancelled and held, and its resume passed over the step that had been stopped in a block which
+/// may fail. What came after the block began without it.
+#[test]
+fn what_was_stopped_in_a_block_that_may_fail_comes_again() {
+    let mut bench = Bench::new(
+        "on_failure: hold
+steps:
+  - id: b
+    continue_on_error: true
+    steps: [{ id: each, for_each: { items: [x] }, steps: [{ id: one, uses: t.change }] }]
+  - { id: c, uses: t.change }",
+    );
+    bench.tell(cancel());
+    bench.stopped("b/each[x]/one");
+    assert_eq!(bench.state.phase, Phase::Held(HoldReason::Cancelled), "{}", bench.tail());
+    assert_eq!(bench.state.failure, None, "nothing failed");
+    assert_eq!(["b/each[x]/one", "b/each[x]", "b/each"].map(|s| bench.status(s)), ["cancelled"; 3]);
+    bench.crash();
+    bench.ok("b/each[x]/one");
+    bench.ok("c");
+    assert_eq!(finished(&bench), Some(Outcome::Succeeded), "{}", bench.tail());
+}

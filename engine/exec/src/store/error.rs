@@ -68,20 +68,20 @@ impl StoreError {
     /// What to do about it; a sentence that can be acted on.
     pub fn help(&self) -> String {
         match self {
-            Self::RunExists { run } => format!("choose another --run-id, or look at it: runback show {run}"),
-            Self::Fired { run: Some(run), .. } => format!("look at its run: runback show {run}"),
-            Self::Fired { run: None, .. } => "start a run of its own: runback schedule trigger".into(),
-            Self::UnknownRun { .. } => "runback runs lists them; check --state-dir and RUNBACK_STATE_DIR".into(),
+            Self::RunExists { run } => format!("choose another --run-id, or look at it: `runback show {run}`"),
+            Self::Fired { run: Some(run), .. } => format!("look at its run: `runback show {run}`"),
+            Self::Fired { run: None, .. } => "start a run of its own: `runback schedule trigger`".into(),
+            Self::UnknownRun { .. } => "`runback runs` lists them; check --state-dir and RUNBACK_STATE_DIR".into(),
             Self::Ambiguous { .. } => "give more characters of the one that you mean".into(),
             Self::BadRunId { .. } => "use letters, digits, `-`, `_` and `.`, beginning with a letter or digit".into(),
-            Self::Busy { run, .. } => format!("wait for it, or stop it: runback cancel {run}"),
-            Self::LeaseLost { run } => format!("see what the other process does: runback show {run}"),
-            Self::LeaseBroken { run } => format!("when the store is well again: runback resume {run}"),
+            Self::Busy { run, .. } => format!("wait for it, or stop it: `runback cancel {run}`"),
+            Self::LeaseLost { run } => format!("see what the other process does: `runback show {run}`"),
+            Self::LeaseBroken { run } => format!("when the store is well again: `runback resume {run}`"),
             Self::Gap { .. } | Self::BadStart { .. } | Self::Encode { .. } => {
                 "this is a mistake in runback; please report it with this message".into()
             }
             Self::Full { .. } => {
-                "make room on that file system (runback runs prune), then resume the run; what was recorded is safe".into()
+                "make room on that file system (`runback runs prune --older-than 30d`), then resume the run; what was recorded is safe".into()
             }
             Self::Io { .. } => "look for disk errors (dmesg), then resume the run; what was recorded is safe".into(),
             Self::ReadOnly { .. } => "make it writable for this user, or choose another place with --state-dir".into(),
@@ -116,6 +116,7 @@ impl StoreError {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { path },
             io::ErrorKind::NotADirectory => Self::NotAFolder { path },
             io::ErrorKind::PermissionDenied => Self::CannotOpen { path, why: "permission denied".into() },
+            io::ErrorKind::InvalidFilename => Self::CannotOpen { path, why: error.to_string() },
             _ => Self::Io { path, why: error.to_string() },
         }
     }

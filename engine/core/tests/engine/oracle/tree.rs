@@ -301,13 +301,15 @@ impl<'s> Tree<'s> {
     pub(super) fn is_satisfied(&self, n: usize) -> bool {
         match self.sum(n) {
             Sum::Good | Sum::Skipped => true,
-            Sum::Bad => {
-                self.absorbs(n)
-                    && !self.nodes[n].cut_short
-                    && !matches!(self.nodes[n].act, Act::Cancelled | Act::Dropped)
-            }
+            Sum::Bad => self.absorbs(n) && !self.nodes[n].cut_short && self.has_failed(n),
             Sum::Fresh | Sum::Live => false,
         }
+    }
+
+    /// By itself, or something inside did and nothing absorbed it. What was only stopped has not failed.
+    fn has_failed(&self, n: usize) -> bool {
+        let inside = |k: &usize| !self.absorbs(*k) && self.has_failed(*k);
+        self.nodes[n].act == Act::Failed || self.nodes[n].kids.iter().any(inside)
     }
 
     /// `later` comes after `earlier` by needs, at any distance and through any blocks.

@@ -1,0 +1,150 @@
+//! Where the journal is and where words go: what is to be typed next names the store, a place that cannot be looked into is
+//! not empty, and what could not be written is not told as done.
+
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use runback_core::event::{Event, EventBody};
+use runback_exec::store::{SqliteStore, Store as _};
+
+use super::{Desk, Said};
+
+const ASKS: &str = "runback: 1\nname: asks\nsteps:\n  - id: each\n    for_each: [one]\n    uses: approval\n    \
+                    with: { prompt: Go on? }\n";
+
+fn said(command: &mut Command) -> Said {
+    let output = command.output().expect("the binary runs");
+    let text = |bytes| String::from_utf8(bytes).expect("runback writes UTF-8");
+    Said { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+#[test]
+fn a_variable_that_is_empty_names_no_store() {
+    let desk = Desk::new();
+    let home = desk.path().join("home");
+    let said = said(desk.command(&["runs"]).env("RUNBACK_STATE_DIR", "").env("HOME", &home));
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    assert!(said.stderr.contains("home/.local/state/runback"), "{}", said.all());
+}
+
+#[test]
+fn a_place_that_cannot_be_looked_into_is_not_empty() {
+    let desk = Desk::new();
+    desk.write("file", "x");
+    std::os::unix::fs::symlink("unmounted", desk.path().join("link")).expect("a link");
+    let long = "x".repeat(300);
+    for place in ["file/below", "link", long.as_str()] {
+        for verb in [&["runs"][..], &["show", "last"], &["runs", "prune", "--keep", "1"]] {
+            let said = desk.run(&[verb, &["--state-dir", place]].concat());
+            assert_eq!(said.code, Some(2), "{place}: {}", said.all());
+            assert!(said.stderr.contains(place), "{place}: {}", said.all());
+            assert!(!said.stderr.contains("dmesg"), "{place}: {}", said.all());
+        }
+    }
+}
+
+/// What is said in the middle of a run, or by the parts that do not know what was typed, can be typed as it stands, too.
+#[test]
+fn every_command_that_is_named_finds_its_store() {
+    let desk = Desk::new();
+    desk.write("asks.yaml", ASKS);
+    desk.write("ok.yaml", "runback: 1\nname: ok\nsteps:\n  - { id: a, uses: set, with: { b: 1 } }\n");
+    let asks = desk.run(&["run", "asks.yaml", "--no-wait", "--run-id", "a1", "--state-dir", "else where"]);
+    let typed = "(runback approve a1 'each[one]' --state-dir 'else where')";
+    assert!(asks.stdout.contains(typed), "{}", asks.all());
+    let of = |verb, run| desk.run(&[verb, run, "--state-dir", "else where"]);
+    assert_eq!(desk.run(&["run", "ok.yaml", "--run-id", "o1", "--state-dir", "else where"]).code, Some(0));
+    let over = of("resume", "o1");
+    assert!(over.stderr.contains("`runback rollback o1 --state-dir 'else where'`"), "{}", over.all());
+    let unknown = of("show", "nothing-like-it");
+    assert!(unknown.stderr.contains("`runback runs --state-dir 'else where'` lists them"), "{}", unknown.all());
+}
+
+/// The mail of cron is read in a shell that has not its environment, and stands in another folder.
+#[test]
+fn what_nobody_sees_now_names_the_store_in_full() {
+    let desk = Desk::new();
+    desk.write("asks.yaml", ASKS);
+    let mut cron = desk.command(&["run", "asks.yaml", "--no-wait", "--run-id", "a1"]);
+    let said = said(cron.env_remove("TERM").env("RUNBACK_STATE_DIR", "state"));
+    let option = format!("runback resume a1 --state-dir {}", desk.path().join("state").display());
+    assert!(said.stdout.contains(&option), "{}", said.all());
+}
+
+#[test]
+fn a_name_that_is_no_text_or_looks_like_an_option_can_be_typed() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let desk = Desk::new();
+    desk.write("asks.yaml", ASKS);
+    for (place, typed) in [(&b"st\xff"[..], r"--state-dir=$'\x73\x74\xff'"), (b"-st", "--state-dir=-st")] {
+        let mut option = b"--state-dir=".to_vec();
+        option.extend_from_slice(place);
+        let mut command = desk.command(&["run", "asks.yaml", "--no-wait", "--run-id", "a1"]);
+        let said = said(command.arg(std::ffi::OsString::from_vec(option)));
+        assert!(said.stdout.contains(&format!("runback resume a1 {typed}")), "{}", said.all());
+    }
+}
+
+/// A listing that a full disk cut off looked like a whole one.
+#[test]
+fn a_listing_that_could_not_be_written_is_no_success() {
+    let desk = Desk::new();
+    desk.write("ok.yaml", "runback: 1\nname: ok\nsteps:\n  - { id: a, uses: set, with: { b: 1 } }\n");
+    let full = || Stdio::from(std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device"));
+    // The run is as it is, whoever hears of it.
+    let run = said(desk.command(&["run", "ok.yaml", "--run-id", "o1"]).stdout(full()).stderr(Stdio::piped()));
+    assert_eq!(run.code, Some(0), "{}", run.all());
+    assert!(run.stderr.contains("stdout takes no more"), "{}", run.all());
+    for verb in [&["runs"][..], &["show", "o1", "--output", "json"]] {
+        let said = said(desk.command(verb).stdout(full()).stderr(Stdio::piped()));
+        assert_eq!(said.code, Some(1), "{}", said.all());
+        assert!(said.stderr.contains("stdout takes no more"), "{}", said.all());
+    }
+}
+
+/// The process knew of a step that had succeeded, and could not record it.
+#[test]
+fn what_could_not_be_recorded_is_not_told_as_done() {
+    let desk = Desk::new();
+    let steps: Vec<_> = (0..400).map(|n| format!("  - {{ id: s{n}, uses: set, with: {{ b: {n} }} }}")).collect();
+    desk.write("chain.yaml", &format!("runback: 1\nname: chain\nsteps:\n{}\n", steps.join("\n")));
+    // The journal cannot grow beyond this; the signal would kill the process before it could say why.
+    let limited = "trap '' XFSZ; ulimit -f 400; exec \"$0\" run chain.yaml --run-id c1";
+    let mut sh = Command::new("sh");
+    sh.args(["-c", limited, env!("CARGO_BIN_EXE_runback")]).current_dir(desk.path()).stdin(Stdio::null());
+    sh.env("RUNBACK_STATE_DIR", desk.path().join("state")).env("NO_COLOR", "1").env("TERM", "dumb");
+    let cut = said(&mut sh);
+    assert_eq!(cut.code, Some(1), "{}", cut.all());
+    let told = cut.stdout.lines().find(|line| line.starts_with("… c1 left in the middle")).expect("a last word");
+    let shown = desk.json(&["show", "c1"]);
+    let steps = shown["steps"].as_array().expect("its steps");
+    let done = steps.iter().filter(|step| step["status"] == "succeeded").count();
+    assert!(done > 0, "{}", cut.all());
+    assert!(told.contains(&format!(" {done} succeeded")), "{done} are recorded: {told}");
+}
+
+/// What lay there for an hour is not told as an hour of work.
+#[test]
+fn what_is_tried_again_the_day_after_began_then() {
+    const HOUR: u64 = 3_600_000;
+    let desk = Desk::new();
+    desk.write("held.yaml", "runback: 1\nname: held\non_failure: hold\nsteps:\n  - { id: a, run: exit 7 }\n");
+    assert_eq!(desk.run(&["run", "held.yaml", "--run-id", "h1"]).code, Some(1));
+    let first = desk.json(&["show", "h1"])["steps"][0]["started_at"].as_u64().expect("a time");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let store = SqliteStore::open(&desk.path().join("state")).expect("a store");
+        let lease = store.acquire("h1").await.expect("nobody has it");
+        let last = store.events("h1", 0, 1000).await.expect("events").last().expect("one").seq;
+        let later =
+            [EventBody::RunResumed { by: "me".to_owned() }, EventBody::AttemptStarted { step: "a".into(), attempt: 2 }];
+        let later = (last + 1..).zip(later).map(|(seq, body)| Event { seq, at: first + HOUR, body });
+        store.append(&lease, Arc::from(later.collect::<Vec<_>>())).await.expect("it is recorded");
+    });
+    let why = desk.run(&["why", "h1"]).stdout;
+    let at = jiff::Timestamp::from_millisecond(i64::try_from(first + HOUR).expect("a time")).expect("a time");
+    let began = format!("a was running since {}, attempt 2", at.strftime("%Y-%m-%d %H:%M:%S"));
+    assert!(why.contains(&began), "{began}\n{why}");
+    let show = desk.run(&["show", "h1"]).stdout;
+    assert!(show.contains("interrupted") && !show.contains("running"), "{show}");
+}
