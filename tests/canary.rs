@@ -101,10 +101,85 @@ steps:
 
 /// What a command said, all of it.
 fn told(dir: &Path, arguments: &[&str]) -> Vec<u8> {
+    told_of(CANARY, dir, arguments)
+}
+
+fn told_of(secret: &str, dir: &Path, arguments: &[&str]) -> Vec<u8> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_runback"));
     command.current_dir(dir).args(arguments).arg("--state-dir").arg(dir.join("state"));
-    let output = command.env("CANARY", CANARY).stdin(Stdio::null()).output().expect("runback runs");
+    let output = command.env("CANARY", secret).stdin(Stdio::null()).output().expect("runback runs");
     [output.stdout, output.stderr].concat()
+}
+
+/// Each step's message, or its output, quotes a part of what holds the secret.
+const QUOTING: &str = r#"runback: 1
+name: quotes
+on_failure: continue
+secrets:
+  token: { env: CANARY }
+steps:
+  - id: json
+    uses: shell
+    with: { script: 'printf "%s" "$T"', outputs: { x: { json: a } } }
+    env: { T: "{{ secrets.token }}" }
+  - id: written
+    needs: []
+    uses: shell
+    with: { script: 'printf "%s" "$T" >"$RUNBACK_OUTPUT"', outputs: { x: file } }
+    env: { T: "{{ secrets.token }}" }
+  - id: asserted
+    needs: []
+    uses: assert
+    with: { that: [ "secrets.token == 'x'" ] }
+  - id: not-a-boolean
+    needs: []
+    uses: assert
+    with: { that: [ "secrets.token" ] }
+  - id: failed
+    needs: []
+    env: { T: "{{ secrets.token }}" }
+    run: |
+      printf '%s' "$T" >&2; head -c 4000 /dev/zero | tr '\0' x >&2
+      exit 3
+  - id: long
+    needs: []
+    env: { T: "{{ secrets.token }}" }
+    run: |
+      head -c 65450 /dev/zero | tr '\0' x; printf ' %s' "$T"; head -c 4000 /dev/zero | tr '\0' x
+"#;
+
+#[test]
+fn no_part_of_a_secret_is_left_where_a_text_is_cut() {
+    let secret = (0..60).fold(String::new(), |mut all, n: u32| {
+        let _ = write!(all, "{:03x}{}", n * 67 + 300, "ghjkmnpq".as_bytes()[n as usize % 8] as char);
+        all
+    });
+    let dir = tempfile::tempdir().expect("a temp folder");
+    let dir = dir.path();
+    std::fs::write(dir.join("p.yaml"), QUOTING).expect("the playbook");
+    let mut said = vec![
+        ("run".to_owned(), told_of(&secret, dir, &["run", "p.yaml", "--run-id", "r"])),
+        ("show".to_owned(), told_of(&secret, dir, &["show", "r", "--output", "json"])),
+        ("logs".to_owned(), told_of(&secret, dir, &["logs", "r"])),
+    ];
+    let run = String::from_utf8_lossy(&said[0].1).into_owned();
+    for step in ["json", "written", "asserted", "not-a-boolean", "failed"] {
+        assert!(run.contains(&format!("✗ {step}")) || run.contains(&format!("{step} failed")), "{step}: {run}");
+    }
+    let mut written = Vec::new();
+    files(&dir.join("state"), &mut written);
+    said.extend(written.iter().map(|f| (f.display().to_string(), std::fs::read(f).expect("a file"))));
+    let mut found = Vec::new();
+    for (place, bytes) in &said {
+        for part in secret.as_bytes().windows(8) {
+            if let Some(at) = bytes.windows(8).position(|w| w == part) {
+                let around = &bytes[at.saturating_sub(60)..(at + 40).min(bytes.len())];
+                found.push(format!("{place}: {}", String::from_utf8_lossy(around)));
+                break;
+            }
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
 }
 
 #[test]

@@ -253,12 +253,20 @@ pub(crate) fn collect(specs: &OutputSpecs, exit: &Exit, written: &str) -> Result
         all.insert(name.clone(), value);
     }
     all.insert("exit_code".to_owned(), exit.code.into());
+    all.insert("stdout".to_owned(), beginning(&stdout, exit.stdout_cut).trim().into());
+    Ok(CommandOutputs(all))
+}
+
+/// As much of a text as an output may hold. Cut where there is space, for half a secret would not be known for one.
+fn beginning(stdout: &str, cut_before: bool) -> &str {
+    if stdout.len() <= STDOUT_OUTPUT && !cut_before {
+        return stdout;
+    }
     let mut end = stdout.len().min(STDOUT_OUTPUT);
     while !stdout.is_char_boundary(end) {
         end -= 1;
     }
-    all.insert("stdout".to_owned(), stdout[..end].trim().into());
-    Ok(CommandOutputs(all))
+    stdout[..end].rfind(char::is_whitespace).map_or("", |space| &stdout[..space])
 }
 
 impl std::fmt::Display for OutputSpec {
@@ -272,7 +280,12 @@ impl std::fmt::Display for OutputSpec {
 }
 
 fn first(text: &str) -> String {
-    text.trim().chars().take(40).collect()
+    const LIMIT: usize = 40;
+    let text = text.trim();
+    match text.char_indices().nth(LIMIT) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 /// `name=value` lines, and `name<<END` … `END` for values of several lines. Empty lines count for nothing.

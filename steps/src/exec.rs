@@ -3,9 +3,10 @@
 //!
 //! **Does.** Starts the program and waits for its end. No word is expanded, split or quoted. It works in the playbook's
 //! folder on `local`, in the login folder elsewhere, or in `cwd`, and gets the step's `env`. With `creates`, and
-//! something at that path, it does nothing.
+//! something at that path, it does nothing; what a program left there that failed, timed out or was cut off does not count,
+//! and it is run again.
 //!
-//! **Outputs.** `exit_code` and `stdout` (its first 64 KiB) are always there. `outputs` adds more, taken from the first
+//! **Outputs.** `exit_code` and `stdout` (its first 64 KiB, cut at a space) are always there. `outputs` adds more, taken from the first
 //! MiB of stdout: `stdout`, `{json: path}` or `{regex: pattern}`.
 //!
 //! **Fails** with any exit code that is not in `ok_codes`. It counts as having changed something, unless
@@ -13,7 +14,8 @@
 //!
 //! **Undo: none.** runback does not know what a program did. Give the step a `rollback:` of its own.
 //!
-//! **After an interruption** `creates` tells whether it is done; without it a person is asked.
+//! **After an interruption** `creates` tells that it is not done, if nothing is there. Else, and without it, a person is asked:
+//! what is there may be half of it.
 //!
 //! **Does not** hide its arguments from other users of the machine: pass secrets by `env` or `stdin`.
 
@@ -26,6 +28,7 @@ use runback_core::template::ValueTemplate;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::begun;
 use crate::command_outputs::{self, CommandOutputs, OutputSpecs};
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -127,8 +130,11 @@ impl StepType for Exec {
     }
 
     async fn act(&self, cx: &Cx<'_>, inputs: &Inputs, (): &()) -> Result<Acted<CommandOutputs>, StepError> {
-        if cx.reattach.is_none() && made(cx, inputs).await?.is_some() {
-            return Ok(Acted::unchanged(not_run(inputs)?));
+        if cx.reattach.is_none() && inputs.creates.is_some() && !begun::begun(cx) {
+            if made(cx, inputs).await?.is_some() {
+                return Ok(Acted::unchanged(not_run(inputs)?));
+            }
+            begun::begins(cx).await?;
         }
         let mut command = Command::new(&inputs.command).keep_stdout(command_outputs::keep(&inputs.outputs));
         command.cwd = inputs.cwd.as_deref().map(|dir| cx.path(dir));
@@ -150,6 +156,9 @@ impl StepType for Exec {
             return Ok(Probe::Unknown("only the program knows what it did; `creates` would tell".to_owned()));
         }
         Ok(match made(cx, inputs).await? {
+            Some(path) if begun::begun(cx) => Probe::Unknown(format!(
+                "{path} is there, and the program that makes it was cut off: it may be half of it"
+            )),
             Some(_) => match not_run(inputs) {
                 Ok(outputs) => Probe::Done(Acted::changed(outputs)),
                 Err(e) => Probe::Unknown(e.message),
@@ -221,6 +230,8 @@ mod tests {
         assert!(matches!(lab.probe(&Exec, &with, &Json::Null).await.unwrap(), Probe::NotDone));
         assert_eq!(lab.preview(&Exec, &with).await.unwrap().changes, None);
         assert!(lab.run(&Exec, &with).await.unwrap().changed);
+        // Another run's.
+        lab.host.notes.lock().unwrap().clear();
         let again = lab.run(&Exec, &with).await.unwrap();
         assert_eq!((again.changed, again.outputs), (false, json!({"exit_code": 0, "stdout": ""})));
         assert_eq!(lab.target.commands.lock().unwrap().len(), 1);
@@ -228,6 +239,19 @@ mod tests {
         assert!(matches!(lab.probe(&Exec, &with, &Json::Null).await.unwrap(), Probe::Done(_)));
         let blind = json!({"command": ["true"]});
         assert!(matches!(lab.probe(&Exec, &blind, &Json::Null).await.unwrap(), Probe::Unknown(_)));
+    }
+
+    #[tokio::test]
+    async fn what_a_failed_program_left_is_not_what_it_makes() {
+        let lab = Lab::new();
+        let script = "[ -e made ] && echo whole >made || { echo half >made; exit 1; }";
+        let with = json!({"command": ["sh", "-c", script], "creates": "made"});
+        lab.run(&Exec, &with).await.unwrap_err();
+        assert_eq!(lab.text("made"), "half\n");
+        let Probe::Unknown(why) = lab.probe(&Exec, &with, &Json::Null).await.unwrap() else { panic!("it may be half") };
+        assert!(why.contains("half of it"), "{why}");
+        assert!(lab.act(&Exec, &with, &Json::Null).await.unwrap().changed, "the next attempt");
+        assert_eq!(lab.text("made"), "whole\n");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod approval;
 mod assert;
+mod begun;
 mod bounded;
 mod ceph;
 mod command_outputs;

@@ -9,7 +9,7 @@
 //!   lines is written as `name<<END`, its lines, and `END`. The file is removed when the attempt ends. On another machine
 //!   it is there only if the script names it, or the step declares `outputs`.
 //!
-//! **Outputs.** `exit_code` and `stdout` (its first 64 KiB) are always there. `outputs` adds more: `stdout`,
+//! **Outputs.** `exit_code` and `stdout` (its first 64 KiB, cut at a space) are always there. `outputs` adds more: `stdout`,
 //! `{json: path}`, `{regex: pattern}`, or `file` for a name that the script must write to `$RUNBACK_OUTPUT`. Values are
 //! taken from the first MiB of stdout.
 //!

@@ -1,9 +1,11 @@
 //! `tcp.check`: a port accepts connections, or does not any more.
 //!
 //! Connects from the machine that runback runs on, also when the step's target is another one. With `send` and `expect`
-//! it also talks: a banner (`SSH-2.0`), a `PING` that wants its `PONG`. `state: closed` wants the port shut: refused, or
-//! silent for `timeout`. It changes nothing. To wait for a port, give the step a `retry`.
+//! it also talks: a banner (`SSH-2.0`), a `PING` that wants its `PONG`. `state: closed` wants the port shut: refused, silent
+//! for `timeout`, or on a machine that is not there; where the name cannot be resolved, or this machine has no way there,
+//! nothing is known and the step fails. It changes nothing. To wait for a port, give the step a `retry`.
 
+use std::io::{Error, ErrorKind};
 use std::net::SocketAddr;
 
 use runback_core::step::{
@@ -173,24 +175,26 @@ fn place(inputs: &Inputs) -> String {
     }
 }
 
-/// Tries each address of the name in turn, and says why the last one failed.
-async fn connect(inputs: &Inputs, place: &str) -> Result<TcpStream, Connect> {
+/// At least one.
+async fn addresses(inputs: &Inputs, place: &str) -> Result<Vec<SocketAddr>, StepError> {
     let host = inputs.host.trim_matches(['[', ']']);
-    let addresses: Vec<SocketAddr> = match tokio::net::lookup_host((host, inputs.port)).await {
-        Ok(found) => found.collect(),
-        Err(e) => return Err(Connect::Unknown(no_address(place, &e.to_string()))),
-    };
-    let mut last = None;
+    match tokio::net::lookup_host((host, inputs.port)).await.map(Iterator::collect::<Vec<_>>) {
+        Ok(found) if found.is_empty() => Err(no_address(place, "the name has no address")),
+        Ok(found) => Ok(found),
+        Err(e) => Err(no_address(place, &e.to_string())),
+    }
+}
+
+/// Tries each address in turn, and says why the last one failed.
+async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, Error> {
+    let mut last = Error::from(ErrorKind::AddrNotAvailable);
     for address in addresses {
         match TcpStream::connect(address).await {
             Ok(stream) => return Ok(stream),
-            Err(e) => last = Some(e),
+            Err(e) => last = e,
         }
     }
-    Err(match last {
-        None => Connect::Unknown(no_address(place, "the name has no address")),
-        Some(e) => Connect::Shut(e),
-    })
+    Err(last)
 }
 
 fn no_address(place: &str, why: &str) -> StepError {
@@ -198,25 +202,12 @@ fn no_address(place: &str, why: &str) -> StepError {
         .help("check the name, and the resolver of the machine that runback runs on")
 }
 
-enum Connect {
-    /// It cannot be told whether the port is open.
-    Unknown(StepError),
-    /// No connection to any address.
-    Shut(std::io::Error),
-}
-
 async fn open(inputs: &Inputs, place: &str) -> Result<(SocketAddr, Option<String>), StepError> {
-    let mut stream = connect(inputs, place).await.map_err(|e| match e {
-        Connect::Unknown(error) => error,
-        Connect::Shut(e) => {
-            let error = StepError::transient(format!("{place}: {e}"));
-            match e.kind() {
-                std::io::ErrorKind::ConnectionRefused => error.help("nothing listens on that port"),
-                _ => error,
-            }
-        }
+    let lost = |e: Error| StepError::transient(format!("{place}: {e}"));
+    let mut stream = connect(&addresses(inputs, place).await?).await.map_err(|e| match e.kind() {
+        ErrorKind::ConnectionRefused => lost(e).help("nothing listens on that port"),
+        _ => lost(e),
     })?;
-    let lost = |e: std::io::Error| StepError::transient(format!("{place}: {e}"));
     let address = stream.peer_addr().map_err(lost)?;
     if let Some(text) = &inputs.send {
         stream.write_all(text.as_bytes()).await.map_err(lost)?;
@@ -241,11 +232,16 @@ async fn open(inputs: &Inputs, place: &str) -> Result<(SocketAddr, Option<String
 }
 
 async fn closed(cx: &Cx<'_>, inputs: &Inputs, place: &str) -> Result<(), StepError> {
+    // A resolver that does not answer says nothing about the port.
+    let addresses = within(cx, inputs.timeout.0, place, addresses(inputs, place)).await?;
     let probe = async {
-        match connect(inputs, place).await {
+        let shut =
+            [ErrorKind::ConnectionRefused, ErrorKind::ConnectionReset, ErrorKind::HostUnreachable, ErrorKind::TimedOut];
+        match connect(&addresses).await {
             Ok(_) => Err(StepError::transient(format!("{place}: still open, wanted closed"))),
-            Err(Connect::Shut(_)) => Ok(()),
-            Err(Connect::Unknown(error)) => Err(error),
+            Err(e) if shut.contains(&e.kind()) => Ok(()),
+            Err(e) => Err(StepError::transient(format!("{place}: {e}: that says nothing about the port"))
+                .help("check the network of the machine that runback runs on")),
         }
     };
     match within(cx, inputs.timeout.0, place, probe).await {

@@ -52,6 +52,19 @@ async fn a_refused_port() {
     assert_eq!(ran.outputs["address"], Json::Null);
 }
 
+/// What says nothing about the port is no proof that it is closed.
+#[tokio::test]
+async fn closed_is_told_by_the_other_side_only() {
+    for (host, says) in
+        [("no-such-host.invalid", "cannot be resolved"), ("255.255.255.255", "says nothing about the port")]
+    {
+        let with = json!({ "host": host, "port": 9, "state": "closed", "timeout": "20s" });
+        let error = Lab::new().run(&TcpCheck, &with).await.unwrap_err();
+        assert_eq!(error.class, Class::Transient);
+        assert!(error.message.contains(says), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn a_banner_and_an_answer() {
     let (port, task) = echo("SSH-2.0-test\r\n").await;

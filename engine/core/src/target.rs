@@ -119,11 +119,14 @@ pub struct Exit {
     /// The first [`Command::keep_stdout`] bytes.
     pub stdout: Vec<u8>,
     pub stdout_cut: bool,
-    /// The last 4 KiB of stderr, for messages.
+    /// The last [`Exit::TAIL`] bytes of stderr, for messages.
     pub stderr_tail: Vec<u8>,
 }
 
 impl Exit {
+    /// How much is kept of the end of stderr, in bytes.
+    pub const TAIL: usize = 4 << 10;
+
     pub fn ok(&self) -> bool {
         self.code == Some(0)
     }
@@ -132,8 +135,15 @@ impl Exit {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
+    /// The end of stderr. Begins with an ellipsis where something is cut off before it: messages that quote in part must
+    /// say where (see the driver's masking).
     pub fn stderr_text(&self) -> String {
-        String::from_utf8_lossy(&self.stderr_tail).into_owned()
+        let text = String::from_utf8_lossy(&self.stderr_tail);
+        if self.stderr_tail.len() < Self::TAIL {
+            text.into_owned()
+        } else {
+            format!("…{}", text.trim_start_matches('\u{fffd}'))
+        }
     }
 
     /// "exit code 3", "killed by signal 9".

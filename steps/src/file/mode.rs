@@ -15,7 +15,7 @@
 use runback_core::step::{
     Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
-use runback_core::target::{FileAttributes, FileKind};
+use runback_core::target::{FileAttributes, FileKind, TargetErrorKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -201,7 +201,8 @@ impl StepType for SetMode {
 
     async fn act(&self, cx: &Cx<'_>, _: &Inputs, capture: &Capture) -> Result<Acted<Outputs>, StepError> {
         let Capture { path, entries } = capture;
-        for entry in entries {
+        // What is below first: the new mode of a folder may close it to us.
+        for entry in entries.iter().rev() {
             let at = entry.path(path);
             match cx.target.stat(&at).await? {
                 Some(stat) if stat.kind == FileKind::Symlink => {
@@ -228,31 +229,45 @@ impl StepType for SetMode {
         capture: &Capture,
         outputs: Option<&Outputs>,
     ) -> Result<Undone, StepError> {
-        let mut drift = Vec::new();
-        let mut todo = Vec::new();
-        for entry in &capture.entries {
-            let at = entry.path(&capture.path);
-            let now = match cx.target.stat(&at).await? {
-                Some(stat) if stat.kind != FileKind::Symlink => attributes::of(&stat),
-                _ => {
-                    drift.push(format!("{at} is gone"));
+        let mut count = 0;
+        let mut left: Vec<&Entry> = capture.entries.iter().collect();
+        while !left.is_empty() {
+            let (mut drift, mut todo, mut hidden, mut why) = (Vec::new(), Vec::new(), Vec::new(), None);
+            for entry in left {
+                let at = entry.path(&capture.path);
+                let now = match cx.target.stat(&at).await {
+                    Ok(Some(stat)) if stat.kind != FileKind::Symlink => attributes::of(&stat),
+                    Ok(_) => {
+                        drift.push(format!("{at} is gone"));
+                        continue;
+                    }
+                    // In a folder that was closed to us by this very step: it is seen once that has its mode again.
+                    Err(error) if error.kind == TargetErrorKind::PermissionDenied => {
+                        why.get_or_insert(error);
+                        hidden.push(entry);
+                        continue;
+                    }
+                    Err(error) => return Err(error.into()),
+                };
+                if now == entry.was {
                     continue;
                 }
-            };
-            if now == entry.was {
-                continue;
+                if let Some(what) = attributes::drift(&now, &entry.was, &entry.becomes, outputs.is_some()) {
+                    drift.push(format!("{at} has {what}"));
+                }
+                todo.push((at, &entry.was));
             }
-            if let Some(what) = attributes::drift(&now, &entry.was, &entry.becomes, outputs.is_some()) {
-                drift.push(format!("{at} has {what}"));
+            if !drift.is_empty() && !cx.force {
+                return Err(before::drift(cx, &capture.path, &format!("changed since: {}", parents::some(&drift))));
             }
-            todo.push((at, &entry.was));
-        }
-        if !drift.is_empty() && !cx.force {
-            return Err(before::drift(cx, &capture.path, &format!("changed since: {}", parents::some(&drift))));
-        }
-        let count = todo.len();
-        for (at, was) in todo {
-            cx.target.set_attributes(&at, was).await?;
+            if let (true, Some(error)) = (todo.is_empty(), why) {
+                return Err(error.into());
+            }
+            count += todo.len();
+            for (at, was) in todo {
+                cx.target.set_attributes(&at, was).await?;
+            }
+            left = hidden;
         }
         let path = &capture.path;
         let note = match count {
@@ -281,6 +296,20 @@ mod tests {
         lab.set_mode("d/a", 0o600);
         lab.set_mode("d/sub/b", 0o640);
         std::os::unix::fs::symlink("/etc/passwd", lab.path("d/l")).unwrap();
+    }
+
+    /// Who is not root cannot look into a folder that it may not search.
+    #[tokio::test]
+    async fn a_folder_that_closes_itself_is_closed_last_and_opened_first() {
+        let mut lab = Lab::new();
+        tree(&lab);
+        lab.target.unprivileged = true;
+        let before = lab.snapshot();
+        let with = json!({"path": "d", "mode": "0400", "dir_mode": "0400", "recursive": true});
+        let ran = lab.run(&SetMode, &with).await.unwrap();
+        assert_eq!((lab.mode("d"), lab.mode("d/sub"), lab.mode("d/sub/b"), ran.changed), (0o400, 0o400, 0o400, true));
+        assert!(lab.undo(&SetMode, &with, &ran).await.unwrap().changed);
+        assert_eq!(lab.snapshot(), before);
     }
 
     #[tokio::test]

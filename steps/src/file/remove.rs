@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use super::before::{self, FileBefore, Now};
 use super::{attributes, parents, paths};
+use crate::begun::{self, Tells};
 use crate::command_outputs::{Entry, entry};
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -60,6 +61,8 @@ pub(crate) struct Outputs {
 pub(crate) struct Capture {
     path: String,
     before: Before,
+    #[serde(default)]
+    tells: Tells,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -185,11 +188,11 @@ impl StepType for Remove {
             Some(stat) if inside.is_empty() => Before::EmptyDir(attributes::of(&stat)),
             Some(_) => Before::Tree(aside),
         };
-        Ok(Capture { path, before })
+        Ok(Capture { path, before, tells: Tells::YES })
     }
 
     async fn act(&self, cx: &Cx<'_>, inputs: &Inputs, capture: &Capture) -> Result<Acted<Outputs>, StepError> {
-        let Capture { path, before } = capture;
+        let Capture { path, before, .. } = capture;
         let (_, stat, inside) = look(cx, inputs).await?;
         if let Some(stat) = stat {
             remove(cx, path, before, &stat, &inside).await?;
@@ -205,8 +208,17 @@ impl StepType for Remove {
         Ok(Acted { outputs, changed: kind.is_some() })
     }
 
-    async fn undo(&self, cx: &Cx<'_>, _: &Inputs, capture: &Capture, _: Option<&Outputs>) -> Result<Undone, StepError> {
-        let Capture { path, before } = capture;
+    async fn undo(
+        &self,
+        cx: &Cx<'_>,
+        _: &Inputs,
+        capture: &Capture,
+        outputs: Option<&Outputs>,
+    ) -> Result<Undone, StepError> {
+        let Capture { path, before, tells } = capture;
+        if tells.nothing_of(cx, outputs) {
+            return Ok(Undone { changed: false, note: None });
+        }
         let now = before::look(cx, path).await?;
         let aside_is_there = match before.aside() {
             Some(aside) => cx.target.stat(aside).await?.is_some(),
@@ -233,31 +245,42 @@ impl StepType for Remove {
     }
 }
 
+enum How<'a> {
+    File,
+    EmptyDir,
+    Tree,
+    MoveTo(&'a str),
+}
+
 /// Removes what capture saw. What it did not see is not ours to remove.
 async fn remove(cx: &Cx<'_>, path: &str, before: &Before, stat: &FileStat, inside: &[String]) -> Result<(), StepError> {
-    let changed = || {
+    let is_dir = stat.kind == FileKind::Dir;
+    let how = match before {
+        Before::Link(to) if stat.link.as_ref() == Some(to) => Some(How::File),
+        Before::File(file) if before::look(cx, path).await?.is(file) => {
+            Some(file.content.aside().map_or(How::File, How::MoveTo))
+        }
+        Before::EmptyDir(_) if is_dir && inside.is_empty() => Some(How::EmptyDir),
+        Before::Tree(aside) if is_dir && cx.target.stat(aside).await?.is_none() => Some(How::MoveTo(aside)),
+        Before::NotKept(_) => Some(if is_dir { How::Tree } else { How::File }),
+        Before::Absent | Before::Link(_) | Before::File(_) | Before::EmptyDir(_) | Before::Tree(_) => None,
+    };
+    let how = how.ok_or_else(|| {
         StepError::conflict(format!("{path} was changed by someone else since the step began"))
             .help("start a new run: what is there now could not be brought back")
+    })?;
+    begun::begins(cx).await?;
+    let done = match how {
+        How::File => cx.target.remove_file(path).await,
+        How::EmptyDir => cx.target.remove_dir(path).await,
+        How::Tree => cx.target.remove_tree(path).await,
+        How::MoveTo(aside) => cx.target.rename(path, aside).await,
     };
-    match before {
-        Before::Link(to) if stat.link.as_ref() == Some(to) => Ok(cx.target.remove_file(path).await?),
-        Before::File(file) if before::look(cx, path).await?.is(file) => match file.content.aside() {
-            Some(aside) => Ok(cx.target.rename(path, aside).await?),
-            None => Ok(cx.target.remove_file(path).await?),
-        },
-        Before::EmptyDir(_) if stat.kind == FileKind::Dir && inside.is_empty() => {
-            Ok(cx.target.remove_dir(path).await?)
-        }
-        Before::Tree(aside) if stat.kind == FileKind::Dir => {
-            if cx.target.stat(aside).await?.is_some() {
-                return Err(changed());
-            }
-            Ok(cx.target.rename(path, aside).await?)
-        }
-        Before::NotKept(_) if stat.kind == FileKind::Dir => Ok(cx.target.remove_tree(path).await?),
-        Before::NotKept(_) => Ok(cx.target.remove_file(path).await?),
-        Before::Absent | Before::Link(_) | Before::File(_) | Before::EmptyDir(_) | Before::Tree(_) => Err(changed()),
+    // All but a tree goes at once or not at all.
+    if done.is_err() && !matches!(how, How::Tree) && cx.target.stat(path).await?.as_ref() == Some(stat) {
+        begun::never_began(cx).await?;
     }
+    Ok(done?)
 }
 
 /// An error where something stands at the path that undo may not replace.
@@ -341,6 +364,30 @@ mod tests {
             assert!(lab.undo(&Remove, &with, &ran).await.unwrap().changed);
             assert_eq!(lab.snapshot(), before);
             assert!(!lab.undo(&Remove, &with, &ran).await.unwrap().changed);
+        }
+    }
+
+    /// It stands there, and never was away.
+    #[tokio::test]
+    async fn what_was_never_removed_is_left_to_whoever_changes_it() {
+        for prepare in KINDS {
+            let lab = Lab::new();
+            prepare(&lab);
+            let with = json!({"path": "x", "recursive": true});
+            let capture = lab.capture(&Remove, &with).await.unwrap();
+            lab.target.fail_at(0, crate::testing::Failing::Before);
+            lab.act(&Remove, &with, &capture).await.unwrap_err();
+            lab.target.heal();
+            let path = lab.path("x");
+            if std::fs::symlink_metadata(&path).unwrap().is_dir() {
+                std::fs::remove_dir_all(&path).unwrap();
+            } else {
+                std::fs::remove_file(&path).unwrap();
+            }
+            lab.put("x", "of somebody else");
+            let after = lab.snapshot();
+            assert!(!lab.undo_unfinished(&Remove, &with, &capture).await.unwrap().changed);
+            assert_eq!(lab.snapshot(), after);
         }
     }
 

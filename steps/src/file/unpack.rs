@@ -6,7 +6,8 @@
 //! archive, it does nothing; where it holds something else, it fails. Archives are read by the target's `tar` (with
 //! whatever compression it knows), `.zip` files by its `unzip`.
 //!
-//! **Outputs.** `path`, `files` (how many there are), `tree` (a hash over the names, sizes and checksums of all of them).
+//! **Outputs.** `path`, `files` (how many there are), `tree` (a hash over their names, sizes, checksums and where
+//! links lead to).
 //!
 //! **Undo** removes the directory, and those above it that `create_dirs` made if they are empty; or leaves the empty one
 //! that was there. It does so only if the files in it are still those that were unpacked; else it is a conflict, and
@@ -64,7 +65,7 @@ pub(crate) struct Outputs {
     pub(crate) path: String,
     /// How many files and links are in it.
     pub(crate) files: usize,
-    /// Hash over the names, sizes and checksums of all of them.
+    /// Hash over their names, sizes and checksums, where links lead to, and the names of folders.
     pub(crate) tree: String,
 }
 
@@ -196,11 +197,19 @@ fn command(inputs: &Inputs, archive: &str, dir: &str) -> Command {
     Command::new(argv)
 }
 
-/// Count and hash of everything in a directory that is not a directory itself.
+/// Where links lead to, one line each.
+const LINKS: &str = "for l; do printf '%s -> %s\\n' \"$l\" \"$(readlink \"$l\")\"; done";
+
+/// Count of what is in a directory and is none itself, and a hash over its names, content and links.
 async fn tree(cx: &Cx<'_>, dir: &str) -> Result<(usize, String), StepError> {
     let mut lines = Vec::new();
     let mut files = 0;
-    for rest in [["!", "-type", "d", "-print"].as_slice(), &["-type", "f", "-exec", "cksum", "{}", "+"]] {
+    for (counts, rest) in [
+        (true, ["!", "-type", "d", "-print"].as_slice()),
+        (false, &["-type", "d", "-exec", "printf", "%s/\\n", "{}", "+"]),
+        (false, &["-type", "l", "-exec", "sh", "-c", LINKS, "sh", "{}", "+"]),
+        (false, &["-type", "f", "-exec", "cksum", "{}", "+"]),
+    ] {
         let command = Command::query(["find", "."].iter().chain(rest).copied()).cwd(dir).keep_stdout(MAX_LIST);
         let exit = cx.query(command.clone()).await?;
         if !exit.ok() {
@@ -210,7 +219,7 @@ async fn tree(cx: &Cx<'_>, dir: &str) -> Result<(usize, String), StepError> {
             return Err(StepError::permanent(format!("{dir} holds too many files to compare")));
         }
         let text = exit.stdout_text();
-        files = files.max(text.lines().count());
+        files += if counts { text.lines().count() } else { 0 };
         lines.extend(text.lines().map(str::to_owned));
     }
     lines.sort_unstable();
@@ -222,7 +231,7 @@ async fn tree(cx: &Cx<'_>, dir: &str) -> Result<(usize, String), StepError> {
 }
 
 /// Unpacks into the staged directory and gives its count and hash.
-async fn stage(cx: &Cx<'_>, inputs: &Inputs, beside: &Beside) -> Result<(usize, String), StepError> {
+async fn stage(cx: &Cx<'_>, inputs: &Inputs, before: &Before, beside: &Beside) -> Result<(usize, String), StepError> {
     let archive = archive(cx, inputs, beside).await?;
     if let Some(wanted) = &inputs.sha256 {
         let is = cx.target.sha256(&archive).await?;
@@ -232,7 +241,9 @@ async fn stage(cx: &Cx<'_>, inputs: &Inputs, beside: &Beside) -> Result<(usize, 
         }
     }
     if cx.reattach.is_none() {
-        cx.target.create_dir(&beside.staged, None).await?;
+        // Nobody looks into what takes the place of a folder that may be closed to them.
+        let mode = matches!(before, Before::Empty(_)).then_some(0o700);
+        cx.target.create_dir(&beside.staged, mode).await?;
     }
     let command = command(inputs, &archive, &beside.staged);
     cx.phase(format!("unpacking {}", paths::name(&archive)));
@@ -316,8 +327,8 @@ impl StepType for Unpack {
             parents::make(cx, &capture.made_dirs).await?;
         }
         let done: Result<Outputs, StepError> = async {
-            let (files, hash) = stage(cx, inputs, &beside).await?;
-            switch(cx, path, &beside, &hash).await?;
+            let (files, hash) = stage(cx, inputs, &capture.before, &beside).await?;
+            switch(cx, capture, &beside, &hash).await?;
             Ok(Outputs { path: path.clone(), files, tree: hash })
         }
         .await;
@@ -373,7 +384,8 @@ impl StepType for Unpack {
 }
 
 /// Puts the staged directory in its place, or finds that the same is there already.
-async fn switch(cx: &Cx<'_>, path: &str, beside: &Beside, hash: &str) -> Result<(), StepError> {
+async fn switch(cx: &Cx<'_>, capture: &Capture, beside: &Beside, hash: &str) -> Result<(), StepError> {
+    let path = &capture.path;
     if cx.target.stat(path).await?.is_some() {
         if cx.target.list(path).await?.is_empty() {
             cx.host.note(serde_json::json!({ "tree": hash })).await?;
@@ -387,6 +399,9 @@ async fn switch(cx: &Cx<'_>, path: &str, beside: &Beside, hash: &str) -> Result<
     } else {
         // Undo must know what was unpacked, even if the outputs are never recorded.
         cx.host.note(serde_json::json!({ "tree": hash })).await?;
+    }
+    if let Before::Empty(was) = &capture.before {
+        cx.target.set_attributes(&beside.staged, was).await?;
     }
     Ok(cx.target.rename(&beside.staged, path).await?)
 }
@@ -469,8 +484,20 @@ mod tests {
         let with = json!({"src": "app.tar.gz", "path": "d/"});
         let ran = lab.run(&Unpack, &with).await.unwrap();
         assert_eq!(lab.text("d/app-1/readme"), "hello");
+        assert_eq!(lab.mode("d"), 0o711, "a folder that was there stays as closed as it was");
         lab.undo(&Unpack, &with, &ran).await.unwrap();
         assert_eq!(lab.snapshot(), before);
+    }
+
+    #[tokio::test]
+    async fn a_link_that_leads_elsewhere_is_another_content() {
+        let lab = Lab::new();
+        archived(&lab);
+        lab.run(&Unpack, &with()).await.unwrap();
+        std::fs::remove_file(lab.path("releases/1/link")).unwrap();
+        std::os::unix::fs::symlink("/somewhere/else", lab.path("releases/1/link")).unwrap();
+        let error = lab.run(&Unpack, &with()).await.unwrap_err();
+        assert!(error.message.contains("holds something else"), "{error}");
     }
 
     #[tokio::test]
@@ -487,10 +514,15 @@ mod tests {
 
     #[tokio::test]
     async fn drift_is_a_conflict_that_force_overrides() {
-        let changes: [fn(&Lab); 3] = [
+        let changes: [fn(&Lab); 5] = [
             |lab| lab.put("releases/1/readme", "HELLO"),
             |lab| lab.put("releases/1/new", ""),
             |lab| std::fs::remove_file(lab.path("releases/1/link")).unwrap(),
+            |lab| std::fs::create_dir(lab.path("releases/1/own")).unwrap(),
+            |lab| {
+                std::fs::remove_file(lab.path("releases/1/link")).unwrap();
+                std::os::unix::fs::symlink("bin", lab.path("releases/1/link")).unwrap();
+            },
         ];
         for change in changes {
             let mut lab = Lab::new();

@@ -29,7 +29,7 @@ pub(crate) struct Ran {
     pub(crate) stderr_tail: Vec<u8>,
 }
 
-const TAIL: usize = 4 << 10;
+const TAIL: usize = runback_core::target::Exit::TAIL;
 
 /// The container that is meant: the named one, the pod's default, or its only one.
 pub(crate) fn container(pod: &Json, wanted: Option<&str>) -> Result<String, StepError> {

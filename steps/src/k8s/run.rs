@@ -387,7 +387,7 @@ impl StepType for K8sRun {
         let exit = kube.follow(&pod, command_outputs::keep(&inputs.outputs), began, inputs.timeout).await?;
         if !exit.code.is_some_and(|code| inputs.ok_codes.contains(&code)) {
             cx.host.note(json!({ "ended": uid(&live), "code": exit.code })).await?;
-            let log = exit.stdout_text();
+            let log = exit.stdout_text() + if exit.stdout_cut { "…" } else { "" };
             let last = log.lines().rev().find(|l| !l.trim().is_empty()).map(|l| format!(": {}", l.trim()));
             let message = format!("{object}: {}{}", exit.describe(), last.unwrap_or_default());
             let told = StepError::permanent(message).help("its log is the step's output: `runback logs`");

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use runback_core::Json;
-use runback_core::step::{AnyStepType, Cx, Preview, Probe, StepError, Undone};
+use runback_core::step::{Acted, AnyStepType, Cx, Preview, Probe, StepError, Undone};
 use runback_core::target::{
     Command, Detached, DetachedState, Exit, FileAttributes, FileKind, FileStat, Stream, Target, TargetError,
     TargetErrorKind, Watch,
@@ -150,8 +150,17 @@ impl Far {
 
     pub(crate) async fn run(&self, of: &dyn AnyStepType, with: &Json) -> Result<Ran, StepError> {
         let capture = self.capture(of, with).await?;
-        let acted = of.act(&self.cx(), with, &capture).await?;
+        let acted = self.act(of, with, &capture).await?;
         Ok(Ran { capture, outputs: acted.outputs, changed: acted.changed })
+    }
+
+    pub(crate) async fn act(
+        &self,
+        of: &dyn AnyStepType,
+        with: &Json,
+        capture: &Json,
+    ) -> Result<Acted<Json>, StepError> {
+        of.act(&self.cx(), with, capture).await
     }
 
     pub(crate) async fn preview(&self, of: &dyn AnyStepType, with: &Json) -> Result<Preview, StepError> {

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cli::image_inputs;
 use super::snap::{self, Snap};
+use crate::begun::{self, Tells};
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -53,6 +54,8 @@ pub(crate) struct Outputs {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Capture {
     before: Option<Snap>,
+    #[serde(default)]
+    tells: Tells,
 }
 
 /// The step type `rbd.snap_create`.
@@ -106,7 +109,7 @@ impl StepType for RbdSnapCreate {
     }
 
     async fn capture(&self, cx: &Cx<'_>, inputs: &Inputs) -> Result<Capture, StepError> {
-        Ok(Capture { before: snap::find(cx, &inputs.image(), &inputs.snap).await? })
+        Ok(Capture { before: snap::find(cx, &inputs.image(), &inputs.snap).await?, tells: Tells::YES })
     }
 
     async fn act(&self, cx: &Cx<'_>, inputs: &Inputs, capture: &Capture) -> Result<Acted<Outputs>, StepError> {
@@ -120,8 +123,16 @@ impl StepType for RbdSnapCreate {
         cx.phase(format!("taking snapshot {image}@{}", inputs.snap));
         // One that is there now, and was not when this step began, is from an attempt of it.
         let taken = match snap::find(cx, &image, &inputs.snap).await? {
+            Some(_) if capture.tells.strangers(cx) => return Err(taken(inputs)),
             Some(snap) => snap,
-            None => snap::create(cx, &image, &inputs.snap).await?,
+            None => {
+                begun::begins(cx).await?;
+                let made = snap::create(cx, &image, &inputs.snap).await;
+                if made.is_err() && snap::find(cx, &image, &inputs.snap).await?.is_none() {
+                    begun::never_began(cx).await?;
+                }
+                made?
+            }
         };
         let outputs = outputs(inputs, taken);
         cx.host.output(Stream::Stdout, format!("{} is taken\n", outputs.spec).as_bytes());
@@ -129,7 +140,7 @@ impl StepType for RbdSnapCreate {
     }
 
     async fn probe(&self, cx: &Cx<'_>, inputs: &Inputs, capture: &Capture) -> Result<Probe<Outputs>, StepError> {
-        if capture.before.is_some() {
+        if capture.before.is_some() || capture.tells.strangers(cx) {
             return Ok(Probe::NotDone);
         }
         Ok(match snap::find(cx, &inputs.image(), &inputs.snap).await? {
@@ -145,7 +156,7 @@ impl StepType for RbdSnapCreate {
         capture: &Capture,
         outputs: Option<&Outputs>,
     ) -> Result<Undone, StepError> {
-        if capture.before.is_some() {
+        if capture.before.is_some() || capture.tells.nothing_of(cx, outputs) {
             return Ok(Undone { changed: false, note: None });
         }
         let image = inputs.image();

@@ -70,8 +70,24 @@ async fn create_after_a_break_takes_its_own() {
     let capture = far.capture(&RbdSnapCreate, &with()).await.unwrap();
     assert!(matches!(far.probe(&RbdSnapCreate, &with(), &capture).await.unwrap(), Probe::NotDone));
     far.on(LS, &snaps(&[(4, "s", false)]));
+    assert!(matches!(far.probe(&RbdSnapCreate, &with(), &capture).await.unwrap(), Probe::NotDone), "it never began");
+    far.host.notes.lock().unwrap().push(json!({"begins": true}));
     let probed = far.probe(&RbdSnapCreate, &with(), &capture).await.unwrap();
     assert!(matches!(probed, Probe::Done(acted) if acted.changed));
+}
+
+/// It was refused, so what is there later is somebody else's.
+#[tokio::test]
+async fn a_snapshot_that_was_not_taken_is_not_removed() {
+    let far = Far::new();
+    far.on(LS, "[]");
+    far.fails("snap create --no-progress --snap=s", 30, "rbd: failed to create snapshot: (30) Read-only file system\n");
+    let capture = far.capture(&RbdSnapCreate, &with()).await.unwrap();
+    far.act(&RbdSnapCreate, &with(), &capture).await.unwrap_err();
+    far.on(LS, &snaps(&[(4, "s", false)]));
+    assert!(!far.undo(&RbdSnapCreate, &with(), &capture, None).await.unwrap().changed);
+    assert_eq!(far.act(&RbdSnapCreate, &with(), &capture).await.unwrap_err().class, Class::Conflict);
+    assert!(far.like("snap rm").is_empty());
 }
 
 #[tokio::test]

@@ -30,6 +30,8 @@ pub(crate) enum Failing {
 #[derive(Debug)]
 pub(crate) struct TestTarget {
     pub(super) base: PathBuf,
+    /// What a folder's mode says counts, though tests run as root: who may not search it sees nothing below.
+    pub(crate) unprivileged: bool,
     /// False makes it behave like a remote one: no default folder, paths are taken as they are.
     pub(crate) local: bool,
     failing: Mutex<Option<(usize, Failing)>>,
@@ -49,6 +51,7 @@ impl TestTarget {
     pub(super) fn new(base: PathBuf) -> Self {
         Self {
             base,
+            unprivileged: false,
             local: true,
             failing: Mutex::default(),
             changes: Mutex::default(),
@@ -78,6 +81,16 @@ impl TestTarget {
             }
             Some((n, path, line)) => *meddling = Some((n - 1, path, line)),
             None => {}
+        }
+    }
+
+    fn seen(&self, path: &str) -> Did<()> {
+        let above =
+            Path::new(path).ancestors().skip(1).take_while(|dir| self.unprivileged && dir.starts_with(&self.base));
+        let closed = |dir: &Path| std::fs::metadata(dir).is_ok_and(|meta| meta.mode() & 0o100 == 0);
+        match above.into_iter().find(|dir| closed(dir)) {
+            Some(dir) => Err(TargetError::new(TargetErrorKind::PermissionDenied, format!("{}: closed", dir.display()))),
+            None => Ok(()),
         }
     }
 
@@ -271,6 +284,7 @@ impl Target for TestTarget {
 
     async fn stat(&self, path: &str) -> Did<Option<FileStat>> {
         self.look();
+        self.seen(path)?;
         let meta = match std::fs::symlink_metadata(path) {
             Ok(meta) => meta,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -334,6 +348,7 @@ impl Target for TestTarget {
     }
 
     async fn set_attributes(&self, path: &str, attributes: &FileAttributes) -> Did<()> {
+        self.seen(path)?;
         self.change(&format!("set_attributes {path}"), || attribute(path, attributes))
     }
 

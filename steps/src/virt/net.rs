@@ -8,16 +8,18 @@
 //! **Undo** stops, unmarks and undefines what the step started, marked and defined.
 
 use roxmltree::Document;
+use runback_core::Json;
 use runback_core::step::{
     Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
-use runback_core::target::Stream;
+use runback_core::target::{Command, Stream};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::errors::{self, Why, why};
 use super::virsh::{Connection, field, libvirt_inputs, name_problems};
 use super::xml::escape;
+use crate::begun::{self, Tells};
 use crate::http::look::problem;
 
 libvirt_inputs! {
@@ -106,6 +108,28 @@ pub(crate) async fn switch(
     Ok(now.active != active || now.autostart != autostart)
 }
 
+/// The note of the UUID of what was made.
+const MADE: &str = "made";
+
+/// Makes it by this command, and tells when. `first`: nothing was changed before it.
+pub(crate) async fn define(
+    cx: &Cx<'_>,
+    connection: &Connection,
+    (kind, name): (&str, &str),
+    command: Command,
+    first: bool,
+) -> Result<(), StepError> {
+    begun::begins(cx).await?;
+    let made = connection.ran(cx, command, name).await;
+    let there = switches(cx, connection, &format!("{kind}-info"), name).await;
+    match &there {
+        Ok(None) if made.is_err() && first => begun::never_began(cx).await?,
+        Ok(Some(now)) if made.is_ok() => cx.host.note(serde_json::json!({ MADE: now.uuid })).await?,
+        _ => {}
+    }
+    made.map(drop)
+}
+
 /// Brings a network or pool back to its switches, or undefines it where it was not there.
 pub(crate) async fn back(
     cx: &Cx<'_>,
@@ -127,6 +151,10 @@ pub(crate) async fn back(
         let changed = switch(cx, connection, kind, name, (before.active, before.autostart)).await?;
         return Ok(Undone { changed, note: changed.then(|| format!("{name} is as it was")) });
     }
+    let made = cx.host.notes().iter().rev().find_map(|note| note.get(MADE).and_then(Json::as_str).map(str::to_owned));
+    if made.is_some_and(|uuid| uuid != now.uuid) && !cx.force {
+        return Err(super::domain::drift(name, "it is another one of that name than the one that this step made"));
+    }
     switch(cx, connection, kind, name, (false, false)).await?;
     let verb = format!("{kind}-undefine");
     connection.ran(cx, connection.command(&[&verb, name]), name).await?;
@@ -136,6 +164,8 @@ pub(crate) async fn back(
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Capture {
     before: Option<Switches>,
+    #[serde(default)]
+    tells: Tells,
 }
 
 /// The step type `virt.net`.
@@ -226,7 +256,7 @@ impl StepType for VirtNet {
 
     async fn capture(&self, cx: &Cx<'_>, inputs: &Inputs) -> Result<Capture, StepError> {
         let before = switches(cx, &inputs.connection(), "net-info", &inputs.network).await?;
-        Ok(Capture { before })
+        Ok(Capture { before, tells: Tells::YES })
     }
 
     async fn act(&self, cx: &Cx<'_>, inputs: &Inputs, capture: &Capture) -> Result<Acted<Outputs>, StepError> {
@@ -237,9 +267,10 @@ impl StepType for VirtNet {
                 StepError::permanent(format!("there is no network {name}"))
                     .help("say what it is to be: `bridge` or `xml`")
             })?;
-            connection.ran(cx, connection.feeding(&["net-define"], &xml), name).await?;
+            define(cx, &connection, ("net", name), connection.feeding(&["net-define"], &xml), true).await?;
         }
         let bridge = fits(cx, inputs, &connection).await?;
+        begun::begins(cx).await?;
         switch(cx, &connection, "net", name, (inputs.active, inputs.autostart)).await?;
         cx.host.output(Stream::Stdout, format!("network {name} is there\n").as_bytes());
         let changed =
@@ -252,8 +283,15 @@ impl StepType for VirtNet {
         cx: &Cx<'_>,
         inputs: &Inputs,
         capture: &Capture,
-        _outputs: Option<&Outputs>,
+        outputs: Option<&Outputs>,
     ) -> Result<Undone, StepError> {
+        if capture.tells.nothing_of(cx, outputs) {
+            return Ok(Undone { changed: false, note: None });
+        }
         back(cx, &inputs.connection(), "net", &inputs.network, capture.before.as_ref()).await
     }
 }
+
+#[cfg(test)]
+#[path = "net_tests.rs"]
+mod tests;

@@ -15,8 +15,9 @@ use runback_core::target::Stream;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::net::{Switches, back, switch, switches, yes};
+use super::net::{Switches, back, define, switch, switches, yes};
 use super::virsh::{Connection, libvirt_inputs, name_problems};
+use crate::begun::{self, Tells};
 use crate::file::{parents, paths};
 
 libvirt_inputs! {
@@ -48,6 +49,8 @@ pub(crate) struct Capture {
     before: Option<Switches>,
     /// Folders that are made.
     made: Vec<String>,
+    #[serde(default)]
+    tells: Tells,
 }
 
 /// The step type `virt.pool`.
@@ -121,7 +124,7 @@ impl StepType for VirtPool {
             (None, Some(path)) => parents::missing(cx, &format!("{}/x", cx.path(path.trim_end_matches('/')))).await?,
             _ => Vec::new(),
         };
-        Ok(Capture { before, made })
+        Ok(Capture { before, made, tells: Tells::YES })
     }
 
     async fn act(&self, cx: &Cx<'_>, inputs: &Inputs, capture: &Capture) -> Result<Acted<Outputs>, StepError> {
@@ -131,12 +134,14 @@ impl StepType for VirtPool {
             let path = inputs.path.as_deref().ok_or_else(|| {
                 StepError::permanent(format!("there is no pool {name}")).help("say which folder it is to be: `path`")
             })?;
+            begun::begins(cx).await?;
             parents::make(cx, &capture.made).await?;
             let path = cx.path(path.trim_end_matches('/'));
             let words = ["pool-define-as", name, "dir", "--target", &path];
-            connection.ran(cx, connection.command(&words), name).await?;
+            define(cx, &connection, ("pool", name), connection.command(&words), capture.made.is_empty()).await?;
         }
         let path = fits(cx, inputs, &connection).await?;
+        begun::begins(cx).await?;
         switch(cx, &connection, "pool", name, (true, inputs.autostart)).await?;
         connection.ran(cx, connection.command(&["pool-refresh", name]), name).await?;
         let listed = connection.read(cx, &["vol-list", name], name).await?;
@@ -152,8 +157,11 @@ impl StepType for VirtPool {
         cx: &Cx<'_>,
         inputs: &Inputs,
         capture: &Capture,
-        _outputs: Option<&Outputs>,
+        outputs: Option<&Outputs>,
     ) -> Result<Undone, StepError> {
+        if capture.tells.nothing_of(cx, outputs) {
+            return Ok(Undone { changed: false, note: None });
+        }
         let undone = back(cx, &inputs.connection(), "pool", &inputs.pool, capture.before.as_ref()).await?;
         let (removed, left) = parents::unmake(cx, &capture.made).await?;
         Ok(Undone { changed: undone.changed || removed, note: left.or(undone.note) })

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::domain::{self, State};
 use super::undefine::snapshots;
 use super::virsh::{libvirt_inputs, name_problems};
+use crate::begun::{self, Tells};
 use crate::command_outputs::{Entry, entry};
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -57,6 +58,8 @@ pub(crate) struct Capture {
     /// Empty text: there is no such domain.
     uuid: String,
     there: bool,
+    #[serde(default)]
+    tells: Tells,
 }
 
 /// The step type `virt.snapshot`.
@@ -140,14 +143,15 @@ impl StepType for VirtSnapshot {
         if there && inputs.action == Action::Create {
             return Err(taken(inputs));
         }
-        Ok(Capture { uuid: now.uuid, there })
+        Ok(Capture { uuid: now.uuid, there, tells: Tells::YES })
     }
 
-    async fn act(&self, cx: &Cx<'_>, inputs: &Inputs, _: &Capture) -> Result<Acted<Outputs>, StepError> {
+    async fn act(&self, cx: &Cx<'_>, inputs: &Inputs, capture: &Capture) -> Result<Acted<Outputs>, StepError> {
         let connection = inputs.connection();
         let (name, snapshot) = (inputs.domain.as_str(), inputs.snapshot.as_str());
         let there = is_there(cx, inputs).await?;
         let (words, said): (&[&str], _) = match (inputs.action, there) {
+            (Action::Create, true) if capture.tells.strangers(cx) => return Err(taken(inputs)),
             // It was not there when the step began, so it is from an attempt of it.
             (Action::Create, true) | (Action::Delete, false) => {
                 let changed = inputs.action == Action::Create;
@@ -158,7 +162,12 @@ impl StepType for VirtSnapshot {
             (Action::Revert, true) => (&["snapshot-revert", name, snapshot], "is gone back to"),
             (Action::Delete, true) => (&["snapshot-delete", name, snapshot], "is deleted"),
         };
-        connection.ran(cx, connection.command(words), name).await?;
+        begun::begins(cx).await?;
+        let ran = connection.ran(cx, connection.command(words), name).await;
+        if ran.is_err() && inputs.action == Action::Create && !is_there(cx, inputs).await? {
+            begun::never_began(cx).await?;
+        }
+        ran?;
         cx.host.output(Stream::Stdout, format!("snapshot {snapshot} of {name} {said}\n").as_bytes());
         Ok(Acted::changed(outputs(cx, inputs).await?))
     }
@@ -172,11 +181,14 @@ impl StepType for VirtSnapshot {
         cx: &Cx<'_>,
         inputs: &Inputs,
         capture: &Capture,
-        _outputs: Option<&Outputs>,
+        outputs: Option<&Outputs>,
     ) -> Result<Undone, StepError> {
         let connection = inputs.connection();
         let name = &inputs.domain;
         let nothing = Undone { changed: false, note: None };
+        if capture.tells.nothing_of(cx, outputs) {
+            return Ok(nothing);
+        }
         let Some(now) = domain::find(cx, &connection, name).await? else { return Ok(nothing) };
         if now.uuid != capture.uuid && !cx.force {
             return Err(domain::drift(name, "another domain has that name now"));

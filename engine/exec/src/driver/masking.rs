@@ -1,5 +1,6 @@
 //! What of an event may hold a secret. Undo captures are sealed, so that they can be opened again; all else is
-//! masked for good.
+//! masked for good. Messages quote values and output, and mark where they cut them by an ellipsis: so what is left of a
+//! secret there is known, too.
 
 use runback_core::Json;
 use runback_core::event::EventBody;
@@ -70,8 +71,8 @@ pub(super) fn progress(masker: &Masker, progress: &mut Progress) {
 }
 
 fn mask_text(masker: &Masker, text: &mut String) {
-    if masker.finds(text.as_bytes()) {
-        *text = masker.mask_str(text).into_owned();
+    if let Some(masked) = masker.mask_quoting(text) {
+        *text = masked;
     }
 }
 

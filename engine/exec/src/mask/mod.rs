@@ -29,6 +29,9 @@ use scan::{Found, Scanner};
 pub use seal::UnsealError;
 pub use stream::MaskStream;
 
+/// What a cut leaves of a secret is masked from so many bytes on; any text ends like some secret begins, by chance.
+const MIN_CUT: usize = 4;
+
 /// A secret that cannot be masked well, for a diagnostic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Weak {
@@ -163,18 +166,18 @@ impl Masker {
 
     pub fn mask_bytes<'t>(&self, bytes: &'t [u8]) -> Cow<'t, [u8]> {
         let Some(inner) = &self.0 else { return Cow::Borrowed(bytes) };
-        let found = inner.find(bytes);
-        if found.is_empty() {
-            return Cow::Borrowed(bytes);
+        inner.cover(bytes, inner.find(bytes).into_iter().map(|f| (f.end - f.len, f.end)).collect())
+    }
+
+    /// Masks a text that quotes others: also what is left of a secret that was cut where the text says so, by an ellipsis.
+    pub fn mask_quoting(&self, text: &str) -> Option<String> {
+        let inner = self.0.as_ref()?;
+        let mut places: Vec<_> = inner.find(text.as_bytes()).into_iter().map(|f| (f.end - f.len, f.end)).collect();
+        places.extend(inner.cut(text));
+        match inner.cover(text.as_bytes(), places) {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
         }
-        let mut covered = stream::Covered::default();
-        for f in found {
-            covered.add(f.end - f.len, f.end);
-        }
-        let mut out = Vec::with_capacity(bytes.len());
-        let mut masked = false;
-        covered.emit(bytes, &mut masked, &inner.mask, &mut |part| out.extend_from_slice(part));
-        Cow::Owned(out)
     }
 
     /// Masks values and keys, and numbers whose digits are a secret (they become strings).
@@ -230,5 +233,51 @@ impl Inner {
             scanner.scan(&mut state, bytes, |f| all.push(f));
         }
         all
+    }
+
+    /// What is left of secrets right before and behind the ellipses of a text.
+    fn cut(&self, text: &str) -> Vec<(usize, usize)> {
+        let Some(scanner) = &self.scanner else { return Vec::new() };
+        let mut places = Vec::new();
+        let mut begin = 0;
+        for (at, ellipsis) in text.match_indices('…') {
+            let mut state = scanner.start();
+            scanner.scan(&mut state, &text.as_bytes()[begin..at], |_| {});
+            let left = scanner.open(state);
+            if left >= MIN_CUT {
+                places.push((at - left, at));
+            }
+            begin = at + ellipsis.len();
+            if let Some(left) = self.end_of_one(&text.as_bytes()[begin..]) {
+                places.push((begin, begin + left));
+            }
+        }
+        places
+    }
+
+    /// How long the end of a secret is that a text begins with.
+    fn end_of_one(&self, text: &[u8]) -> Option<usize> {
+        let forms = self.secrets.iter().flat_map(|secret| &secret.forms);
+        let ends = forms.filter_map(|form| {
+            (1..=form.bytes.len().saturating_sub(MIN_CUT))
+                .map(|from| &form.bytes[from..])
+                .find(|end| text.starts_with(end))
+        });
+        ends.map(<[u8]>::len).max()
+    }
+
+    fn cover<'t>(&self, bytes: &'t [u8], mut places: Vec<(usize, usize)>) -> Cow<'t, [u8]> {
+        if places.is_empty() {
+            return Cow::Borrowed(bytes);
+        }
+        places.sort_unstable_by_key(|(_, end)| *end);
+        let mut covered = stream::Covered::default();
+        for (start, end) in places {
+            covered.add(start, end);
+        }
+        let mut out = Vec::with_capacity(bytes.len());
+        let mut masked = false;
+        covered.emit(bytes, &mut masked, &self.mask, &mut |part| out.extend_from_slice(part));
+        Cow::Owned(out)
     }
 }

@@ -262,3 +262,27 @@ proptest! {
         prop_assert_eq!(m.unseal(&m.seal(&capture)).unwrap(), capture);
     }
 }
+
+/// A message quotes the beginning or the end of a text that holds a secret.
+#[test]
+fn what_a_cut_leaves_of_a_secret_is_masked() {
+    let value = "eyJhbGciOiJIUzI1NiJ9.payload/with+signs.signature0123456789";
+    let m = masker(&[("jwt", value)]);
+    for cut in 1..value.len() {
+        let (begin, end) = value.split_at(cut);
+        for (text, left) in [
+            (format!("reads \"token {begin}…\""), begin),
+            (format!("tool: exit code 1: …{end} was refused"), end),
+            (format!("that is `{begin}…{end}`"), begin),
+        ] {
+            let masked = m.mask_quoting(&text);
+            if left.len() >= 4 {
+                let masked = masked.unwrap_or_else(|| panic!("{text}"));
+                assert!(!masked.contains(&left[..4]) && !masked.contains(&left[left.len() - 4..]), "{masked}");
+            }
+        }
+    }
+    assert_eq!(m.mask_quoting("waiting for the other one…"), None);
+    assert_eq!(m.mask_quoting("key…"), None, "it ends with `ey`, by chance");
+    assert_eq!(m.mask_quoting(&format!("{value} and {value}…")).unwrap(), "*** and ***…");
+}

@@ -28,7 +28,7 @@ const DRAIN: Duration = Duration::from_millis(200);
 /// What is read at once: all that a pipe holds.
 const CHUNK: usize = 64 << 10;
 /// See [`Exit::stderr_tail`].
-const TAIL: usize = 4 << 10;
+const TAIL: usize = Exit::TAIL;
 
 /// Where the output goes.
 pub(crate) struct Sink<'a> {

@@ -257,7 +257,7 @@ impl Watch for Follower<'_> {
             exit.stdout_cut |= self.keep > 0 && bytes.len() > room;
             // Both streams came as one, so the tail is of that.
             exit.stderr_tail.extend_from_slice(bytes);
-            let over = exit.stderr_tail.len().saturating_sub(4 << 10);
+            let over = exit.stderr_tail.len().saturating_sub(Exit::TAIL);
             exit.stderr_tail.drain(..over);
         }
         if self.log {

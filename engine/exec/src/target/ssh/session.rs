@@ -22,7 +22,7 @@ const DRAIN: Duration = Duration::from_millis(200);
 /// How long, besides the grace, the far side may take to say that it has stopped.
 const STOP_MARGIN: Duration = Duration::from_secs(30);
 /// See [`runback_core::target::Exit::stderr_tail`].
-const TAIL: usize = 4 << 10;
+const TAIL: usize = runback_core::target::Exit::TAIL;
 
 /// What is to run.
 pub(super) struct Call<'a> {
