@@ -43,6 +43,26 @@ impl InputArgs {
         }
     }
 
+    /// For a run that is there: those marked secret are stored nowhere and come again, the others are what they were. To
+    /// give them once more, as a file of inputs does, changes nothing.
+    pub(crate) fn again(&self, decls: &[InputDecl], stored: &Json) -> Result<Map<String, Json>, Failure> {
+        let secret: Vec<InputDecl> = decls.iter().filter(|d| d.secret).cloned().collect();
+        let given = self.given(&secret)?;
+        let is_given = |d: &InputDecl| given.iter().any(|(name, _)| *name == d.name.value);
+        let asked: Vec<InputDecl> = decls.iter().filter(|d| d.secret || is_given(d)).cloned().collect();
+        let values = inputs::resolve(&asked, &given).map_err(wrong)?;
+        let Inputs { open, secret } = split(&asked, from_here(&asked, &given, values));
+        let other = open.iter().filter(|(name, value)| stored.get(name) != Some(*value));
+        let mistakes: Vec<_> = other
+            .map(|(name, _)| {
+                let was = stored.get(name).unwrap_or(&Json::Null);
+                let message = format!("the input `{name}` of this run is {was}, and stays so");
+                (Code::InputInvalid, message, Some("leave it out, or start another run with it".to_owned()))
+            })
+            .collect();
+        if mistakes.is_empty() { Ok(secret) } else { Err(Failure::given(&mistakes)) }
+    }
+
     /// Like [`InputArgs::resolve`], but inputs without a value are just not there; their names come second.
     pub(crate) fn resolve_some(&self, decls: &[InputDecl]) -> Result<(Inputs, Vec<String>), Failure> {
         let given = self.given(decls)?;

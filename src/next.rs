@@ -8,7 +8,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use runback_core::state::{RunState, UndoStatus};
+use runback_core::Json;
+use runback_core::state::{Phase, RunState, UndoStatus};
+use runback_core::step::Question;
 use runback_exec::store::default_state_dir;
 
 use crate::term::{CYAN, DIM, RESET};
@@ -85,6 +87,9 @@ pub(crate) fn in_text(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// Characters of a command that what it does stands in a column beside.
+const LONGEST_IN_COLUMN: usize = 80;
+
 /// Verbs that look for a run.
 const OF_A_STORE: [&str; 8] = ["approve", "cancel", "logs", "resume", "rollback", "runs", "show", "why"];
 
@@ -99,9 +104,11 @@ pub(crate) fn commands(state: &RunState, status: &str, driven: bool) -> Vec<(Str
     let mut all: Vec<(String, &'static str)> = Vec::new();
     let mut add = |command: String, what| all.push((command, what));
     let doubt = state.doubts().next();
+    let secrets = wanted_secrets(state);
     let question = state.questions().next();
     if let Some(node) = question {
-        add(format!("runback approve {run} {}", word(state.path(node))), "say yes (--refuse: no)");
+        let fields = state.node(node).question().map(wanted_fields).unwrap_or_default();
+        add(format!("runback approve {run} {}{fields}", word(state.path(node))), "say yes (--refuse: no)");
     }
     if let Some(node) = doubt {
         let settled = word(&format!("{}=done", state.path(node)));
@@ -126,7 +133,11 @@ pub(crate) fn commands(state: &RunState, status: &str, driven: bool) -> Vec<(Str
         }
         "running" | "rolling-back" | "waiting" if driven => {
             add(format!("runback why {run}"), "what it does and waits for");
-            add(format!("runback cancel {run}"), "stop it");
+            if matches!(state.phase, Phase::RollingBack | Phase::Finally) {
+                add(format!("runback cancel {run} --now"), "leave it at once, as it stands");
+            } else {
+                add(format!("runback cancel {run}"), "stop it");
+            }
         }
         "interrupted" | "waiting" => {
             if doubt.is_none() {
@@ -144,10 +155,30 @@ pub(crate) fn commands(state: &RunState, status: &str, driven: bool) -> Vec<(Str
         let failed = state.failure.map(|n| format!(" {}", word(state.path(n)))).unwrap_or_default();
         add(format!("runback logs {run}{failed}"), "what the commands printed");
     }
-    all.into_iter().map(|(command, what)| (as_typed(&command), what)).collect()
+    let whole = |command: String| {
+        let takes_up = ["runback resume ", "runback rollback "].iter().any(|verb| command.starts_with(verb));
+        as_typed(&if takes_up { command + &secrets } else { command })
+    };
+    all.into_iter().map(|(command, what)| (whole(command), what)).collect()
+}
+
+/// Inputs marked secret are stored nowhere: who takes the run up gives them again, unless its environment does.
+fn wanted_secrets(state: &RunState) -> String {
+    let inputs = state.plan.scopes.first().into_iter().flat_map(|scope| &scope.inputs);
+    let wanted = inputs.filter(|d| d.secret && d.default.is_none() && d.env.is_none());
+    wanted.map(|d| format!(" -i {}=…", d.name.value)).collect::<Vec<_>>().concat()
+}
+
+/// Fields of a form that have no value of their own.
+fn wanted_fields(question: &Question) -> String {
+    let form = question.form.as_object().into_iter().flatten();
+    let wanted = form.filter(|(_, field)| field.get("default").is_none_or(Json::is_null));
+    wanted.map(|(name, _)| format!(" -f {name}=…")).collect::<Vec<_>>().concat()
 }
 
 fn lines(all: &[(String, &str)]) -> Vec<String> {
-    let wide = all.iter().map(|(command, _)| command.chars().count()).max().unwrap_or(0);
+    // A long one has no column: the others would be torn from what they do.
+    let wide = all.iter().map(|(command, _)| command.chars().count()).filter(|n| *n <= LONGEST_IN_COLUMN).max();
+    let wide = wide.unwrap_or(0);
     all.iter().map(|(command, what)| format!("  {CYAN}{command:wide$}{RESET}  {DIM}{what}{RESET}")).collect()
 }

@@ -93,6 +93,22 @@ pub(crate) fn on_its_way(state: &RunState) -> Option<&'static str> {
     }
 }
 
+/// What somebody asked for, while what runs is not over yet.
+pub(crate) fn asked_for(state: &RunState) -> Option<&'static str> {
+    match (&state.wish, state.cancel) {
+        (Some(Wish::Rollback { .. }), _) => {
+            Some("it was asked back: what runs is being stopped, then it is taken back")
+        }
+        (Some(Wish::Hold), _) => Some("it is to be held: nothing new starts, and what runs may finish"),
+        (None, Some(_)) => Some(match state.on_failure() {
+            OnFailure::Rollback => "it was cancelled: what runs is being stopped, then it is taken back",
+            OnFailure::Hold => "it was cancelled: what runs is being stopped, then it is held",
+            OnFailure::Continue => "it was cancelled: what runs is being stopped, then it is over",
+        }),
+        (None, None) => None,
+    }
+}
+
 /// What is to be said of the undo of a step that is undone.
 pub(crate) fn undo_note(node: &Node) -> Option<String> {
     let rare = node.rare.as_ref().filter(|_| node.undo == UndoStatus::Undone)?;

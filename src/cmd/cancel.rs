@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use clap::Args;
+use runback_core::state::{Phase, RunState};
 use runback_exec::store::Request;
 
 use crate::exit::Exit;
@@ -38,6 +39,7 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
                 .into_iter()
                 .fold(failure, |f, line| f.help(line.trim())));
         };
+        let run = journal::read(store.as_ref(), &id, &runback_steps::catalog()).await?;
         let by = surroundings::by();
         let (request, what) = if arguments.hold {
             (Request::Hold { by }, "to hold it when what runs is over")
@@ -47,9 +49,24 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
                 if arguments.now { "to leave it at once" } else { "to stop it" },
             )
         };
+        may_stop(&run.state, &request)?;
         store.post(&id, request).await?;
         term::line(&format!("asked {owner} {what}"));
         term::note(&format!("{DIM}see it: {}{RESET}", next::as_typed(&format!("runback show {id}"))));
         Ok(Exit::Succeeded)
     })
+}
+
+/// Refuses what whoever drives the run would only refuse, too: who asks from elsewhere would not hear of that.
+pub(crate) fn may_stop(state: &RunState, request: &Request) -> Result<(), Failure> {
+    let to_its_end = matches!(state.phase, Phase::RollingBack | Phase::Finally);
+    let what = match request {
+        Request::Cancel { now: false, .. } if to_its_end => "which goes on to its end",
+        Request::Hold { .. } if to_its_end => "and cannot be held",
+        _ => return Ok(()),
+    };
+    let run = state.run_id();
+    let now = next::as_typed(&format!("runback cancel {run} --now"));
+    Err(Failure::refused(format!("run {run} is {}, {what}", state.phase_name()))
+        .help(format!("leave it at once, to be taken up later: {now}")))
 }

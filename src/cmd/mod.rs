@@ -3,7 +3,7 @@
 pub(crate) mod approve;
 #[cfg(feature = "serve")]
 mod audit;
-mod cancel;
+pub(crate) mod cancel;
 mod check;
 mod completions;
 mod graph;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use clap::Args;
 use runback_core::Json;
 use runback_core::event::Resolution;
-use runback_core::playbook::model::InputDecl;
 use runback_core::state::RunState;
 use runback_core::step::Catalog;
 use runback_exec::driver::{Driver, DriverError, Engine, Intent};
@@ -187,10 +186,9 @@ impl TakeUp<'_> {
         let catalog: Catalog = runback_steps::catalog();
         let (created, plan) = journal::plan_of(self.store.as_ref(), run, &catalog).await?;
         let base = PathBuf::from(&created.base);
-        let secret: Vec<InputDecl> = plan.scopes[0].inputs.iter().filter(|d| d.secret).cloned().collect();
-        let inputs = self.inputs.resolve(&secret)?;
+        let secret = self.inputs.again(&plan.scopes[0].inputs, &created.inputs)?;
         let machines = Machines::new(&plan, &base, self.state_dir)?;
-        let around = surroundings::new(&plan, base, &machines, inputs.secret).await?;
+        let around = surroundings::new(&plan, base, &machines, secret).await?;
         let engine = Arc::new(Engine { store: Arc::clone(self.store), log_limit: self.log_limit });
         let driver = Driver::open(engine, run, plan, around, intent).await?;
         Ok((driver, machines))

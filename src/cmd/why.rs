@@ -8,7 +8,7 @@ use runback_core::decide;
 use runback_core::event::HoldReason;
 use runback_core::plan::{PlanKind, PlanRollback};
 use runback_core::state::{InRunLocks, NodeId, Phase, RunState, Status, UndoStatus};
-use runback_core::step::UndoKind;
+use runback_core::step::{Question, UndoKind};
 use runback_exec::store::Store;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -168,6 +168,12 @@ impl Why<'_> {
                 told.push((0, format!("a resume does not go on with its steps, but to {way}")));
             }
         }
+        if self.run.owner.is_some()
+            && state.phase == Phase::Running
+            && let Some(asked) = words::asked_for(state)
+        {
+            told.push((0, asked.to_owned()));
+        }
         told.extend(self.queued.iter().map(|text| (0, text.clone())));
         // Its own locks, or after a resume those that it had.
         self.locks_of(None, 0, &mut told);
@@ -292,7 +298,9 @@ impl Why<'_> {
             } else {
                 String::new()
             };
-            told.push((depth, format!("{path} waits for a person{}{of}: {}", self.ago(n.started_at), question.prompt)));
+            let about = self.about_question(node, question);
+            let text = format!("{path} waits for a person{}{of}: {}{about}", self.ago(n.started_at), question.prompt);
+            told.push((depth, text));
         } else if self.state.step(node).action().is_some() {
             let since = words::at_it_since(self.state, node);
             let how = if self.run.owner.is_some() || n.detached().is_some() {
@@ -310,6 +318,24 @@ impl Why<'_> {
                 }
             }
         }
+    }
+
+    /// Who may answer, and until when.
+    fn about_question(&self, node: NodeId, question: &Question) -> String {
+        let mut about = String::new();
+        let several = question.min_approvals > 1 || !question.approvers.is_empty();
+        let starter = self.state.created.as_ref().filter(|_| several && !question.allow_self).map(|c| c.by.as_str());
+        let but = starter.map(|by| format!(", but not {by}, who started it")).unwrap_or_default();
+        if !question.approvers.is_empty() {
+            about.push_str(&format!("\nmay be said yes to by {}{but}", question.approvers.join(", ")));
+        } else if !but.is_empty() {
+            about.push_str(&format!("\nmay be said yes to by anybody{but}"));
+        }
+        if let Some(by) = self.state.node(node).answer_by() {
+            let word = if question.approve_on_timeout { "yes" } else { "no" };
+            about.push_str(&format!("\nwithout an answer by {} it counts as {word}", words::date(by)));
+        }
+        about
     }
 
     fn ready(&self, node: NodeId, depth: usize, told: &mut Told) {

@@ -8,7 +8,7 @@ use runback_core::state::RunState;
 use runback_exec::reporter::{Notice, Reporter};
 
 use super::Report;
-use crate::term;
+use crate::{next, term};
 
 pub(crate) struct Json;
 
@@ -35,7 +35,7 @@ impl Reporter for Json {
 
     fn notice(&mut self, _state: &RunState, notice: &Notice<'_>) {
         if let Notice::Warning { message } = notice {
-            term::note(&format!("warning: {message}"));
+            term::note(&format!("warning: {}", next::in_text(message)));
         }
     }
 }

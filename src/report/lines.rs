@@ -13,7 +13,7 @@ use super::said::{said_of, taken_up};
 use super::{Report, TakenUp, summary};
 use crate::simulate::START;
 use crate::term::{self, BLUE, DIM, RESET, YELLOW};
-use crate::words;
+use crate::{next, words};
 
 /// A step that takes longer than this is announced before it ends, in milliseconds.
 const LONG: u64 = 2_000;
@@ -97,7 +97,9 @@ impl Reporter for Lines {
                     self.say(self.last_at, &format!("{YELLOW}…{RESET} {who} waits: {why}"));
                 }
             }
-            Notice::Warning { message } => self.say(self.last_at, &format!("{YELLOW}!{RESET} {message}")),
+            Notice::Warning { message } => {
+                self.say(self.last_at, &format!("{YELLOW}!{RESET} {}", next::in_text(message)));
+            }
             _ => {}
         }
     }
@@ -159,7 +161,7 @@ impl Reporter for Quiet {
 
     fn notice(&mut self, _state: &RunState, notice: &Notice<'_>) {
         if let Notice::Warning { message } = notice {
-            self.warnings.push((*message).to_owned());
+            self.warnings.push(next::in_text(message).into_owned());
         }
     }
 }

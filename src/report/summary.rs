@@ -95,12 +95,12 @@ fn head(state: &RunState, status: &str) -> String {
         *by_word.entry(words::state_word(status, over)).or_default() += n;
     }
     let counts: Vec<String> = by_word.iter().map(|(word, n)| format!("{} {word}", words::grouped(*n))).collect();
+    let counts = if counts.is_empty() { String::new() } else { format!(": {}", counts.join(", ")) };
     format!(
-        "{color}{sign}{RESET} {BOLD}{}{RESET} {color}{what}{RESET}{}  {DIM}{}: {}{RESET}\n",
+        "{color}{sign}{RESET} {BOLD}{}{RESET} {color}{what}{RESET}{}  {DIM}{}{counts}{RESET}\n",
         state.run_id(),
         took.unwrap_or_default(),
         state.plan.name,
-        counts.join(", ")
     )
 }
 

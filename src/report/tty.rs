@@ -14,7 +14,7 @@ use super::said::{said_of, taken_up};
 use super::screen::Screen;
 use super::{Report, TakenUp, summary};
 use crate::term::{self, BOLD, DIM, RESET, YELLOW};
-use crate::words;
+use crate::{next, words};
 
 const REDRAW: Duration = Duration::from_millis(50);
 
@@ -55,6 +55,11 @@ impl Tty {
         for (trail, node) in &living {
             let common = trail.iter().zip(&path).take_while(|(a, b)| a == b).count();
             if rows.len() + (trail.len() - common) + 2 > most {
+                // One at least is seen, without what it stands in.
+                if shown == 0 {
+                    rows.push(self.row(state, *node, 1, width));
+                    shown += 1;
+                }
                 break;
             }
             path.truncate(common);
@@ -226,7 +231,9 @@ impl Reporter for Tty {
             Notice::LockWait { node, why } => {
                 self.lock_waits.insert(*node, (*why).to_owned());
             }
-            Notice::Warning { message } => self.screen.scroll(&format!("{YELLOW}!{RESET} {message}")),
+            Notice::Warning { message } => {
+                self.screen.scroll(&format!("{YELLOW}!{RESET} {}", next::in_text(message)));
+            }
         }
         self.redraw(state, false);
     }

@@ -123,6 +123,78 @@ fn what_could_not_be_recorded_is_not_told_as_done() {
     assert!(told.contains(&format!(" {done} succeeded")), "{done} are recorded: {told}");
 }
 
+/// What is on its way back goes on to its end: who asks from elsewhere hears that at once, and what can be done.
+#[test]
+fn a_rollback_that_cannot_be_stopped_says_so() {
+    let desk = Desk::new();
+    let steps = "  - { id: a, run: 'true', rollback: { run: touch back; sleep 60 } }\n  - { id: b, run: exit 7 }\n";
+    desk.write("back.yaml", &format!("runback: 1\nname: back\nsteps:\n{steps}"));
+    let running = desk.start(&["run", "back.yaml", "--run-id", "b1"]);
+    desk.wait_until(&["why", "b1"], "a is being taken back");
+    for ask in [&["cancel", "b1"][..], &["cancel", "b1", "--hold"]] {
+        let said = desk.run(ask);
+        assert_eq!(said.code, Some(6), "{}", said.all());
+        assert!(said.stderr.contains("run b1 is being taken back"), "{}", said.all());
+        assert!(said.stderr.contains("runback cancel b1 --now"), "{}", said.all());
+    }
+    let why = desk.run(&["why", "b1"]).stdout;
+    assert!(why.contains("runback cancel b1 --now  leave it at once"), "{why}");
+    assert_eq!(desk.run(&["cancel", "b1", "--now"]).code, Some(0));
+    assert_eq!(running.finish().code, Some(130));
+}
+
+#[test]
+fn what_was_asked_of_a_run_is_told_while_it_is_on_its_way() {
+    let desk = Desk::new();
+    desk.write(
+        "two.yaml",
+        "runback: 1\nname: two\nsteps: [{ id: a, run: touch began; sleep 60 }, { id: b, run: 'true' }]\n",
+    );
+    let running = desk.start(&["run", "two.yaml", "--run-id", "t1"]);
+    desk.wait_until(&["why", "t1"], "a runs");
+    assert_eq!(desk.run(&["cancel", "t1", "--hold"]).code, Some(0));
+    desk.wait_until(&["why", "t1"], "it is to be held: nothing new starts, and what runs may finish");
+    assert_eq!(desk.run(&["cancel", "t1", "--now"]).code, Some(0));
+    assert_eq!(running.finish().code, Some(130));
+}
+
+/// `approve` sends there who may not answer.
+#[test]
+fn why_says_who_may_answer_and_until_when() {
+    let desk = Desk::new();
+    let with = "prompt: Go?, approvers: [bob], timeout: 2h, form: { ticket: {}, n: { type: integer, default: 1 } }";
+    desk.write(
+        "go.yaml",
+        &format!("runback: 1\nname: go\nsteps: [{{ id: go, uses: approval, with: {{ {with} }} }}]\n"),
+    );
+    assert_eq!(desk.run(&["run", "go.yaml", "--no-wait", "--run-id", "g1"]).code, Some(5));
+    let why = desk.run(&["why", "g1", "go"]).stdout;
+    assert!(why.contains("may be said yes to by bob, but not tester@"), "{why}");
+    assert!(why.contains("it counts as no"), "{why}");
+    assert!(why.contains("runback approve g1 go -f ticket=…  say yes"), "{why}");
+}
+
+/// Inputs marked secret are stored nowhere. The file that a run was started with does for its resume, too.
+#[test]
+fn a_run_is_taken_up_with_the_inputs_that_it_was_made_with() {
+    let desk = Desk::new();
+    let inputs = "inputs:\n  token: { type: string, secret: true }\n  n: { type: integer, default: 1 }\n  file: { type: path }\n";
+    let steps = "  - { id: a, run: 'test -n \"$T\"; exit {{ inputs.n }}', env: { T: \"{{ inputs.token }}{{ inputs.file }}\" } }\n";
+    desk.write("sec.yaml", &format!("runback: 1\nname: sec\non_failure: hold\n{inputs}steps:\n{steps}"));
+    desk.write("in.yaml", "token: a-long-secret\nn: 7\nfile: x\n");
+    let held = desk.run(&["run", "sec.yaml", "--inputs", "in.yaml", "--run-id", "s1"]);
+    assert_eq!(held.code, Some(1), "{}", held.all());
+    assert!(held.stdout.contains("runback resume s1 -i token=…"), "{}", held.all());
+    let resumed = desk.run(&["resume", "s1", "--inputs", "in.yaml"]);
+    assert_eq!(resumed.code, Some(1), "{}", resumed.all());
+    let other = desk.run(&["resume", "s1", "--inputs", "in.yaml", "-i", "n=0"]);
+    assert_eq!(other.code, Some(2), "{}", other.all());
+    assert!(other.stderr.contains("the input `n` of this run is 7, and stays so"), "{}", other.all());
+    let unknown = desk.run(&["resume", "s1", "--inputs", "in.yaml", "-i", "zz=0"]);
+    assert!(unknown.stderr.contains("the playbook has no input `zz`"), "{}", unknown.all());
+    assert_eq!(desk.run(&["rollback", "s1", "-i", "token=a-long-secret"]).code, Some(0));
+}
+
 /// What lay there for an hour is not told as an hour of work.
 #[test]
 fn what_is_tried_again_the_day_after_began_then() {

@@ -16,6 +16,7 @@ use serde_json::Map;
 
 use super::runs::RunPath;
 use crate::cmd::approve;
+use crate::cmd::cancel::may_stop;
 use crate::cmd::resume::may_settle;
 use crate::journal::{self, Run};
 use crate::serve::App;
@@ -126,6 +127,8 @@ async fn asked_of_owner(app: &Arc<App>, run: &str, request: Request, done: &str)
         let help = format!("see what it can be told now: GET /api/v1/runs/{id}/why");
         return Err(Problem::conflict(message, help));
     }
+    let found = journal::read(app.store.as_ref(), &id, &app.catalog).await?;
+    may_stop(&found.state, &request)?;
     actions::ask(app, &id, request).await?;
     Ok(Accepted(Done { run: id, done: done.to_owned() }))
 }

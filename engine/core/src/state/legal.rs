@@ -13,13 +13,13 @@ impl RunState {
     pub(super) fn check(&self, body: &EventBody) -> Result<(), String> {
         use EventBody as E;
         let phase = |allowed: &[Phase]| {
-            if allowed.contains(&self.phase) { Ok(()) } else { Err(format!("the run is {:?}", self.phase)) }
+            if allowed.contains(&self.phase) { Ok(()) } else { Err(format!("the run is {}", self.phase_name())) }
         };
         let going = || phase(&[Phase::Running, Phase::Finally]);
         let status = |step: &StepPath, allowed: &[Status]| {
             let node = self.known(step)?;
             let status = self.node(node).status;
-            if allowed.contains(&status) { Ok(node) } else { Err(format!("the step is {status:?}")) }
+            if allowed.contains(&status) { Ok(node) } else { Err(format!("the step is {}", status.name())) }
         };
         let attempt = |node: NodeId, attempt: u32| {
             let have = self.node(node).attempts;
@@ -202,7 +202,8 @@ impl RunState {
         }
     }
 
-    fn phase_name(&self) -> String {
+    /// What the run is doing, as it is said after "the run is".
+    pub fn phase_name(&self) -> String {
         match self.phase {
             Phase::Created => "not started".to_owned(),
             Phase::Running => "running".to_owned(),

@@ -442,7 +442,7 @@ finally: [{ id: f, uses: t.read }, { id: g, uses: t.read }]",
     assert_eq!(bench.state.phase, Phase::Finally);
     bench.die();
     let why = bench.refused(EventBody::RunHeld { reason: HoldReason::Operator });
-    assert!(why.contains("Finally"), "{why}");
+    assert!(why.contains("finally"), "{why}");
 }
 
 #[test]
