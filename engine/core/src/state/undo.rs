@@ -74,7 +74,12 @@ impl RunState {
         }
         let reads = action.access == Access::Reads;
         if kept.contains(&node) {
-            return if reads { Fate::Nothing } else { Fate::Keep };
+            // A read has something to take back only where its author says what.
+            let own = match &action.rollback {
+                PlanRollback::Action { only_if_succeeded, .. } => !only_if_succeeded || n.status == Status::Succeeded,
+                PlanRollback::None | PlanRollback::Auto => false,
+            };
+            return if reads && !own { Fate::Nothing } else { Fate::Keep };
         }
         match &action.rollback {
             PlanRollback::Action { only_if_succeeded, .. } => {

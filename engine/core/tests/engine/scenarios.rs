@@ -1116,3 +1116,26 @@ steps:
     bench.ok("c");
     assert_eq!(finished(&bench), Some(Outcome::Succeeded), "{}", bench.tail());
 }
+
+/// A point of no return was passed after the undo of a read's own rollback step had failed: it stays, as a change would.
+#[test]
+fn a_failed_rollback_step_of_a_read_stays_behind_a_point_of_no_return() {
+    let mut bench = Bench::new(
+        "on_failure: rollback
+steps:
+  - id: b
+    continue_on_error: true
+    steps: [{ id: one, uses: t.read, rollback: { uses: t.stays } }, { id: two, uses: t.change }]
+  - { id: gone, uses: t.change, irreversible: true }
+  - { id: c, uses: t.change }",
+    );
+    bench.ok("b/one");
+    bench.fail("b/two");
+    bench.undo_ok("b/two");
+    bench.undo_fail("b/one");
+    bench.ok("gone");
+    bench.fail("c");
+    bench.undo_ok("c");
+    assert_eq!(bench.status("b/one"), "kept", "{}", bench.tail());
+    assert!(finished(&bench).is_some(), "{}", bench.tail());
+}

@@ -386,8 +386,12 @@ impl<'s> Tree<'s> {
         let node = &self.nodes[n];
         let Some(Step { kind: Kind::Action { of, rollback }, .. }) = node.step else { return false };
         let (_, access, undo, _) = TYPES[*of];
-        if !node.started || node.undo == Undo::Done || access == Access::Reads {
+        if !node.started || node.undo == Undo::Done {
             return false;
+        }
+        if access == Access::Reads {
+            let own = *rollback == Custom::Started || (*rollback == Custom::Succeeded && node.act == Act::Succeeded);
+            return own && self.is_behind(n, points);
         }
         let no_inverse = match rollback {
             Custom::Off => undo != UndoKind::None,
