@@ -2,18 +2,21 @@
 //!
 //! **Does.** `service.started` and `service.stopped` see to it that the unit is active or not; `service.restarted` and
 //! `service.reloaded` act each time; `service.enabled` says whether it starts with the machine (`enabled: false`: it does
-//! not). Each waits for what systemd reports, and fails with the unit's own result. `daemon_reload` makes systemd read unit
-//! files anew first. The state is read with `systemctl show`.
+//! not). Each waits for what systemd reports, and fails with the unit's own result. A unit that is on its way up or down
+//! after that, such as one that fell and is started again, is waited for, up to 30 s. `daemon_reload` makes systemd read
+//! unit files anew first. The state is read with `systemctl show`.
 //!
 //! **Outputs.** `name`, `active`, `enabled`: ActiveState and UnitFileState as systemd calls them.
 //!
 //! **Undo** brings back what was before: whether the unit was active, or started with the machine. A unit that ran before a
 //! restart or reload is left running: its files are brought back later, as undo goes backwards. What must be restarted
-//! after that belongs to the `rollback` of a step that comes before the files.
+//! after that belongs to the `rollback` of a step that comes before the files. What somebody did with the unit after an
+//! action that changed nothing of it stays.
 //!
 //! **Does not** know other service managers than systemd. Tried with systemd 252.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use runback_core::step::{
     Access, Acted, Class, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
@@ -22,7 +25,10 @@ use runback_core::target::{Command, Exit};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::begun::{self, Tells};
+use crate::bounded::pause;
 use crate::http::look::problem;
+use crate::period::Period;
 
 /// What is done with the unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,9 +76,36 @@ pub(crate) struct Unit {
     pub(crate) enabled: String,
 }
 
+/// The unit before.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Capture {
+    #[serde(flatten)]
+    unit: Unit,
+    #[serde(default)]
+    tells: Tells,
+}
+
+/// How long a unit may stay between two states once systemd says that it is done with it.
+const SETTLES: Duration = Duration::from_secs(30);
+
 impl Unit {
+    /// `refreshing` is of systemd 257.
+    fn is_up(&self) -> bool {
+        matches!(self.active.as_str(), "active" | "reloading" | "refreshing")
+    }
+
+    fn is_down(&self) -> bool {
+        matches!(self.active.as_str(), "inactive" | "failed")
+    }
+
+    /// It shall be up, or soon is.
     fn is_active(&self) -> bool {
-        matches!(self.active.as_str(), "active" | "reloading" | "activating")
+        self.is_up() || self.active == "activating"
+    }
+
+    /// As far as an undo looks at it.
+    fn is_like(&self, other: &Self) -> bool {
+        self.is_active() == other.is_active() && self.is_enabled() == other.is_enabled()
     }
 
     fn is_enabled(&self) -> bool {
@@ -136,10 +169,67 @@ impl Service {
     fn is_so(self, unit: &Unit, enabled: Option<bool>) -> bool {
         match self.0 {
             Verb::Started => unit.active == "active",
-            Verb::Stopped => !unit.is_active(),
+            Verb::Stopped => unit.is_down(),
             Verb::Restarted | Verb::Reloaded => false,
             Verb::Enabled => unit.is_enabled() == enabled.unwrap_or(true),
         }
+    }
+
+    fn is_right(self, unit: &Unit, enabled: Option<bool>) -> bool {
+        match self.0 {
+            Verb::Started | Verb::Restarted | Verb::Reloaded => unit.is_up(),
+            Verb::Stopped | Verb::Enabled => self.is_so(unit, enabled),
+        }
+    }
+
+    /// The unit as it is once systemd is done with it. One that is between two states, because it fell and is started
+    /// again, must be right at two looks in a row after that.
+    async fn settled(self, cx: &Cx<'_>, inputs: &Inputs) -> Result<Unit, StepError> {
+        let name = &inputs.unit;
+        let help = format!("see `systemctl status {name}` and `journalctl -u {name}` on the target");
+        let begun = cx.host.now_ms();
+        let mut between = false;
+        loop {
+            let now = look(cx, name).await?;
+            if self.is_right(&now, inputs.enabled) {
+                if !between {
+                    return Ok(now);
+                }
+                between = false;
+            } else if matches!(now.active.as_str(), "activating" | "deactivating") && self.0 != Verb::Enabled {
+                between = true;
+            } else {
+                let state = format!("{name} is {} and {} afterwards", now.active, now.enabled);
+                return Err(StepError::permanent(state).help(help));
+            }
+            if cx.host.now_ms().saturating_sub(begun) >= SETTLES.as_millis() as u64 {
+                let state = format!("{name} is still {} after {}", now.active, Period(SETTLES));
+                return Err(StepError::transient(state).help(help));
+            }
+            pause(cx, Duration::from_millis(300), name).await?;
+        }
+    }
+
+    /// Lets systemd do it, and tells when. What fails and leaves the unit as it was has nothing to undo.
+    async fn change(self, cx: &Cx<'_>, inputs: &Inputs, now: &Unit) -> Result<Unit, StepError> {
+        let unit = &inputs.unit;
+        let first = !begun::begun(cx);
+        begun::begins(cx).await?;
+        let done = systemctl(cx, &[self.words(inputs.enabled), "--", unit], unit).await;
+        let interrupted = done.as_ref().is_err_and(|e| e.exit_code.is_none());
+        let after = match done {
+            Ok(_) => self.settled(cx, inputs).await,
+            Err(e) => Err(e),
+        };
+        if after.is_err()
+            && first
+            && !interrupted
+            && let Ok(is) = look(cx, unit).await
+            && is.is_like(now)
+        {
+            begun::never_began(cx).await?;
+        }
+        after
     }
 }
 
@@ -158,7 +248,7 @@ const ALIKE: Descriptor = Descriptor {
 impl StepType for Service {
     type Inputs = Inputs;
     type Outputs = Unit;
-    type Capture = Unit;
+    type Capture = Capture;
 
     fn descriptor(&self) -> Descriptor {
         match self.0 {
@@ -225,40 +315,39 @@ impl StepType for Service {
         Ok(Preview { changes: Some(!so), summary: format!("{verb} {}: {state}", inputs.unit), details: Vec::new() })
     }
 
-    async fn capture(&self, cx: &Cx<'_>, inputs: &Inputs) -> Result<Unit, StepError> {
-        look(cx, &inputs.unit).await
+    async fn capture(&self, cx: &Cx<'_>, inputs: &Inputs) -> Result<Capture, StepError> {
+        Ok(Capture { unit: look(cx, &inputs.unit).await?, tells: Tells::YES })
     }
 
-    async fn act(&self, cx: &Cx<'_>, inputs: &Inputs, capture: &Unit) -> Result<Acted<Unit>, StepError> {
+    async fn act(&self, cx: &Cx<'_>, inputs: &Inputs, capture: &Capture) -> Result<Acted<Unit>, StepError> {
         let unit = &inputs.unit;
         if inputs.daemon_reload {
             systemctl(cx, &["daemon-reload"], unit).await?;
         }
         let now = look(cx, unit).await?;
-        let so = self.is_so(&now, inputs.enabled);
-        if !so {
-            if self.0 == Verb::Reloaded && !now.is_active() {
-                return Err(StepError::permanent(format!("{unit} is {}, so it cannot be reloaded", now.active))
-                    .help("start it with `uses: service.started`"));
-            }
-            systemctl(cx, &[self.words(inputs.enabled), "--", unit], unit).await?;
+        if self.is_so(&now, inputs.enabled) {
+            let changed = !capture.tells.strangers(cx) && now != capture.unit;
+            return Ok(Acted { outputs: now, changed });
         }
-        let after = look(cx, unit).await?;
-        let right = match self.0 {
-            Verb::Started | Verb::Restarted | Verb::Reloaded => after.is_active(),
-            Verb::Stopped => !after.is_active(),
-            Verb::Enabled => self.is_so(&after, inputs.enabled),
-        };
-        if !right {
-            return Err(StepError::permanent(format!("{unit} is {} and {} afterwards", after.active, after.enabled))
-                .help(format!("see `systemctl status {unit}` and `journalctl -u {unit}` on the target")));
+        if self.0 == Verb::Reloaded && !now.is_active() {
+            return Err(StepError::permanent(format!("{unit} is {}, so it cannot be reloaded", now.active))
+                .help("start it with `uses: service.started`"));
         }
-        let changed = !so || after != *capture;
-        Ok(Acted { outputs: after, changed })
+        Ok(Acted::changed(self.change(cx, inputs, &now).await?))
     }
 
-    async fn undo(&self, cx: &Cx<'_>, inputs: &Inputs, capture: &Unit, _: Option<&Unit>) -> Result<Undone, StepError> {
-        let unit = &inputs.unit;
+    async fn undo(
+        &self,
+        cx: &Cx<'_>,
+        inputs: &Inputs,
+        capture: &Capture,
+        _: Option<&Unit>,
+    ) -> Result<Undone, StepError> {
+        let nothing = Undone { changed: false, note: None };
+        if capture.tells.strangers(cx) {
+            return Ok(nothing);
+        }
+        let (unit, capture) = (&inputs.unit, &capture.unit);
         let now = look(cx, unit).await?;
         let verb = match self.0 {
             Verb::Enabled => match (capture.is_enabled(), now.is_enabled()) {
@@ -272,90 +361,11 @@ impl StepType for Service {
                 _ => None,
             },
         };
-        let Some(verb) = verb else { return Ok(Undone { changed: false, note: None }) };
+        let Some(verb) = verb else { return Ok(nothing) };
         systemctl(cx, &[verb, "--", unit], unit).await?;
         Ok(Undone { changed: true, note: Some(format!("{verb} {unit}")) })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-    use super::*;
-    use crate::testing::Lab;
-    use serde_json::json;
-
-    /// A `systemctl` that keeps a unit's state in two files, in the words that systemd 252 prints.
-    fn lab(active: &str, enabled: &str) -> Lab {
-        let mut lab = Lab::new();
-        lab.put("active", active);
-        lab.put("enabled", enabled);
-        let dir = lab.path("");
-        let script = format!(
-            "#!/bin/sh\ncd {dir}\necho \"$*\" >>asked\nfor unit; do :; done\ncase $1 in\n\
-             show) case $unit in none*) echo LoadState=not-found;; *) echo LoadState=loaded; echo ActiveState=$(cat active); echo UnitFileState=$(cat enabled);; esac;;\n\
-             start|restart) case $unit in bad*) echo 'Job for bad.service failed.' >&2; exit 1;; esac; printf active >active;;\n\
-             stop) printf inactive >active;;\nenable) printf enabled >enabled;;\ndisable) printf disabled >enabled;;\nesac\n"
-        );
-        lab.put("bin/systemctl", script);
-        lab.set_mode("bin/systemctl", 0o755);
-        let path = format!("{}:{}", lab.path("bin"), std::env::var("PATH").unwrap());
-        lab.env.insert("PATH".to_owned(), path);
-        lab
-    }
-
-    #[tokio::test]
-    async fn each_verb_does_its_work_once_and_undoes_it() {
-        for (service, active, enabled, done) in [
-            (Service(Verb::Started), "inactive", "disabled", "start"),
-            (Service(Verb::Stopped), "active", "enabled", "stop"),
-            (Service(Verb::Enabled), "active", "disabled", "enable"),
-        ] {
-            let lab = lab(active, enabled);
-            let with = json!({"unit": "app"});
-            let ran = lab.run(&service, &with).await.unwrap();
-            assert!(ran.changed && lab.text("asked").contains(&format!("{done} -- app")), "{}", lab.text("asked"));
-            assert!(!lab.run(&service, &with).await.unwrap().changed);
-            assert!(lab.undo(&service, &with, &ran).await.unwrap().changed);
-            assert_eq!((lab.text("active").as_str(), lab.text("enabled").as_str()), (active, enabled));
-            assert!(!lab.undo(&service, &with, &ran).await.unwrap().changed);
-        }
-        let lab = lab("active", "enabled");
-        let with = json!({"unit": "app", "enabled": false});
-        let ran = lab.run(&Service(Verb::Enabled), &with).await.unwrap();
-        assert_eq!(ran.outputs["enabled"], "disabled");
-    }
-
-    #[tokio::test]
-    async fn a_restart_of_what_ran_has_nothing_to_undo() {
-        let lab = lab("active", "enabled");
-        let with = json!({"unit": "app", "daemon_reload": true});
-        let ran = lab.run(&Service(Verb::Restarted), &with).await.unwrap();
-        assert!(ran.changed);
-        assert!(!lab.undo(&Service(Verb::Restarted), &with, &ran).await.unwrap().changed);
-        let asked = lab.text("asked");
-        assert_eq!(
-            (asked.matches("restart -- app").count(), asked.matches("daemon-reload").count()),
-            (1, 1),
-            "{asked}"
-        );
-        lab.put("active", "inactive");
-        let ran = lab.run(&Service(Verb::Restarted), &with).await.unwrap();
-        assert!(lab.undo(&Service(Verb::Restarted), &with, &ran).await.unwrap().changed);
-        assert_eq!(lab.text("active"), "inactive");
-    }
-
-    #[tokio::test]
-    async fn what_cannot_be_done_is_named() {
-        let lab = lab("inactive", "disabled");
-        let none = lab.capture(&Service(Verb::Started), &json!({"unit": "none"})).await.unwrap_err();
-        assert_eq!(none.message, "there is no unit none");
-        let bad = lab.run(&Service(Verb::Started), &json!({"unit": "bad"})).await.unwrap_err();
-        assert!(bad.message.contains("Job for bad.service failed.") && bad.help.unwrap().contains("journalctl -u bad"));
-        let idle = lab.run(&Service(Verb::Reloaded), &json!({"unit": "app"})).await.unwrap_err();
-        assert_eq!(idle.message, "app is inactive, so it cannot be reloaded");
-        for unit in ["", "-x", "a b", "a*"] {
-            assert_eq!(Lab::problems(&Service(Verb::Started), &json!({"unit": unit})).len(), 1, "{unit}");
-        }
-    }
-}
+mod tests;
