@@ -2,13 +2,17 @@
 //!
 //! **Does.** Sees to it that /etc/fstab has one line for `path`, as the inputs say, and that it is mounted. A folder that is
 //! not there is made. What is mounted is read from /proc/self/mountinfo. Something else that is mounted there is a conflict.
+//! Links in `path` are followed first, and a new line names the folder that they lead to. A device is the same one by
+//! whatever name, as is a file behind a loop device. Steps beside each other may change one fstab.
 //!
 //! **Outputs.** `path`, `source`, `fstype`, `options` as the kernel has them.
 //!
-//! **Undo** unmounts it if it was not mounted before, brings the earlier fstab back, and removes the folder that it made, if
-//! that is empty. An fstab that was changed since is a conflict, and `--force` decides.
+//! **Undo** unmounts it if the step mounted it, takes its line out of the fstab or brings the earlier one back, and removes
+//! the folder that it made, if that is empty. A line that was changed since, and something else that is mounted there now,
+//! is a conflict, and `--force` decides. What somebody mounted there after the step's own attempt had failed stays.
 //!
 //! **Does not** mount a file system anew because only its options differ: the line is changed, and the report says so.
+//! UUID=…, LABEL=… and the like are not looked up: what is mounted there has to be of the type, no more.
 
 use runback_core::step::{
     Access, Acted, Class, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
@@ -17,9 +21,15 @@ use runback_core::target::Command;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::file::put::{self, Source, Wanted};
-use crate::file::{parents, paths, text};
+use crate::begun::{self, Tells};
+use crate::file::edited::{self, Editing};
+use crate::file::{merge, parents, paths, put};
 use crate::http::look::problem;
+
+mod kernel;
+mod table;
+
+use kernel::{Mounted, find, is_wanted, mountinfo, resolved};
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -67,103 +77,41 @@ pub(crate) struct Capture {
     mounted: bool,
     made_dirs: Vec<String>,
     table: put::Capture,
+    /// Without links. Empty in runs of runback 0.1 that began before it was kept.
+    #[serde(default)]
+    path: String,
+    #[serde(default)]
+    tells: Tells,
+}
+
+impl Capture {
+    fn path(&self, cx: &Cx<'_>, inputs: &Inputs) -> String {
+        if self.path.is_empty() { cx.path(&inputs.path) } else { self.path.clone() }
+    }
 }
 
 /// The step type `mount.present`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MountPresent;
 
-/// One line of mountinfo.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Mounted {
-    /// The kernel's number of the device, which also tells two file systems without one apart.
-    device: String,
-    root: String,
-    source: String,
-    fstype: String,
-    options: String,
+/// The note of what came by the step's own mount.
+const MOUNTED: &str = "mounted";
+
+/// What the step mounted last, as the kernel had it.
+fn noted(cx: &Cx<'_>) -> Option<Mounted> {
+    let notes = cx.host.notes();
+    let last = notes.iter().filter_map(|note| note.get(MOUNTED)).next_back()?;
+    Mounted::deserialize(last).ok()
 }
 
-/// Blanks in a field, as fstab and mountinfo write them.
-fn escape(field: &str) -> String {
-    field.replace('\\', "\\134").replace(' ', "\\040").replace('\t', "\\011")
-}
-
-fn unescape(field: &str) -> String {
-    field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
-}
-
-/// What is mounted at a path: the last line for it, as that hides the others.
-fn find(mountinfo: &str, path: &str) -> Option<Mounted> {
-    let line = mountinfo.lines().rev().find(|l| l.split(' ').nth(4).is_some_and(|p| unescape(p) == path))?;
-    let (left, right) = line.split_once(" - ")?;
-    let mut left = left.split(' ').skip(2);
-    let mut right = right.split(' ');
-    let device = left.next()?.to_owned();
-    let root = unescape(left.next()?);
-    let options = left.nth(1)?.to_owned();
-    Some(Mounted { device, root, options, fstype: right.next()?.to_owned(), source: unescape(right.next()?) })
-}
-
-/// The table with one line for the path.
-fn with_line(table: &str, inputs: &Inputs, path: &str) -> Result<String, StepError> {
-    let fields = [&inputs.source, path, &inputs.fstype, &inputs.options].map(escape);
-    let same = |line: &str| line.split_whitespace().take(4).eq(fields.iter().map(String::as_str));
-    let of_path: Vec<&str> = table
-        .lines()
-        .filter(|l| {
-            !l.trim_start().starts_with('#') && l.split_whitespace().nth(1).is_some_and(|p| unescape(p) == path)
-        })
-        .collect();
-    let wanted = format!("{} 0 0", fields.join(" "));
-    match of_path[..] {
-        [one] if same(one) => Ok(table.to_owned()),
-        [] => {
-            let end = if table.is_empty() || table.ends_with('\n') { "" } else { "\n" };
-            Ok(format!("{table}{end}{wanted}\n"))
-        }
-        [one] => Ok(table
-            .split_inclusive('\n')
-            .map(|l| if l.trim_end_matches('\n') == one { l.replacen(one, &wanted, 1) } else { l.to_owned() })
-            .collect()),
-        _ => Err(StepError::conflict(format!("{}: {} lines are for {path}", inputs.fstab, of_path.len()))
-            .help("leave one of them")),
-    }
-}
-
-async fn mountinfo(cx: &Cx<'_>) -> Result<String, StepError> {
-    let command = Command::query(["cat", "/proc/self/mountinfo"]);
-    let exit = cx.query(command.clone()).await?;
-    if exit.ok() { Ok(exit.stdout_text()) } else { Err(StepError::from_exit(Class::Permanent, &command, &exit)) }
-}
-
-/// Device and place in it of a folder, by the mount that it lies in.
-fn lies_at(info: &str, folder: &str) -> Option<(String, String)> {
-    let mut point = folder.trim_end_matches('/');
-    loop {
-        if let Some(of) = find(info, if point.is_empty() { "/" } else { point }) {
-            let root = format!("{}{}", of.root.trim_end_matches('/'), &folder.trim_end_matches('/')[point.len()..]);
-            return Some((of.device, if root.is_empty() { "/".to_owned() } else { root }));
-        }
-        point = &point[..point.rfind('/')?];
-    }
-}
-
-/// It is what the inputs ask for, as far as the kernel tells: it names the device behind a label and behind a bind.
-fn is_wanted(info: &str, is: &Mounted, inputs: &Inputs) -> bool {
-    if inputs.options.split(',').any(|o| o == "bind" || o == "rbind") {
-        return lies_at(info, &inputs.source) == Some((is.device.clone(), is.root.clone()));
-    }
-    let tag = inputs.source.contains('=') && !inputs.source.starts_with('/');
-    let kind = is.fstype == inputs.fstype || is.fstype.starts_with(&inputs.fstype) || inputs.fstype == "auto";
-    kind && (tag || is.source == inputs.source || inputs.source.starts_with("/dev/disk/"))
-}
-
-async fn wanted<'a>(cx: &Cx<'_>, inputs: &'a Inputs) -> Result<Wanted<'a>, StepError> {
-    let fstab = cx.path(&inputs.fstab);
-    let table = text::read(cx, &fstab).await?.unwrap_or_default();
-    let table = with_line(&table, inputs, &cx.path(&inputs.path))?;
-    Ok(Wanted::new(fstab, Source::Bytes(table.into_bytes())))
+/// Calls `$with` for the fstab and its edit.
+macro_rules! editing {
+    ($cx:expr, $inputs:expr, $path:expr, |$editing:ident| $with:expr) => {{
+        let written = $cx.path(&$inputs.path);
+        let edit = |old: Option<&str>| table::with_line(old.unwrap_or_default(), $inputs, $path, &written);
+        let $editing = Editing { path: $cx.path(&$inputs.fstab), validate: &[], edit: &edit };
+        $with
+    }};
 }
 
 async fn command(cx: &Cx<'_>, words: &[&str], help: &str) -> Result<(), StepError> {
@@ -180,6 +128,27 @@ async fn command(cx: &Cx<'_>, words: &[&str], help: &str) -> Result<(), StepErro
         () => Class::Permanent,
     };
     Err(StepError::from_exit(class, &command, &exit).help(help))
+}
+
+/// Mounts it, and tells when. What fails and mounts nothing has nothing to undo.
+async fn mount(cx: &Cx<'_>, inputs: &Inputs, path: &str) -> Result<(), StepError> {
+    let first = !begun::begun(cx);
+    begun::begins(cx).await?;
+    let words = ["mount", "-t", &inputs.fstype, "-o", &inputs.options, &inputs.source, path];
+    let done = command(cx, &words, "mount it by hand to see more; the kernel's reason may be in `dmesg`").await;
+    if done.as_ref().is_err_and(|e| e.exit_code.is_some())
+        && first
+        && let Ok(info) = mountinfo(cx).await
+        && find(&info, path).is_none()
+    {
+        begun::never_began(cx).await?;
+    }
+    done
+}
+
+fn taken(path: &str, is: &Mounted) -> StepError {
+    StepError::conflict(format!("{path}: {} ({}) is mounted there", is.source, is.fstype))
+        .help("unmount it, or give another `path`")
 }
 
 #[async_trait::async_trait]
@@ -214,12 +183,12 @@ impl StepType for MountPresent {
     }
 
     async fn preview(&self, cx: &Cx<'_>, inputs: &Inputs) -> Result<Preview, StepError> {
-        let path = cx.path(&inputs.path);
-        let table = put::preview(cx, &wanted(cx, inputs).await?).await?;
+        let path = resolved(cx, &cx.path(&inputs.path)).await?;
+        let table = editing!(cx, inputs, &path, |editing| edited::preview(cx, &editing).await)?;
         let info = mountinfo(cx).await?;
         let is = find(&info, &path);
         let summary = match &is {
-            Some(is) if is_wanted(&info, is, inputs) => format!("{path} is mounted"),
+            Some(is) if is_wanted(cx, &info, is, inputs).await? => format!("{path} is mounted"),
             Some(is) => format!("cannot mount {}: {} is mounted at {path}", inputs.source, is.source),
             None => format!("mount {} at {path}", inputs.source),
         };
@@ -227,35 +196,47 @@ impl StepType for MountPresent {
     }
 
     async fn capture(&self, cx: &Cx<'_>, inputs: &Inputs) -> Result<Capture, StepError> {
-        let path = cx.path(&inputs.path);
+        let path = resolved(cx, &cx.path(&inputs.path)).await?;
         let info = mountinfo(cx).await?;
         let is = find(&info, &path);
-        if let Some(is) = is.as_ref().filter(|is| !is_wanted(&info, is, inputs)) {
-            return Err(StepError::conflict(format!("{path}: {} ({}) is mounted there", is.source, is.fstype))
-                .help("unmount it, or give another `path`"));
+        if let Some(is) = &is
+            && !is_wanted(cx, &info, is, inputs).await?
+        {
+            return Err(taken(&path, is));
         }
         let mut made_dirs = Vec::new();
         if cx.target.stat(&path).await?.is_none() {
             made_dirs = parents::missing(cx, &path).await?;
-            made_dirs.push(path);
+            made_dirs.push(path.clone());
         }
-        Ok(Capture { mounted: is.is_some(), made_dirs, table: put::capture(cx, &wanted(cx, inputs).await?).await? })
+        let (table, _) = editing!(cx, inputs, &path, |editing| edited::capture(cx, &editing).await)?;
+        Ok(Capture { mounted: is.is_some(), made_dirs, table, path, tells: Tells::YES })
     }
 
     async fn act(&self, cx: &Cx<'_>, inputs: &Inputs, capture: &Capture) -> Result<Acted<Outputs>, StepError> {
-        let path = cx.path(&inputs.path);
+        let path = capture.path(cx, inputs);
+        let info = mountinfo(cx).await?;
+        let before = find(&info, &path);
+        let strangers = capture.mounted || capture.tells.strangers(cx);
+        if let Some(is) = &before
+            && strangers
+            && !is_wanted(cx, &info, is, inputs).await?
+        {
+            return Err(taken(&path, is));
+        }
         parents::make(cx, &capture.made_dirs).await?;
-        let table = put::act(cx, &wanted(cx, inputs).await?, &capture.table).await?;
-        let now = find(&mountinfo(cx).await?, &path);
-        if now.is_none() {
-            let words = ["mount", "-t", &inputs.fstype, "-o", &inputs.options, &inputs.source, &path];
-            command(cx, &words, "mount it by hand to see more; the kernel's reason may be in `dmesg`").await?;
+        let (table, _) = editing!(cx, inputs, &path, |editing| edited::act(cx, &editing, &capture.table).await)?;
+        if before.is_none() {
+            mount(cx, inputs, &path).await?;
         }
         let Some(is) = find(&mountinfo(cx).await?, &path) else {
             return Err(StepError::permanent(format!("{path} is not mounted, though mount succeeded")));
         };
-        let changed = now.is_none() || table.changed || !capture.mounted;
-        let (source, fstype, options) = (is.source, is.fstype, is.options);
+        if before.is_none() {
+            cx.host.note(serde_json::json!({ MOUNTED: is })).await?;
+        }
+        let changed = before.is_none() || table.changed || !strangers;
+        let Mounted { source, fstype, options, .. } = is;
         Ok(Acted { outputs: Outputs { path, source, fstype, options, table: table.outputs }, changed })
     }
 
@@ -266,20 +247,27 @@ impl StepType for MountPresent {
         capture: &Capture,
         outputs: Option<&Outputs>,
     ) -> Result<Undone, StepError> {
-        let path = cx.path(&inputs.path);
+        let path = capture.path(cx, inputs);
         let mut did = Vec::new();
         let info = mountinfo(cx).await?;
         if !capture.mounted
+            && !capture.tells.strangers(cx)
             && let Some(is) = find(&info, &path)
         {
-            if !is_wanted(&info, &is, inputs) && !cx.force {
+            // Mounted anew since, it has another number.
+            let ours = noted(cx).is_some_and(|own| own.is_same(&is)) || is_wanted(cx, &info, &is, inputs).await?;
+            if !ours && !cx.force {
                 return Err(StepError::conflict(format!("{path}: {} is mounted there now", is.source))
                     .help(format!("look at it; `runback rollback {} --force` unmounts it", cx.run)));
             }
             command(cx, &["umount", &path], "something uses it: `fuser -vm` on the target shows what").await?;
             did.push(format!("unmounted {path}"));
         }
-        let table = put::undo(cx, &capture.table, outputs.map(|o| &o.table)).await?;
+        let left = outputs.map(|o| &o.table);
+        let undone = editing!(cx, inputs, &path, |editing| {
+            edited::undo(cx, &editing, &capture.table, left, merge::take_out).await
+        });
+        let table = undone?;
         did.extend(table.note);
         let (removed, note) = parents::unmake(cx, &capture.made_dirs).await?;
         did.extend(note);
@@ -289,77 +277,4 @@ impl StepType for MountPresent {
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-    use super::*;
-    use crate::testing::Lab;
-    use serde_json::json;
-
-    #[test]
-    fn the_last_mount_at_a_path_counts() {
-        let info = "22 1 8:1 / / rw,noatime shared:1 - ext4 /dev/sda1 rw\n\
-                    30 22 0:40 / /mnt/a\\040b rw - nfs4 nas:/x rw,vers=4\n\
-                    31 30 8:1 /srv/data /mnt/a\\040b ro - ext4 /dev/sda1 rw\n";
-        let is = find(info, "/mnt/a b").unwrap();
-        assert_eq!((is.root.as_str(), is.fstype.as_str(), is.options.as_str()), ("/srv/data", "ext4", "ro"));
-        assert_eq!(find(info, "/mnt"), None);
-        // A bind is known by the device and the place in it, whatever the folder is called from here.
-        let info = "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 8:1 /host/shared /shared rw - ext4 /dev/sda1 rw\n\
-                    3 1 8:1 /host/shared/a /mnt/x rw - ext4 /dev/sda1 rw\n";
-        let inputs = |source: &str| -> Inputs {
-            let with = json!({"source": source, "path": "/mnt/x", "fstype": "none", "options": "rw,bind"});
-            serde_json::from_value(with).unwrap()
-        };
-        let is = find(info, "/mnt/x").unwrap();
-        assert!(is_wanted(info, &is, &inputs("/shared/a")) && is_wanted(info, &is, &inputs("/host/shared/a/")));
-        assert!(!is_wanted(info, &is, &inputs("/shared")));
-        // The whole of a file system, and another one that is called the same.
-        let info = "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 0:50 / /shared rw - tmpfs tmpfs rw\n\
-                    3 1 0:51 / /other rw - tmpfs tmpfs rw\n4 1 0:50 / /mnt/x rw - tmpfs tmpfs rw\n";
-        let is = find(info, "/mnt/x").unwrap();
-        assert!(is_wanted(info, &is, &inputs("/shared")) && !is_wanted(info, &is, &inputs("/other")));
-    }
-
-    #[test]
-    fn the_table_has_one_line_for_a_path() {
-        let inputs = |options: &str| -> Inputs {
-            serde_json::from_value(json!({"source": "nas:/x", "path": "/mnt/x", "fstype": "nfs4", "options": options}))
-                .unwrap()
-        };
-        let line = |old: &str, options: &str| with_line(old, &inputs(options), "/mnt/x").map_err(|e| e.message);
-        let old = "# table\n/dev/sda1  /  ext4  defaults 0 1";
-        let new = line(old, "rw").unwrap();
-        assert_eq!(new, "# table\n/dev/sda1  /  ext4  defaults 0 1\nnas:/x /mnt/x nfs4 rw 0 0\n");
-        assert_eq!(line(&new, "rw").unwrap(), new);
-        assert_eq!(line(&new, "ro").unwrap(), new.replace(" rw ", " ro "));
-        assert!(
-            line(&format!("{new}{}", &new[new.len() - 27..]), "ro").unwrap_err().contains("2 lines are for /mnt/x")
-        );
-    }
-
-    /// Not a real mount: that one is in the suite that has root.
-    #[tokio::test]
-    async fn mounts_and_undoes() {
-        let mut lab = Lab::new();
-        let dir = lab.path("");
-        lab.put("fstab", "# none\n");
-        lab.put("bin/cat", format!("#!/bin/sh\nexec /bin/cat {dir}/info 2>/dev/null\n"));
-        lab.put("bin/mount", format!("#!/bin/sh\necho \"1 1 0:1 / $6 rw - $2 $5 rw\" >>{dir}/info\n"));
-        lab.put("bin/umount", format!("#!/bin/sh\n: >{dir}/info\n"));
-        lab.put("info", "");
-        for name in ["bin/cat", "bin/mount", "bin/umount"] {
-            lab.set_mode(name, 0o755);
-        }
-        lab.env.insert("PATH".to_owned(), format!("{}:{}", lab.path("bin"), std::env::var("PATH").unwrap()));
-        let before = lab.snapshot();
-        let with = json!({"source": "nas:/x", "path": "mnt/x", "fstype": "nfs4", "fstab": "fstab"});
-        let ran = lab.run(&MountPresent, &with).await.unwrap();
-        assert!(lab.text("fstab").ends_with("mnt/x nfs4 defaults 0 0\n"), "{}", lab.text("fstab"));
-        assert_eq!(ran.outputs["source"], "nas:/x");
-        assert!(!lab.run(&MountPresent, &with).await.unwrap().changed);
-        lab.undo(&MountPresent, &with, &ran).await.unwrap();
-        assert_eq!(lab.snapshot(), before);
-        lab.put("info", format!("1 1 0:1 / {} rw - ext4 /dev/sdb rw\n", lab.path("mnt/x")));
-        assert_eq!(lab.capture(&MountPresent, &with).await.unwrap_err().class, Class::Conflict);
-    }
-}
+mod tests;
