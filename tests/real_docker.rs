@@ -684,7 +684,8 @@ fn a_mount_comes_and_goes_with_its_line() {
     let before = state();
     let mount = |id: &str, source: &str, path: &str, fstype: &str, options: &str| json!({"id": id, "uses": "mount.present", "with": {"source": source, "path": path, "fstype": fstype, "options": options}});
     let memory = mount("memory", "tmpfs", "/mnt/rb memory", "tmpfs", "size=1m,noexec");
-    let shared = mount("shared", "/mnt/rb memory", "/mnt/rb-bind", "none", "bind");
+    machine.told("mkdir -p /srv/mounts && ln -sfn /mnt /srv/mounts/link");
+    let shared = mount("shared", "/srv/mounts/link/rb memory", "/srv/mounts/link/rb-bind/", "none", "bind");
     let ran = on(&machine, &runback, "mounts", &json!([memory, shared]));
     assert_eq!(ran.code, Some(0), "{}", ran.printed);
     machine.told("echo x >'/mnt/rb memory/file'; grep -q x /mnt/rb-bind/file; rm /mnt/rb-bind/file");
@@ -790,4 +791,41 @@ fn a_registry_comes_up_on_one_host_and_a_login_is_taken_back_to_the_byte() {
     assert_eq!(lab::text(&grep.unwrap().stdout), "", "neither password is in any byte that runback wrote");
     let refused = runback.run("refused", &json!([step("wrong")]));
     assert!(refused.error("login").contains("correct the credentials"), "{}", refused.error("login"));
+}
+
+#[test]
+fn a_container_is_its_whole_name_and_has_its_whole_environment() {
+    let Some(daemon) = daemon() else { return };
+    daemon.image("busybox:1.36", "");
+    let runback = Runback::new(&daemon);
+    let id =
+        daemon.docker(&["run", "--detach", "--network", "none", "--name", "innocent", "busybox:1.36", "sleep", "600"]);
+    let name = &id[..4];
+    assert_eq!(daemon.inspect(name)["Name"], "/innocent", "Docker takes the beginning of an id for it");
+    let env = json!({
+        "DOCKER_INFLUXDB_INIT_PASSWORD": "canary-1", "DOCKER_HOST": "tcp://canary-2 x:1", "PATH": "/bin:/canary-3",
+        "DOCKER_AUTH_CONFIG": "{\"canary\": \"4=#\"}", "TEXT": "a\nb",
+    });
+    let run = json!({"id": "app", "uses": "docker.run", "retry": {"max_attempts": 1}, "with": {
+        "image": "busybox:1.36", "name": name, "network": "none", "command": ["sleep", "600"], "env": env}});
+    let ran = runback.run("named", &json!([run]));
+    assert_eq!(ran.code, Some(0), "{}", ran.printed);
+    assert_eq!(ran.step("app")["outputs"]["previous"], Value::Null);
+    let made = daemon.inspect(name);
+    assert_eq!(made["Name"], format!("/{name}"));
+    for (key, value) in env.as_object().unwrap() {
+        let pair = json!(format!("{key}={}", value.as_str().unwrap()));
+        assert!(made["Config"]["Env"].as_array().unwrap().contains(&pair), "{pair}: {}", made["Config"]["Env"]);
+    }
+
+    // The daemon's name is not known for a while: that is no container that is not there.
+    let away = json!({"id": "away", "uses": "docker.stop", "retry": {"max_attempts": 1}, "with": {
+        "container": "innocent", "docker_host": "tcp://rb-nowhere.invalid:2375"}});
+    let ran = runback.run("away", &json!([away]));
+    assert!(ran.error("away").contains("the daemon does not answer"), "{}", ran.printed);
+    assert!(!ran.error("away").contains("there is no container"), "{}", ran.printed);
+    let back = runback.rollback("named");
+    assert_eq!(back.show["status"], "rolled-back", "{}", back.printed);
+    assert_eq!(daemon.containers(), ["innocent"]);
+    assert_eq!(daemon.inspect("innocent")["State"]["Running"], true);
 }

@@ -79,12 +79,13 @@ impl StepType for ComposePull {
         let tool = compose.tool(cx).await?;
         let mut words = vec!["pull", "--quiet"];
         words.extend(inputs.services.iter().map(String::as_str));
-        compose.engine.main(cx, compose.work(cx, &tool, &words)?, &compose.what(cx)).await?;
+        let (work, what) = (compose.work(cx, &tool, &words)?, compose.what(cx));
+        images::moving(&compose.engine, cx, capture, compose.engine.main(cx, work, &what)).await?;
         let mut images = BTreeMap::new();
         let mut changed = false;
         for before in capture {
             let id = compose.engine.image_id(cx, &before.name).await?;
-            changed |= id != before.id;
+            changed |= images::moved(cx, capture, &before.name, id.as_deref());
             images.extend(id.map(|id| (before.name.clone(), id)));
         }
         Ok(Acted { outputs: Outputs { images }, changed })

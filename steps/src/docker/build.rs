@@ -141,11 +141,11 @@ impl StepType for DockerBuild {
         let what = format!("image {}", inputs.tags.join(", "));
         let mut command = engine.work(&inputs.words(cx));
         command.env.extend(inputs.args.clone());
-        engine.main(cx, command, &what).await?;
+        images::moving(&engine, cx, capture, engine.main(cx, command, &what)).await?;
         let image = engine.inspect(cx, "image", &inputs.tags[..1]).await?;
         let id = image.first().and_then(|i| i["Id"].as_str()).unwrap_or_default().to_owned();
         let size = image.first().and_then(|i| i["Size"].as_u64()).unwrap_or(0);
-        let changed = capture.iter().any(|b| b.id.as_ref() != Some(&id));
+        let changed = inputs.tags.iter().any(|tag| images::moved(cx, capture, tag, Some(&id)));
         Ok(Acted { outputs: Outputs { id, tags: inputs.tags.clone(), size }, changed })
     }
 

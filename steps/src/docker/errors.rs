@@ -111,11 +111,19 @@ const KNOWN: &[Known] = &[
     },
 ];
 
-/// Some of what was asked about is not there; the rest is in stdout.
+/// Some of what was asked about is not there; the rest is in stdout. A daemon that was not found is something else: every
+/// line must name what is not there, and none a connection.
 pub(crate) fn not_there(exit: &Exit) -> bool {
+    const KINDS: [&str; 5] = ["container", "image", "network", "object", "volume"];
+    let names_one = |line: &str| {
+        let line = line.to_ascii_lowercase();
+        let before =
+            KINDS.iter().find_map(|kind| line.split_once(&format!("no such {kind}: "))).map(|(before, _)| before);
+        before.is_some_and(|b| !["error during connect", "dial", "lookup"].iter().any(|of| b.contains(of)))
+    };
     let stderr = exit.stderr_text();
     let mut errors = stderr.lines().filter(|l| !l.trim().is_empty()).peekable();
-    errors.peek().is_some() && errors.all(|l| l.to_ascii_lowercase().contains("no such "))
+    errors.peek().is_some() && errors.all(names_one)
 }
 
 /// The error of a command that could not be started, or was stopped.

@@ -1,9 +1,11 @@
-//! Names of images that a step moves, and moving them back.
+//! Names of images that a step moves, and moving them back. What a name means after an action that moved none is somebody
+//! else's, and stays.
 
 use runback_core::step::{Cx, StepError, Undone};
 use serde::{Deserialize, Serialize};
 
 use super::cli::Engine;
+use crate::begun::{self, Tells};
 
 /// What a name meant before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,14 +13,49 @@ pub(crate) struct NameBefore {
     pub(crate) name: String,
     /// The image's id; None = the daemon knew no such image.
     pub(crate) id: Option<String>,
+    #[serde(default)]
+    pub(crate) tells: Tells,
 }
 
 pub(crate) async fn capture(engine: &Engine, cx: &Cx<'_>, names: &[String]) -> Result<Vec<NameBefore>, StepError> {
     let mut all = Vec::with_capacity(names.len());
     for name in names {
-        all.push(NameBefore { name: name.clone(), id: engine.image_id(cx, name).await? });
+        all.push(NameBefore { name: name.clone(), id: engine.image_id(cx, name).await?, tells: Tells::YES });
     }
     Ok(all)
+}
+
+async fn ids(engine: &Engine, cx: &Cx<'_>, names: &[NameBefore]) -> Result<Vec<Option<String>>, StepError> {
+    let mut all = Vec::with_capacity(names.len());
+    for before in names {
+        all.push(engine.image_id(cx, &before.name).await?);
+    }
+    Ok(all)
+}
+
+/// Does what may move these names, and tells when. What fails and moved none of them has nothing to undo.
+pub(crate) async fn moving<T>(
+    engine: &Engine,
+    cx: &Cx<'_>,
+    names: &[NameBefore],
+    work: impl Future<Output = Result<T, StepError>>,
+) -> Result<T, StepError> {
+    let first = !begun::begun(cx);
+    let from = ids(engine, cx, names).await?;
+    begun::begins(cx).await?;
+    let done = work.await;
+    if first
+        && done.as_ref().is_err_and(|e| e.exit_code.is_some())
+        && ids(engine, cx, names).await.is_ok_and(|now| now == from)
+    {
+        begun::never_began(cx).await?;
+    }
+    done
+}
+
+/// The step gave one of the names another meaning, by this id.
+pub(crate) fn moved(cx: &Cx<'_>, before: &[NameBefore], name: &str, id: Option<&str>) -> bool {
+    before.iter().any(|b| b.name == name && !b.tells.strangers(cx) && b.id.as_deref() != id)
 }
 
 /// Gives each name the meaning that it had. `left` is the id that the action left a name with, where that is known.
@@ -29,7 +66,10 @@ pub(crate) async fn undo(
     left: impl Fn(&str) -> Option<String>,
 ) -> Result<Undone, StepError> {
     let mut did = Vec::new();
-    for NameBefore { name, id } in before {
+    for NameBefore { name, id, tells } in before {
+        if tells.strangers(cx) {
+            continue;
+        }
         let now = engine.image_id(cx, name).await?;
         if now == *id {
             continue;

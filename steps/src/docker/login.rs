@@ -6,8 +6,8 @@
 //! **Outputs.** `registry`, `username`, and `config`: the file.
 //!
 //! **Undo** brings the earlier `config.json` back to the byte, or removes it if there was none. While that may happen, the
-//! earlier one is kept beside it as `.config.json.runback-RUN-STEP.bak`, for its owner only, not in the journal. What a
-//! credential helper keeps is not taken back.
+//! earlier one is kept beside it as `.config.json.runback-RUN-STEP.bak`, for its owner only, not in the journal. A file that
+//! somebody changed after a login that was refused stays. What a credential helper keeps is not taken back.
 
 use runback_core::step::{
     Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
@@ -17,6 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::cli::engine_inputs;
+use crate::begun::{self, Tells};
 use crate::file::before::{self, FileBefore, Now};
 use crate::file::{parents, paths};
 use crate::http::look::problem;
@@ -56,6 +57,8 @@ pub(crate) struct Capture {
     config: String,
     before: Option<FileBefore>,
     made_dirs: Vec<String>,
+    #[serde(default)]
+    tells: Tells,
 }
 
 /// The step type `docker.login`.
@@ -82,6 +85,25 @@ async fn sha256(cx: &Cx<'_>, path: &str) -> Result<Option<String>, StepError> {
         Now::File { sha256, .. } => Some(sha256),
         _ => None,
     })
+}
+
+/// Logs in, and tells when. What is refused and leaves the file as it was has nothing to undo.
+async fn login(cx: &Cx<'_>, inputs: &Inputs, path: &str) -> Result<(), StepError> {
+    let engine = inputs.engine();
+    let mut words = vec!["login", "--username", &inputs.username, "--password-stdin"];
+    words.extend((!inputs.registry.is_empty()).then_some(inputs.registry.as_str()));
+    let command = engine.ask(&words).stdin(inputs.password.clone()).env("DOCKER_CONFIG", paths::parent(path));
+    let first = !begun::begun(cx);
+    let from = before::look(cx, path).await?;
+    begun::begins(cx).await?;
+    let done = engine.ran(cx, command, &format!("registry {}", inputs.registry)).await;
+    if first
+        && done.as_ref().is_err_and(|e| e.exit_code.is_some())
+        && before::look(cx, path).await.is_ok_and(|now| now == from)
+    {
+        begun::never_began(cx).await?;
+    }
+    done.map(drop)
 }
 
 #[async_trait::async_trait]
@@ -133,19 +155,19 @@ impl StepType for DockerLogin {
             Some(stat) => return Err(StepError::permanent(format!("{config} is {}", before::kind(&stat)))),
             None => None,
         };
-        Ok(Capture { config, before, made_dirs })
+        Ok(Capture { config, before, made_dirs, tells: Tells::YES })
     }
 
     async fn act(&self, cx: &Cx<'_>, inputs: &Inputs, capture: &Capture) -> Result<Acted<Outputs>, StepError> {
-        let engine = inputs.engine();
         let path = &capture.config;
         if let Some(old) = &capture.before {
-            before::copy_aside(cx, path, old, &before::look(cx, path).await?).await?;
+            let now = before::look(cx, path).await?;
+            if capture.tells.strangers(cx) && !now.is(old) {
+                return Err(before::changed_since(cx, path));
+            }
+            before::copy_aside(cx, path, old, &now).await?;
         }
-        let mut words = vec!["login", "--username", &inputs.username, "--password-stdin"];
-        words.extend((!inputs.registry.is_empty()).then_some(inputs.registry.as_str()));
-        let command = engine.ask(&words).stdin(inputs.password.clone()).env("DOCKER_CONFIG", paths::parent(path));
-        engine.ran(cx, command, &format!("registry {}", inputs.registry)).await?;
+        login(cx, inputs, path).await?;
         let sha256 = sha256(cx, path).await?;
         let changed = sha256.as_ref() != capture.before.as_ref().map(|b| &b.sha256);
         if let (false, Some(aside)) = (changed, capture.before.as_ref().and_then(|b| b.content.aside())) {
@@ -169,6 +191,7 @@ impl StepType for DockerLogin {
             (Some(before), now) => now.is(before),
             _ => false,
         };
+        let back = back || capture.tells.strangers(cx);
         let mut changed = !back;
         if !back {
             let is = match &now {

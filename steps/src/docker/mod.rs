@@ -13,3 +13,5 @@ pub(crate) mod push;
 pub(crate) mod run;
 pub(crate) mod stop;
 pub(crate) mod tag;
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,8 @@
 //!
 //! **Outputs.** `id`, `name`, and `digest` (null where the registry gave none).
 //!
-//! **Undo** gives the name the image that it had, or removes it. Layers that came along stay until they are pruned.
+//! **Undo** gives the name the image that it had, or removes it. What somebody gave the name after a pull that failed stays.
+//! Layers that came along stay until they are pruned.
 
 use runback_core::Json;
 use runback_core::step::{
@@ -105,10 +106,11 @@ impl StepType for DockerPull {
                 words.extend(["--platform", &inputs.platform]);
             }
             words.push(&inputs.image);
-            engine.main(cx, engine.work(&words), &format!("image {}", inputs.image)).await?;
+            let what = format!("image {}", inputs.image);
+            images::moving(&engine, cx, capture, engine.main(cx, engine.work(&words), &what)).await?;
         }
         let id = required(&engine, cx, &inputs.image).await?;
-        let changed = capture.iter().any(|b| b.id.as_ref() != Some(&id));
+        let changed = images::moved(cx, capture, &inputs.image, Some(&id));
         let digest = digest(&engine, cx, &inputs.image).await?;
         Ok(Acted { outputs: Outputs { id, name: inputs.image.clone(), digest }, changed })
     }

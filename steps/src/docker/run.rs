@@ -3,14 +3,16 @@
 //! **Does.** `docker run --detach` under `name`, and waits until it runs, and is healthy where it has a health check. A
 //! container of that name that this step type made from the same inputs and the same image is left alone, or started. Any
 //! other container of that name is stopped and put aside as `NAME.before-RUN-STEP`, and not started again by the daemon.
-//! Values of `env` go through the environment of the command, so they are in no list of processes; `docker inspect` shows
+//! Values of `env` go through the environment of the command, and those of variables that `docker` itself reads, such as
+//! DOCKER_HOST, PATH or HTTPS_PROXY, through its standard input, so they are in no list of processes; `docker inspect` shows
 //! them to whoever may use the daemon.
 //!
 //! **Outputs.** `container`, `id`, `image`, and `previous`: the name of the container that was put aside, or null.
 //!
 //! **Undo** removes the new container with its volumes without a name, and gives the one that was put aside its name back,
 //! running if it ran. It does so only if the container is the one that the step made; else it is a conflict, and `--force`
-//! decides. If the run is never taken back, the old container stays aside until you remove it.
+//! decides. If the run is never taken back, the old container stays aside until you remove it. What somebody did with the
+//! old container after an action that failed before it touched it stays.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use std::time::Duration;
 use runback_core::step::{
     Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
+use runback_core::target::Command;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +28,7 @@ use super::cli::{engine_inputs, name_problem, timeout};
 use super::container::Container;
 use super::stop::find;
 use super::tag::required;
+use crate::begun::{self, Tells};
 use crate::bounded::pause;
 use crate::http::look::problem;
 use crate::period::Period;
@@ -44,7 +48,7 @@ engine_inputs! {
         /// The command, as a list of words. Default: the image's.
         #[serde(default)]
         command: Vec<String>,
-        /// Its environment.
+        /// Its environment. Variables that `docker` itself reads have values of one line.
         #[serde(default)]
         env: BTreeMap<String, String>,
         /// Ports to publish, such as "8080:80" or "127.0.0.1:8080:80".
@@ -91,6 +95,37 @@ pub(crate) struct Old {
     running: bool,
     /// As `--restart` takes it.
     restart: String,
+    #[serde(default)]
+    tells: Tells,
+}
+
+/// `docker` or what it starts reads it: a value for the container must not change the command. As of version 28.2.2.
+fn is_dockers_own(name: &str) -> bool {
+    const NAMES: [&str; 18] = [
+        "DOCKER_API_VERSION",
+        "DOCKER_AUTH_CONFIG",
+        "DOCKER_BUILDKIT",
+        "DOCKER_CERT_PATH",
+        "DOCKER_CONFIG",
+        "DOCKER_CONTEXT",
+        "DOCKER_CUSTOM_HEADERS",
+        "DOCKER_DEFAULT_PLATFORM",
+        "DOCKER_HIDE_LEGACY_COMMANDS",
+        "DOCKER_HOST",
+        "DOCKER_TLS",
+        "DOCKER_TLS_VERIFY",
+        "GODEBUG",
+        "HOME",
+        "PATH",
+        "SSH_AUTH_SOCK",
+        "TMPDIR",
+        "XDG_RUNTIME_DIR",
+    ];
+    const BEGINNINGS: [&str; 4] = ["DOCKER_CONTENT_TRUST", "DOCKER_CLI_", "LD_", "OTEL_"];
+    const PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"];
+    NAMES.contains(&name)
+        || BEGINNINGS.iter().any(|b| name.starts_with(b))
+        || PROXIES.iter().any(|p| name.eq_ignore_ascii_case(p))
 }
 
 /// The step type `docker.run`.
@@ -110,10 +145,11 @@ impl Inputs {
         option("--name", self.name.clone());
         option("--label", format!("{SPEC}={spec}"));
         option("--label", format!("{MADE_BY}={made_by}"));
-        for (name, value) in &self.env {
-            // Variables that `docker` itself reads must not change it.
-            let own = name.starts_with("DOCKER") || matches!(name.as_str(), "PATH" | "HOME");
-            option("--env", if own { format!("{name}={value}") } else { name.clone() });
+        for name in self.env.keys().filter(|name| !is_dockers_own(name)) {
+            option("--env", name.clone());
+        }
+        if self.env.keys().any(|name| is_dockers_own(name)) {
+            option("--env-file", "/dev/stdin".to_owned());
         }
         for (name, values) in [("--publish", &self.ports), ("--volume", &self.volumes)] {
             for value in values {
@@ -132,6 +168,20 @@ impl Inputs {
         words.push(self.image.clone());
         words.extend(self.command.iter().cloned());
         words
+    }
+
+    fn command(&self, spec: &str, made_by: &str) -> Command {
+        let mut command = self.engine().work(&self.words(spec, made_by));
+        let mut file = String::new();
+        for (name, value) in &self.env {
+            if is_dockers_own(name) {
+                file.push_str(&format!("{name}={value}\n"));
+            } else {
+                command.env.insert(name.clone(), value.clone());
+            }
+        }
+        command.stdin = (!file.is_empty()).then(|| file.into_bytes());
+        command
     }
 }
 
@@ -210,6 +260,9 @@ impl StepType for DockerRun {
         }
         let bad = inputs.env.keys().filter(|k| k.is_empty() || k.contains(['=', '\0']));
         all.extend(bad.map(|k| problem(&["env", k], "cannot be the name of a variable".to_owned())));
+        let lines = inputs.env.iter().filter(|(k, v)| is_dockers_own(k) && v.contains(['\n', '\r']));
+        let why = "`docker` itself reads a variable of that name, so its value goes by a file, and has to be one line";
+        all.extend(lines.map(|(k, _)| problem(&["env", k], why.to_owned())));
         all
     }
 
@@ -235,7 +288,7 @@ impl StepType for DockerRun {
 
     async fn capture(&self, cx: &Cx<'_>, inputs: &Inputs) -> Result<Option<Old>, StepError> {
         let now = find(&inputs.engine(), cx, &inputs.name).await?;
-        Ok(now.map(|c| Old { restart: restart_policy(&c), running: c.running, id: c.id }))
+        Ok(now.map(|c| Old { restart: restart_policy(&c), running: c.running, id: c.id, tells: Tells::YES }))
     }
 
     async fn act(&self, cx: &Cx<'_>, inputs: &Inputs, capture: &Option<Old>) -> Result<Acted<Outputs>, StepError> {
@@ -249,38 +302,39 @@ impl StepType for DockerRun {
         let spec = inputs.spec(&image);
         let mut made = true;
         let now = find(&engine, cx, &inputs.name).await?;
+        let (same, own) =
+            now.as_ref().map_or((false, false), |n| (n.label(SPEC) == spec, n.label(MADE_BY) == made_by(cx)));
+        if let Some(now) = &now
+            && !same
+            && !own
+            && capture.as_ref().is_none_or(|old| old.id != now.id)
+        {
+            return Err(StepError::conflict(format!("{what} was made by someone else since the step began"))
+                .help("start a new run"));
+        }
+        if !same || now.as_ref().is_some_and(|now| !now.running) {
+            begun::begins(cx).await?;
+        }
         match &now {
-            Some(now) if now.label(SPEC) == spec => {
-                made = now.label(MADE_BY) == made_by(cx);
+            Some(now) if same => {
+                made = own;
                 if !now.running {
                     engine.ran(cx, engine.work(&["start", &now.id]), &what).await?;
                 }
             }
-            Some(now) if now.label(MADE_BY) == made_by(cx) => {
+            Some(now) if own => {
                 // Of an earlier attempt, from an image that has changed since.
                 engine.ran(cx, engine.work(&["rm", "--force", "--volumes", &now.id]), &what).await?;
             }
             Some(now) => {
-                if capture.as_ref().is_none_or(|old| old.id != now.id) {
-                    return Err(StepError::conflict(format!("{what} was made by someone else since the step began"))
-                        .help("start a new run"));
-                }
                 engine.ran(cx, engine.work(&["update", "--restart", "no", &now.id]), &what).await?;
                 engine.ran(cx, engine.work(&["stop", &now.id]), &what).await?;
                 engine.ran(cx, engine.work(&["rename", &now.id, &aside(cx, &inputs.name)]), &what).await?;
             }
             None => {}
         }
-        if now.is_none_or(|n| n.label(SPEC) != spec) {
-            let mut command = engine.work(&inputs.words(&spec, &made_by(cx)));
-            command.env.extend(
-                inputs
-                    .env
-                    .iter()
-                    .filter(|(k, _)| !k.starts_with("DOCKER") && *k != "PATH" && *k != "HOME")
-                    .map(|(k, v)| (k.clone(), v.clone())),
-            );
-            engine.main(cx, command, &what).await?;
+        if !same {
+            engine.main(cx, inputs.command(&spec, &made_by(cx)), &what).await?;
         }
         let now = settle(cx, inputs).await?;
         let old = capture.as_ref().filter(|old| old.id != now.id);
@@ -296,13 +350,21 @@ impl StepType for DockerRun {
         capture: &Option<Old>,
         outputs: Option<&Outputs>,
     ) -> Result<Undone, StepError> {
+        if capture.as_ref().is_some_and(|old| old.tells.strangers(cx)) {
+            return Ok(Undone { changed: false, note: None });
+        }
         let engine = inputs.engine();
         let what = format!("container {}", inputs.name);
         let mut did = Vec::new();
         if let Some(now) = find(&engine, cx, &inputs.name).await?
             && capture.as_ref().is_none_or(|old| old.id != now.id)
         {
-            let ours = now.label(MADE_BY) == made_by(cx) && outputs.is_none_or(|o| o.id == now.id);
+            let own = now.label(MADE_BY) == made_by(cx);
+            if !own && capture.is_none() && outputs.is_none() {
+                // What failed made none, and somebody else did since.
+                return Ok(Undone { changed: false, note: None });
+            }
+            let ours = own && outputs.is_none_or(|o| o.id == now.id);
             if !ours && !cx.force {
                 return Err(StepError::conflict(format!("{what} is not the one that this step made")).help(format!(
                     "look at it; `runback rollback {} --force` removes it and brings back what was there",

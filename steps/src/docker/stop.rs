@@ -5,7 +5,7 @@
 //!
 //! **Outputs.** `container`, `id`, `exit_code`.
 //!
-//! **Undo** starts it, if it ran. It is the same container, with what it had written into itself.
+//! **Undo** starts it, if it ran and the step stopped it. It is the same container, with what it had written into itself.
 
 use runback_core::step::{
     Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
@@ -15,12 +15,13 @@ use serde::{Deserialize, Serialize};
 
 use super::cli::{Engine, engine_inputs, name_problem};
 use super::container::Container;
+use crate::begun::{self, Tells};
 use crate::period::Period;
 
 engine_inputs! {
     /// Which container.
     {
-        /// Its name or id.
+        /// Its name or id, whole or at least the 12 digits of it that `docker ps` shows.
         container: String,
         /// From the signal to the kill, in whole seconds.
         #[serde(default = "crate::docker::stop::ten_seconds")]
@@ -48,22 +49,46 @@ pub(crate) struct Outputs {
 pub(crate) struct Capture {
     id: String,
     running: bool,
+    #[serde(default)]
+    tells: Tells,
 }
 
 /// The step type `docker.stop`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DockerStop;
 
-/// None = not there.
+/// By its name, or its whole id; None = not there. Docker itself takes a name that it does not know for the beginning of an
+/// id, and finds the container of somebody else.
 pub(super) async fn find(engine: &Engine, cx: &Cx<'_>, name: &str) -> Result<Option<Container>, StepError> {
-    Ok(engine.inspect(cx, "container", &[name]).await?.into_iter().next().map(Container::of))
+    let found = engine.inspect(cx, "container", &[name]).await?.into_iter().next().map(Container::of);
+    Ok(found.filter(|c| c.name == name || c.id == name))
 }
 
+/// As many digits of an id as `docker ps` shows.
+const SHORT: usize = 12;
+
 async fn there(engine: &Engine, cx: &Cx<'_>, name: &str) -> Result<Container, StepError> {
-    let found = find(engine, cx, name).await?;
+    let found = engine.inspect(cx, "container", &[name]).await?.into_iter().next().map(Container::of);
+    let found = found.filter(|c| c.name == name || (name.len() >= SHORT && c.id.starts_with(name)));
     found.ok_or_else(|| {
         StepError::permanent(format!("there is no container {name}")).help("`docker ps --all` lists them")
     })
+}
+
+/// Stops it, and tells when. What fails and leaves it running has nothing to undo.
+async fn stop(engine: &Engine, cx: &Cx<'_>, inputs: &Inputs, id: &str) -> Result<(), StepError> {
+    let seconds = inputs.grace.0.as_secs().to_string();
+    let what = format!("container {}", inputs.container);
+    let first = !begun::begun(cx);
+    begun::begins(cx).await?;
+    let done = engine.ran(cx, engine.work(&["stop", "--time", &seconds, id]), &what).await;
+    if first
+        && done.as_ref().is_err_and(|e| e.exit_code.is_some())
+        && find(engine, cx, id).await.is_ok_and(|now| now.is_some_and(|now| now.running))
+    {
+        begun::never_began(cx).await?;
+    }
+    done.map(drop)
 }
 
 #[async_trait::async_trait]
@@ -97,22 +122,22 @@ impl StepType for DockerStop {
 
     async fn capture(&self, cx: &Cx<'_>, inputs: &Inputs) -> Result<Capture, StepError> {
         let container = there(&inputs.engine(), cx, &inputs.container).await?;
-        Ok(Capture { id: container.id, running: container.running })
+        Ok(Capture { id: container.id, running: container.running, tells: Tells::YES })
     }
 
     async fn act(&self, cx: &Cx<'_>, inputs: &Inputs, capture: &Capture) -> Result<Acted<Outputs>, StepError> {
         let engine = inputs.engine();
-        let seconds = inputs.grace.0.as_secs().to_string();
-        let what = format!("container {}", inputs.container);
-        if there(&engine, cx, &inputs.container).await?.running {
-            engine.ran(cx, engine.work(&["stop", "--time", &seconds, &inputs.container]), &what).await?;
+        let now = there(&engine, cx, &inputs.container).await?;
+        if now.running {
+            stop(&engine, cx, inputs, &now.id).await?;
         }
         let after = there(&engine, cx, &inputs.container).await?;
         if after.running {
+            let what = format!("container {}", inputs.container);
             return Err(StepError::conflict(format!("{what} was started again while it was stopped")));
         }
         let outputs = Outputs { container: after.name, id: after.id, exit_code: after.exit_code };
-        Ok(Acted { outputs, changed: capture.running })
+        Ok(Acted { outputs, changed: capture.running && !capture.tells.strangers(cx) })
     }
 
     async fn undo(
@@ -122,12 +147,15 @@ impl StepType for DockerStop {
         capture: &Capture,
         _: Option<&Outputs>,
     ) -> Result<Undone, StepError> {
+        if !capture.running || capture.tells.strangers(cx) {
+            return Ok(Undone { changed: false, note: None });
+        }
         let engine = inputs.engine();
         let Some(now) = find(&engine, cx, &capture.id).await? else {
             return Err(StepError::conflict(format!("the container {} was removed since", inputs.container))
                 .help("it cannot be started again; run it anew"));
         };
-        if !capture.running || now.running {
+        if now.running {
             return Ok(Undone { changed: false, note: None });
         }
         engine.ran(cx, engine.work(&["start", &capture.id]), &format!("container {}", now.name)).await?;

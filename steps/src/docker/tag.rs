@@ -95,8 +95,9 @@ impl StepType for DockerTag {
         let engine = inputs.engine();
         let id = required(&engine, cx, &inputs.image).await?;
         let words = ["tag", &inputs.image, &inputs.name];
-        engine.ran(cx, engine.work(&words), &format!("image {}", inputs.name)).await?;
-        let changed = capture.iter().any(|b| b.id.as_ref() != Some(&id));
+        let what = format!("image {}", inputs.name);
+        images::moving(&engine, cx, capture, engine.ran(cx, engine.work(&words), &what)).await?;
+        let changed = images::moved(cx, capture, &inputs.name, Some(&id));
         Ok(Acted { outputs: Outputs { id, name: inputs.name.clone() }, changed })
     }
 
