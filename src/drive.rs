@@ -188,17 +188,17 @@ fn exit_of(ended: &Ended) -> Exit {
     }
 }
 
-/// Ctrl-C cancels, and once more leaves; TERM and a terminal that is closed leave.
+/// Ctrl-C cancels, and once more leaves; TERM and a terminal that is closed leave, unless `nohup` had that ignored.
 fn pass_signals(control: mpsc::UnboundedSender<Control>, interrupt: watch::Sender<bool>) -> Result<(), Failure> {
     let mut int = signal(SignalKind::interrupt())?;
     let mut term = signal(SignalKind::terminate())?;
-    let mut hup = signal(SignalKind::hangup())?;
+    let mut hup = if is_ignored(SignalKind::hangup()) { None } else { Some(signal(SignalKind::hangup())?) };
     tokio::spawn(async move {
         loop {
             let wish = tokio::select! {
                 _ = int.recv() => Control::Cancel,
                 _ = term.recv() => Control::Leave,
-                _ = hup.recv() => Control::Leave,
+                Some(()) = async { hup.as_mut()?.recv().await }, if hup.is_some() => Control::Leave,
             };
             interrupt.send_replace(true);
             if control.send(wish).is_err() {
@@ -207,6 +207,14 @@ fn pass_signals(control: mpsc::UnboundedSender<Control>, interrupt: watch::Sende
         }
     });
     Ok(())
+}
+
+/// Whoever started this process had it ignore a signal. Linux tells; elsewhere none is taken for ignored.
+fn is_ignored(signal: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal.as_raw_value() - 1) & 1 == 1
 }
 
 impl From<DriverError> for Failure {

@@ -101,6 +101,11 @@ pub(crate) fn can_redraw() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb" && !term.is_empty())
 }
 
+/// A person sees stdout.
+pub(crate) fn is_seen() -> bool {
+    std::io::stdout().is_terminal()
+}
+
 /// A person can be asked.
 pub(crate) fn can_ask() -> bool {
     std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
@@ -109,7 +114,16 @@ pub(crate) fn can_ask() -> bool {
 /// The same text, in which nothing steers a terminal but colours, and these end with their line. What a tool printed, or
 /// a person wrote, may hold anything.
 pub(crate) fn tame(text: &str) -> Cow<'_, str> {
-    let harmless = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
+    tamed(text, &['\n', '\t'])
+}
+
+/// The same of a log as it is: a progress bar may write over its own line.
+pub(crate) fn tame_log(text: &str) -> Cow<'_, str> {
+    tamed(text, &['\n', '\t', '\r'])
+}
+
+fn tamed<'t>(text: &'t str, allowed: &[char]) -> Cow<'t, str> {
+    let harmless = |c: char| !c.is_control() || allowed.contains(&c);
     if text.chars().all(harmless) {
         return Cow::Borrowed(text);
     }

@@ -11,9 +11,8 @@ use runback_exec::store::Store;
 
 use crate::exit::Exit;
 use crate::failure::{Done, Failure};
-use crate::journal;
-use crate::state_dir;
 use crate::term::{self, BOLD, DIM, RESET};
+use crate::{journal, next, state_dir};
 
 /// Print the output of a run's commands
 #[derive(Debug, Args)]
@@ -61,7 +60,7 @@ async fn print(arguments: &Arguments, store: &dyn Store) -> Done {
         for name in wanted {
             if !printed.iter().any(|p| p.name == name) {
                 let files = LogFiles::new(&dir, &name.as_log());
-                printed.push(Printing { files, name, at: 0, titled: !many });
+                printed.push(Printing { files, name, at: 0, titled: !many, rest: Vec::new() });
             }
         }
         for log in &mut printed {
@@ -78,6 +77,7 @@ async fn print(arguments: &Arguments, store: &dyn Store) -> Done {
         run.owner = store.owner(&id).await?;
         journal::advance(store, &id, &mut run.state).await?;
     }
+    printed.iter_mut().for_each(Printing::finish);
     if !anything {
         let what = arguments.step.as_ref().map(|s| format!(" of {s}")).unwrap_or_default();
         term::note(&format!("{DIM}no output{what} in run {id}{RESET}"));
@@ -104,15 +104,17 @@ struct Printing {
     name: Name,
     at: u64,
     titled: bool,
+    /// For a terminal: what may be the beginning of a character or of an escape sequence.
+    rest: Vec<u8>,
 }
 
 impl Printing {
     fn more(&mut self) -> Result<bool, Failure> {
         let mut any = false;
-        let read = |at| {
-            self.files.read(at, CHUNK).map_err(|e| Failure::failed(format!("{}: {e}", self.files.path().display())))
+        let read = |files: &LogFiles, at| {
+            files.read(at, CHUNK).map_err(|e| Failure::failed(format!("{}: {e}", files.path().display())))
         };
-        while let Some(piece) = read(self.at)? {
+        while let Some(piece) = read(&self.files, self.at)? {
             if !std::mem::replace(&mut self.titled, true) {
                 let undo = if self.name.undo { ", undo" } else { "" };
                 term::line(&format!(
@@ -122,12 +124,41 @@ impl Printing {
             }
             self.at = piece.next();
             any = true;
-            if !term::write_raw(piece.marker().as_bytes()) || !term::write_raw(&piece.bytes) {
+            let marker = piece.marker();
+            let went_on = if term::is_seen() { self.show(&marker, &piece.bytes) } else { raw(&marker, &piece.bytes) };
+            if !went_on {
                 return Ok(true);
             }
         }
         Ok(any)
     }
+
+    /// What a command printed does not steer the terminal of who reads it.
+    fn show(&mut self, marker: &str, bytes: &[u8]) -> bool {
+        self.rest.extend_from_slice(marker.as_bytes());
+        self.rest.extend_from_slice(bytes);
+        let text = take_whole(&mut self.rest);
+        term::write(&term::tame_log(&String::from_utf8_lossy(&text)))
+    }
+
+    /// Nothing more comes.
+    fn finish(&mut self) {
+        let rest = std::mem::take(&mut self.rest);
+        term::write(&term::tame_log(&String::from_utf8_lossy(&rest)));
+    }
+}
+
+/// Whole lines, and what follows them unless that may be the beginning of something.
+fn take_whole(bytes: &mut Vec<u8>) -> Vec<u8> {
+    let line = bytes.iter().rposition(|b| matches!(b, b'\n' | b'\r')).map_or(0, |at| at + 1);
+    let tail = &bytes[line..];
+    let is_plain = !tail.contains(&b'\x1b') && std::str::from_utf8(tail).is_ok();
+    let after = bytes.split_off(if is_plain { bytes.len() } else { line });
+    std::mem::replace(bytes, after)
+}
+
+fn raw(marker: &str, bytes: &[u8]) -> bool {
+    term::write_raw(marker.as_bytes()) && term::write_raw(bytes)
 }
 
 fn wanted(arguments: &Arguments, state: &RunState) -> Result<Vec<Name>, Failure> {
@@ -157,6 +188,16 @@ fn wanted(arguments: &Arguments, state: &RunState) -> Result<Vec<Name>, Failure>
             }
         }
     }
+    if let (Some(step), Some(attempt), true, false) =
+        (&arguments.step, arguments.attempt, names.is_empty(), arguments.follow)
+    {
+        let what = if arguments.undo { "undo" } else { "attempt" };
+        let help = format!(
+            "all that it printed: {}",
+            next::as_typed(&format!("runback logs {} {}", state.run_id(), next::word(step)))
+        );
+        return Err(Failure::usage(format!("{step} of run {} had no {what} {attempt}", state.run_id())).help(help));
+    }
     Ok(names)
 }
 
@@ -167,4 +208,21 @@ pub(crate) fn no_step(state: &RunState, step: &str) -> Failure {
     let meant = meant.map(|name| format!("did you mean `{name}`? ")).unwrap_or_default();
     Failure::usage(format!("run {} has no step `{step}`", state.run_id()))
         .help(format!("{meant}its steps are {}", names.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_cut_in_the_middle_waits_for_its_end() {
+        let mut rest = Vec::new();
+        let mut shown = String::new();
+        for piece in [&b"one\ntw"[..], b"o\x1b[", b"2Jthree\r", b"\xc3", b"\xa4", b"\nfour\x1b]0;x"] {
+            rest.extend_from_slice(piece);
+            shown.push_str(&term::tame_log(&String::from_utf8_lossy(&take_whole(&mut rest))));
+        }
+        assert_eq!(shown, "one\ntwothree\r\u{e4}\n");
+        assert_eq!(rest, b"four\x1b]0;x");
+    }
 }

@@ -195,6 +195,25 @@ fn a_run_is_taken_up_with_the_inputs_that_it_was_made_with() {
     assert_eq!(desk.run(&["rollback", "s1", "-i", "token=a-long-secret"]).code, Some(0));
 }
 
+/// Found by hand: a migration under `nohup` ended with the terminal.
+#[test]
+fn nohup_holds() {
+    let desk = Desk::new();
+    let wait = "touch began; while [ ! -e go ]; do sleep 0.05; done";
+    desk.write("nap.yaml", &format!("runback: 1\nname: nap\nsteps: [{{ id: a, run: '{wait}' }}]\n"));
+    let mut sh = Command::new("sh");
+    sh.args(["-c", "trap '' HUP; exec \"$0\" run nap.yaml --run-id n1", env!("CARGO_BIN_EXE_runback")]);
+    sh.current_dir(desk.path()).env("RUNBACK_STATE_DIR", desk.path().join("state")).stdin(Stdio::null());
+    let mut run = sh.stdout(Stdio::null()).spawn().expect("it starts");
+    desk.wait_until(&["why", "n1"], "a runs");
+    let hang_up = Command::new("kill").args(["-HUP", &run.id().to_string()]).status();
+    assert!(hang_up.expect("kill runs").success());
+    // Whoever left would have been asked to before this.
+    assert_eq!(desk.json(&["show", "n1"])["status"], "running");
+    desk.write("go", "");
+    assert_eq!(run.wait().expect("it ends").code(), Some(0));
+}
+
 /// What lay there for an hour is not told as an hour of work.
 #[test]
 fn what_is_tried_again_the_day_after_began_then() {

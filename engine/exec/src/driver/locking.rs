@@ -52,7 +52,7 @@ impl Driver {
                 self.batch.clear();
                 return Err(locked(waiting));
             }
-            LockAttempt::Waiting(waiting) => (holder(&waiting), locked(waiting)),
+            LockAttempt::Waiting(waiting) => (format!("{RUNBACK}: {}", holder(&waiting)), locked(waiting)),
             LockAttempt::Deadlock { cycle } => (RUNBACK.to_owned(), DriverError::Deadlock { cycle }),
         };
         self.never_begins(by, refused, io).await
