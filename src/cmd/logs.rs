@@ -51,7 +51,7 @@ async fn print(arguments: &Arguments, store: &dyn Store) -> Done {
     let catalog = runback_steps::catalog();
     let id = store.resolve(&arguments.run).await?;
     let mut printed: Vec<Printing> = Vec::new();
-    let mut anything = false;
+    let mut last = Last::default();
     let mut run = journal::read(store, &id, &catalog).await?;
     loop {
         let dir = store.logs_dir(&id).ok_or_else(|| Failure::failed("this store keeps no output"))?;
@@ -60,16 +60,20 @@ async fn print(arguments: &Arguments, store: &dyn Store) -> Done {
         for name in wanted {
             if !printed.iter().any(|p| p.name == name) {
                 let files = LogFiles::new(&dir, &name.as_log());
-                printed.push(Printing { files, name, at: 0, titled: !many, rest: Vec::new() });
+                printed.push(Printing { files, name, at: 0, titled: many, rest: Vec::new() });
             }
         }
+        let goes_on = arguments.follow && run.owner.is_some();
         for log in &mut printed {
-            anything |= log.more()?;
+            log.more(&mut last)?;
+            if !goes_on {
+                log.finish();
+            }
             if term::stdout_gone() {
                 return Ok(Exit::Succeeded);
             }
         }
-        if !arguments.follow || run.owner.is_none() {
+        if !goes_on {
             break;
         }
         tokio::time::sleep(POLL).await;
@@ -77,8 +81,7 @@ async fn print(arguments: &Arguments, store: &dyn Store) -> Done {
         run.owner = store.owner(&id).await?;
         journal::advance(store, &id, &mut run.state).await?;
     }
-    printed.iter_mut().for_each(Printing::finish);
-    if !anything {
+    if last.name.is_none() {
         let what = arguments.step.as_ref().map(|s| format!(" of {s}")).unwrap_or_default();
         term::note(&format!("{DIM}no output{what} in run {id}{RESET}"));
     }
@@ -103,34 +106,44 @@ struct Printing {
     files: LogFiles,
     name: Name,
     at: u64,
+    /// It is not the only one.
     titled: bool,
     /// For a terminal: what may be the beginning of a character or of an escape sequence.
     rest: Vec<u8>,
 }
 
+/// What stands last on stdout.
+#[derive(Default)]
+struct Last {
+    name: Option<Name>,
+    is_open: bool,
+}
+
 impl Printing {
-    fn more(&mut self) -> Result<bool, Failure> {
-        let mut any = false;
+    fn more(&mut self, last: &mut Last) -> Result<(), Failure> {
         let read = |files: &LogFiles, at| {
             files.read(at, CHUNK).map_err(|e| Failure::failed(format!("{}: {e}", files.path().display())))
         };
         while let Some(piece) = read(&self.files, self.at)? {
-            if !std::mem::replace(&mut self.titled, true) {
-                let undo = if self.name.undo { ", undo" } else { "" };
-                term::line(&format!(
-                    "{BOLD}── {}{RESET}{DIM}, attempt {}{undo}{RESET}",
-                    self.name.step, self.name.attempt
-                ));
+            if last.name.as_ref() != Some(&self.name) {
+                // What is followed comes in turns: each says whose it is.
+                if self.titled || last.name.is_some() {
+                    let undo = if self.name.undo { ", undo" } else { "" };
+                    let open = if last.is_open { "\n" } else { "" };
+                    let Name { step, attempt, .. } = &self.name;
+                    term::line(&format!("{open}{BOLD}── {step}{RESET}{DIM}, attempt {attempt}{undo}{RESET}"));
+                }
+                last.name = Some(self.name.clone());
             }
             self.at = piece.next();
-            any = true;
             let marker = piece.marker();
+            last.is_open = piece.bytes.last().is_some_and(|byte| *byte != b'\n');
             let went_on = if term::is_seen() { self.show(&marker, &piece.bytes) } else { raw(&marker, &piece.bytes) };
             if !went_on {
-                return Ok(true);
+                break;
             }
         }
-        Ok(any)
+        Ok(())
     }
 
     /// What a command printed does not steer the terminal of who reads it.

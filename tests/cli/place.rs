@@ -214,6 +214,41 @@ fn nohup_holds() {
     assert_eq!(run.wait().expect("it ends").code(), Some(0));
 }
 
+/// What is followed of steps side by side comes in turns, and stood under the name of the other.
+#[test]
+fn a_log_that_is_followed_says_whose_it_is() {
+    let desk = Desk::new();
+    let wait = |what: &str| format!("while [ ! -e {what} ]; do sleep 0.05; done");
+    let steps = [
+        format!("  - {{ id: a, needs: [], run: 'printf one; {}; echo three' }}\n", wait("third")),
+        format!("  - {{ id: b, needs: [], run: '{}; echo two; {}' }}\n", wait("second"), wait("end")),
+    ];
+    desk.write("two.yaml", &format!("runback: 1\nname: two\nsteps:\n{}", steps.concat()));
+    let run = desk.start(&["run", "two.yaml", "--run-id", "t1"]);
+    desk.wait_until(&["logs", "t1", "a"], "one");
+    let mut follow = desk.command(&["logs", "t1", "-f"]).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut seen = String::new();
+    let mut stdout = follow.stdout.take().expect("a pipe");
+    let mut read = |until: &str| {
+        let mut byte = [0];
+        while !seen.ends_with(until) {
+            assert_eq!(std::io::Read::read(&mut stdout, &mut byte).expect("it is read"), 1, "{seen}");
+            seen.push(char::from(byte[0]));
+        }
+    };
+    read("one");
+    desk.write("second", "");
+    read("two\n");
+    desk.write("third", "");
+    read("three\n");
+    desk.write("end", "");
+    assert_eq!(run.finish().code, Some(0));
+    assert!(follow.wait().expect("it ends").success());
+    let plain: String = seen.chars().filter(char::is_ascii).collect();
+    let turns = [" a, attempt 1\none\n", " b, attempt 1\ntwo\n", " a, attempt 1\nthree\n"];
+    assert_eq!(plain, turns.concat());
+}
+
 /// What lay there for an hour is not told as an hour of work.
 #[test]
 fn what_is_tried_again_the_day_after_began_then() {
