@@ -176,6 +176,10 @@ impl AnyStepType for Scripted {
         self.inner.problems(inputs)
     }
 
+    fn decodes(&self, inputs: &Json) -> bool {
+        self.inner.decodes(inputs)
+    }
+
     fn output_names(&self, with: &ValueTemplate) -> OutputNames {
         self.inner.output_names(with)
     }

@@ -13,6 +13,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::http::look::compile as regular_expression;
 use crate::value_path::ValuePath;
 
 /// How much of stdout the `stdout` output holds that every command has, in bytes.
@@ -146,10 +147,18 @@ pub(crate) fn keep(specs: &OutputSpecs) -> usize {
 pub(crate) fn problems(specs: &OutputSpecs, file_allowed: bool) -> Vec<InputProblem> {
     let mut all = Vec::new();
     for (name, spec) in specs {
-        let mut problem = |message: String, help: Option<&str>| {
-            let path = vec!["outputs".to_owned(), name.clone()];
+        let mut problem_of = |key: Option<&str>, message: String, help: Option<&str>| {
+            let path = ["outputs", name].into_iter().chain(key).map(str::to_owned).collect();
             all.push(InputProblem { path, message, help: help.map(str::to_owned) });
         };
+        match spec {
+            OutputSpec::Json(path) => drop(ValuePath::parse(path).map_err(|e| problem_of(Some("json"), e, None))),
+            OutputSpec::Regex(pattern) => {
+                drop(regular_expression(pattern).map_err(|e| problem_of(Some("regex"), e, None)));
+            }
+            OutputSpec::File | OutputSpec::Stdout => {}
+        }
+        let mut problem = |message: String, help: Option<&str>| problem_of(None, message, help);
         if ALWAYS.contains(&name.as_str()) {
             problem(format!("`{name}` is always an output"), Some("choose another name"));
         } else if !is_name(name) {
@@ -158,14 +167,11 @@ pub(crate) fn problems(specs: &OutputSpecs, file_allowed: bool) -> Vec<InputProb
                 Some("use letters, digits, `_` and `-`, with a letter or `_` first"),
             );
         }
-        match spec {
-            OutputSpec::Json(path) => drop(ValuePath::parse(path).map_err(|e| problem(e, None))),
-            OutputSpec::Regex(pattern) => drop(compile(pattern).map_err(|e| problem(e.to_string(), None))),
-            OutputSpec::File if !file_allowed => problem(
+        if matches!(spec, OutputSpec::File) && !file_allowed {
+            problem(
                 "only a script (`run`) writes to $RUNBACK_OUTPUT".to_owned(),
                 Some("take it from stdout: `stdout`, `{json: path}` or `{regex: pattern}`"),
-            ),
-            OutputSpec::File | OutputSpec::Stdout => {}
+            );
         }
     }
     all

@@ -334,8 +334,9 @@ pub trait StepType: Send + Sync + 'static {
 
     fn descriptor(&self) -> Descriptor;
 
-    /// Mistakes in inputs that the schema cannot say. Called at check time when no input is a template, and before
-    /// each attempt of one with templates: what it refuses never reaches `act`.
+    /// Mistakes in inputs that the schema cannot say. Called at check time, with inputs of several kinds in the places of
+    /// templates, and before each attempt of one with templates: what it refuses never reaches `act`. Looks at nothing
+    /// but the inputs.
     fn problems(&self, _inputs: &Self::Inputs) -> Vec<InputProblem> {
         Vec::new()
     }
@@ -420,6 +421,10 @@ pub trait AnyStepType: Send + Sync {
     fn output_schema(&self) -> Json;
     /// Mistakes in inputs that are whole (no templates left). A decode error is one problem without a path.
     fn problems(&self, inputs: &Json) -> Vec<InputProblem>;
+    /// Whether inputs are of the type's own shape at all.
+    fn decodes(&self, _inputs: &Json) -> bool {
+        true
+    }
     fn output_names(&self, with: &ValueTemplate) -> OutputNames;
     fn capabilities(&self, with: &ValueTemplate) -> (Access, UndoKind);
     async fn preview(&self, cx: &Cx<'_>, inputs: &Json) -> Result<Preview, StepError>;
@@ -474,6 +479,10 @@ impl<T: StepType> AnyStepType for T {
             Ok(inputs) => StepType::problems(self, &inputs),
             Err(e) => vec![InputProblem { path: Vec::new(), message: e.to_string(), help: None }],
         }
+    }
+
+    fn decodes(&self, inputs: &Json) -> bool {
+        T::Inputs::deserialize(inputs).is_ok()
     }
 
     fn output_names(&self, with: &ValueTemplate) -> OutputNames {

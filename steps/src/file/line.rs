@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use super::edited::{self, Editing};
 use super::{Mode, merge, paths, put};
+use crate::http::look::compile as regular_expression;
 
 /// Whether the line shall be there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -227,8 +228,8 @@ impl StepType for Line {
             all.push(InputProblem { path, message, help: help.map(str::to_owned) });
         };
         for (key, text) in [("regex", &inputs.regex), ("after", &inputs.after), ("before", &inputs.before)] {
-            if let Some(Err(e)) = text.as_deref().map(Regex::new) {
-                problem(key, e.to_string(), None);
+            if let Some(Err(e)) = text.as_deref().map(regular_expression) {
+                problem(key, e, None);
             }
         }
         match (&inputs.line, inputs.state) {

@@ -11,12 +11,13 @@ mod scheduled;
 pub mod schema;
 mod types;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::diagnostic::{Code, Diagnostic, Severity};
 use crate::plan::{Edges, Plan};
 use crate::playbook;
-use crate::span::{Source, Sources};
+use crate::span::{Source, Sources, Span};
 use crate::step::Catalog;
 
 /// Gives the texts of sub-playbooks.
@@ -67,6 +68,26 @@ pub fn recompile(name: &str, text: &str, load: &mut dyn Load, catalog: &Catalog)
     compile(name, text, load, catalog, false)
 }
 
+/// One value, one mistake: what reading refused is not refused again as an input of a step, what cannot stand somewhere
+/// at all need not have another type there, and what is an error is not suspect besides.
+fn without_echoes(read: &mut Vec<Diagnostic>, found: &mut Vec<Diagnostic>) {
+    if read.is_empty() && found.is_empty() {
+        return;
+    }
+    let at = |d: &Diagnostic| d.labels.first().map(|l| l.span);
+    let errors = |all: &[Diagnostic]| -> HashSet<Option<Span>> {
+        all.iter().filter(|d| d.severity() == Severity::Error).map(at).collect()
+    };
+    let of_reading = errors(read);
+    found.retain(|d| d.code != Code::WrongStepInput || !of_reading.contains(&at(d)));
+    let of_finding = errors(found);
+    let other: HashSet<_> =
+        found.iter().filter(|d| d.severity() == Severity::Error && d.code != Code::TypesDoNotFit).map(at).collect();
+    found.retain(|d| d.code != Code::TypesDoNotFit || !other.contains(&at(d)));
+    read.retain(|d| d.code != Code::NorwayProblem || !of_finding.contains(&at(d)));
+    found.retain(|d| d.code != Code::UnquotedInScript || !of_finding.contains(&at(d)));
+}
+
 fn compile(name: &str, text: &str, load: &mut dyn Load, catalog: &Catalog, foretell: bool) -> Checked {
     let mut sources = Sources::default();
     let source = sources.add(Source::new(name, text));
@@ -74,7 +95,7 @@ fn compile(name: &str, text: &str, load: &mut dyn Load, catalog: &Catalog, foret
     let mut plan = None;
     if let Some(playbook) = playbook {
         diagnostics.extend(scheduled::inputs(&playbook));
-        let mut placed = place::Placed::new(catalog, load, sources);
+        let mut placed = place::Placed::new(catalog, load, sources, foretell);
         placed.playbook(playbook);
         resolve::resolve(&mut placed);
         let pairs = placed.edge_pairs();
@@ -90,6 +111,7 @@ fn compile(name: &str, text: &str, load: &mut dyn Load, catalog: &Catalog, foret
         };
         let unread = diagnostics.iter().chain(&placed.diagnostics).any(unread);
         lint::lint(&mut placed, &pairs, unread);
+        without_echoes(&mut diagnostics, &mut placed.diagnostics);
         diagnostics.append(&mut placed.diagnostics);
         let broken = diagnostics.iter().any(|d| d.severity() == Severity::Error);
         let (parts, rest) = placed.finish(Edges::new, &pairs);

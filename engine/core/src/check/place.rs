@@ -2,6 +2,7 @@
 //! names; it notes what must be resolved.
 
 mod action;
+mod certain;
 mod inventory;
 mod used;
 
@@ -116,6 +117,8 @@ struct Body {
 pub(super) struct Placed<'a> {
     catalog: &'a Catalog,
     load: &'a mut dyn Load,
+    /// Steps that would only fail are told, too.
+    foretell: bool,
     pub(super) sources: Sources,
     pub(super) diagnostics: Vec<Diagnostic>,
     pub(super) steps: Vec<PlanStep>,
@@ -163,10 +166,11 @@ struct Context {
 }
 
 impl<'a> Placed<'a> {
-    pub(super) fn new(catalog: &'a Catalog, load: &'a mut dyn Load, sources: Sources) -> Self {
+    pub(super) fn new(catalog: &'a Catalog, load: &'a mut dyn Load, sources: Sources, foretell: bool) -> Self {
         Self {
             catalog,
             load,
+            foretell,
             sources,
             diagnostics: Vec::new(),
             steps: Vec::new(),

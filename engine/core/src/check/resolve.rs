@@ -73,7 +73,11 @@ fn needs(placed: &mut Placed<'_>, step: StepIdx) {
 fn unknown_need(placed: &mut Placed<'_>, frame: usize, name: &str, span: Span) {
     let ids = &placed.frames[frame].ids;
     let elsewhere = placed.steps.iter().any(|s| &*s.id == name);
+    let of_the_run = placed.frames[frame].finally && placed.frames[0].ids.contains_key(name);
     let help = match did_you_mean(name, ids.keys().map(|k| &**k)) {
+        _ if of_the_run => Some(format!(
+            "`finally` begins when all of `steps` is over, `{name}` too: leave it out; `steps.{name}.status` says how it ended"
+        )),
         Some(near) => Some(format!("did you mean `{near}`?")),
         None if elsewhere => Some(format!(
             "`{name}` stands in another block; `needs` names steps of the same list (name the block instead)"
@@ -139,6 +143,8 @@ fn unknown_root(placed: &mut Placed<'_>, from: From, noted: &Noted, name: &str) 
     let inputs = &placed.scopes[from.scope.0 as usize].inputs;
     let help = if name == "each" {
         Some("`each` is there only inside a step with `for_each`".to_owned())
+    } else if let Some(meant) = switch(name) {
+        Some(format!("write `{meant}`"))
     } else if inputs.iter().any(|i| *i.name == name) {
         Some(format!("inputs are written `inputs.{name}`"))
     } else if visible(placed, from.frame).iter().any(|id| &**id == name) {
@@ -151,6 +157,15 @@ fn unknown_root(placed: &mut Placed<'_>, from: From, noted: &Noted, name: &str) 
     };
     let message = format!("`{name}` is not in scope");
     placed.diagnostics.push(Diagnostic::new(Code::UnknownName, message, r.span, "unknown name").maybe_help(help));
+}
+
+/// What YAML 1.1 and people write for true and false.
+fn switch(name: &str) -> Option<bool> {
+    match name.to_ascii_lowercase().as_str() {
+        "yes" | "on" | "true" => Some(true),
+        "no" | "off" | "false" => Some(false),
+        _ => None,
+    }
 }
 
 /// `root.field`, and nothing below.

@@ -53,13 +53,15 @@ impl Types<'_> {
             Kind::Literal(json) => Some(json.clone()).filter(|j| !j.is_null()),
             Kind::Path(reference) => (self.sample)(&self.expr.references[*reference as usize]),
             Kind::Local(_) => None,
-            Kind::Select(of, _) => {
-                self.of(of);
+            Kind::Select(of, name) => {
+                let whole = self.of(of);
+                self.part(of, whole.as_ref(), Some(&json!(name)));
                 None
             }
             Kind::Index(of, index) => {
-                self.of(of);
-                self.of(index);
+                let (whole, part) = (self.of(of), self.of(index));
+                let written = if let Kind::Literal(json) = &index.kind { Some(json) } else { part.as_ref() };
+                self.part(of, whole.as_ref(), written);
                 None
             }
             Kind::List(items) => {
@@ -105,6 +107,24 @@ impl Types<'_> {
     fn add(&mut self, at: &Ast, message: String) {
         let span = first_reference(at).map_or(self.expr.span, |r| self.expr.references[r as usize].span);
         self.found.push(Misfit { message, span });
+    }
+
+    /// What has no parts, and a list that is asked for a part by its name.
+    fn part(&mut self, of: &Ast, whole: Option<&Json>, part: Option<&Json>) {
+        let text = self.words.text(of);
+        match whole {
+            None | Some(Json::Object(_)) => {}
+            Some(Json::Array(_)) => {
+                if let Some(name) = part.and_then(Json::as_str).filter(|n| !n.is_empty() && n.parse::<usize>().is_err())
+                {
+                    self.add(
+                        of,
+                        format!("`{text}` is a list: it has items, which are counted from 0, but no `{name}`"),
+                    );
+                }
+            }
+            Some(other) => self.add(of, format!("`{text}` is {}, and has no parts", kind(other))),
+        }
     }
 
     fn add_failure(&mut self, at: &Ast, failure: Result<(), RenderError>) {
@@ -279,6 +299,9 @@ mod tests {
             ("i.list.all(x, i.host)", "`all` wants true or false"),
             ("int(i.host) == '3'", "can never be equal"),
             ("(i.free ? i.n : 2) == 'a'", "can never be equal"),
+            ("i.host.trim()[0] == 'a'", "`i.host.trim()` is a string, and has no parts"),
+            ("i.list.filter(x, x == 1)['a'] == 3", "is a list: it has items, which are counted from 0, but no `a`"),
+            ("i.host.split(',').a == 3", "but no `a`"),
         ] {
             let found = misfits(text);
             assert!(found.len() == 1 && found[0].contains(part), "{text}: {found:?}");
@@ -291,7 +314,7 @@ mod tests {
             "i.n == 3 && i.n == 3.5 && i.host == 'a' && i.yes",
             "i.free == 3 || i.free == 'a' || i.free",
             "i.host == null || i.n != null",
-            "i.map.key == 'a' && i.map['key'] == 3",
+            "i.map.key == 'a' && i.map['key'] == 3 && i.list[i.n] == 3 && i.list[i.host] == 3 && i.free['a'][0] == 3",
             "has(i.map.a) && i.list[0] == 3",
             "(i.yes ? i.n : i.host) == 3",
             "string(i.n) == '3' && int(i.host) == 3 && double(i.n) > 1",

@@ -203,6 +203,7 @@ impl Lower<'_> {
             let message = "`name` must be one line of 1 to 100 characters";
             self.report(Diagnostic::new(Code::WrongValue, message, head(self.text, node.span), "this name"));
         }
+        self.not_read(node, "the name of a playbook");
         Some(Spanned::new(name.to_owned(), node.span))
     }
 

@@ -12,6 +12,7 @@ mod path;
 pub(crate) mod problem;
 mod render;
 mod scan;
+mod types;
 mod value;
 
 use std::borrow::Cow;
@@ -28,6 +29,7 @@ pub(crate) use helpers::{compare_numbers, kind, regex, same};
 pub(crate) use lower::ROOTS;
 pub(crate) use render::walk;
 pub use scan::{Shape, shape};
+pub use types::Misfit;
 pub use value::ValueTemplate;
 pub(crate) use value::{scalar, weight};
 

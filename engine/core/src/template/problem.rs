@@ -56,7 +56,9 @@ impl Problem {
 /// The nearest of the names to a mistyped one, when it is near enough to be meant.
 pub(crate) fn nearest<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let allowed = match word.chars().count() {
-        0..=3 => 1,
+        // Any other letter would be as near.
+        0..=1 => 0,
+        2..=3 => 1,
         4..=6 => 2,
         _ => 3,
     };

@@ -71,7 +71,7 @@ impl<'a> Renderer<'a> {
         }
     }
 
-    fn name(&self, ex: &Ex) -> String {
+    pub(super) fn name(&self, ex: &Ex) -> String {
         match ex {
             Ex::Literal(json) => format!("`{json}`"),
             Ex::Path(path) => format!("`{}`", self.path_text(path)),
@@ -79,7 +79,7 @@ impl<'a> Renderer<'a> {
         }
     }
 
-    fn path_text(&self, path: &PathEx) -> &str {
+    pub(super) fn path_text(&self, path: &PathEx) -> &str {
         self.template.text.get(path.at.start as usize..path.at.end as usize).unwrap_or("")
     }
 

@@ -8,11 +8,11 @@ use crate::plan::{PlanAction, PlanRollback};
 use crate::playbook::model::{Defaults, Rollback, RollbackIf, Uses};
 use crate::playbook::yaml::{Node, NodeValue};
 use crate::span::Span;
-use crate::step::AnyStepType;
+use crate::step::{AnyStepType, InputProblem};
 use crate::suggest::did_you_mean;
 use crate::template::Template;
 
-use super::{CommandLine, Note, Noted, Own, Place, Placed, TypeSchema, note_template};
+use super::{CommandLine, Note, Noted, Own, Place, Placed, TypeSchema, certain, note_template};
 use crate::check::schema::CompiledSchema;
 
 impl Placed<'_> {
@@ -28,13 +28,16 @@ impl Placed<'_> {
         let schema = self.schema(name, &step_type);
         let text = Arc::clone(&self.sources.get(uses.with.span.source).text);
         let found = schema.compiled.check(name, &uses.with, &text);
-        let whole = uses.with_template.literal().filter(|_| found.is_empty());
-        if let Some(inputs) = whole {
-            let problems = step_type.problems(inputs);
-            let place = |path: &[String]| at_path(&uses.with, path).unwrap_or(uses.step_type.span);
+        if found.is_empty() {
+            let problems = match uses.with_template.literal() {
+                Some(inputs) => step_type.problems(inputs),
+                None if self.foretell => certain::problems(&*step_type, &schema.compiled, &uses.with_template),
+                None => Vec::new(),
+            };
             self.diagnostics.extend(problems.into_iter().map(|p| {
+                let place = at_path(&uses.with, &p).unwrap_or(uses.step_type.span);
                 let label = p.path.last().map_or_else(|| format!("`{name}`"), |last| format!("`{last}`"));
-                Diagnostic::new(Code::WrongStepInput, p.message, place(&p.path), label).maybe_help(p.help)
+                Diagnostic::new(Code::WrongStepInput, p.message, place, label).maybe_help(p.help)
             }));
         }
         self.diagnostics.extend(found);
@@ -147,18 +150,25 @@ impl Placed<'_> {
     }
 }
 
-/// The span of the value at a path of keys and indices, or of the nearest thing around it.
-fn at_path(node: &Node, path: &[String]) -> Option<Span> {
-    let mut at = node;
-    for key in path {
+/// The span of the value that a problem is about, or of the nearest thing around it; of its key, when that is what the
+/// problem begins with.
+fn at_path(node: &Node, problem: &InputProblem) -> Option<Span> {
+    let (mut at, mut key_span) = (node, None);
+    for key in &problem.path {
         let next = match &at.value {
-            NodeValue::List(list) => key.parse::<usize>().ok().and_then(|i| list.get(i)),
-            _ => at.get(key),
+            NodeValue::List(list) => key.parse::<usize>().ok().and_then(|i| list.get(i)).map(|item| (None, item)),
+            NodeValue::Map(map) => {
+                map.iter().find(|(k, _)| k.as_str() == Some(key)).map(|(k, value)| (Some(k.span), value))
+            }
+            _ => None,
         };
-        match next {
-            Some(next) => at = next,
-            None => break,
-        }
+        let Some((of_key, next)) = next else {
+            key_span = None;
+            break;
+        };
+        (key_span, at) = (of_key, next);
     }
-    (!std::ptr::eq(at, node)).then_some(at.span)
+    let of_key = problem.path.last().is_some_and(|key| problem.message.starts_with(&format!("`{key}` ")));
+    let span = key_span.filter(|_| of_key).unwrap_or(at.span);
+    (!std::ptr::eq(at, node)).then_some(span)
 }

@@ -1,6 +1,8 @@
 //! Values of a `with:` map that are one template whose kind is known before it is rendered, and that can never do where
 //! they stand. What may fit is left alone.
 
+use serde_json::json;
+
 use super::value::{Part, Path};
 use super::{CompiledSchema, Kinds, RuleId, escaped};
 use crate::Json;
@@ -17,6 +19,8 @@ pub(in crate::check) struct Misplaced<'t> {
     /// "a string or a list".
     pub(in crate::check) wants: String,
     pub(in crate::check) wants_text: bool,
+    /// A value of the kind that it gives.
+    pub(in crate::check) is: Json,
 }
 
 impl CompiledSchema {
@@ -33,6 +37,16 @@ impl CompiledSchema {
         found
     }
 
+    /// A value of the one kind that a property can be; None where it may be of several, or is not declared.
+    pub(in crate::check) fn sample_of(&self, property: &str) -> Option<Json> {
+        let rule = self.rules[self.root].properties.iter().find(|p| &*p.name == property)?.rule;
+        let kinds = self.rules[rule].kinds;
+        let all = [json!(""), json!(0), json!(false), json!([]), json!({})];
+        let mut only = all.into_iter().filter(|sample| kinds.meets(Kinds::of(sample)));
+        let sample = only.next().filter(|_| only.next().is_none() && !kinds.meets(Kinds::NULL))?;
+        Some(if kinds.meets(Kinds(8)) { json!(0.5) } else { sample })
+    }
+
     fn foretell<'t>(
         &self,
         id: RuleId,
@@ -45,13 +59,13 @@ impl CompiledSchema {
         let kind = match value {
             ValueTemplate::Literal(_) => return,
             ValueTemplate::Text(template) => {
-                let misfit = template.is_whole() && sample(template).is_some_and(|s| !rule.kinds.meets(Kinds::of(&s)));
-                if misfit {
+                let gives = if template.is_whole() { sample(template) } else { None };
+                if let Some(is) = gives.filter(|is| !rule.kinds.meets(Kinds::of(is))) {
                     let (pointer, wants) = (pointer(path), rule.kinds.tell());
                     // Two rules for one place may both say so.
                     if found.iter().all(|f| f.pointer != pointer) {
                         let wants_text = rule.kinds.meets(Kinds::STRING);
-                        found.push(Misplaced { template, name: path.tell(), pointer, wants, wants_text });
+                        found.push(Misplaced { template, name: path.tell(), pointer, wants, wants_text, is });
                     }
                 }
                 return;

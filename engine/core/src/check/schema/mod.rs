@@ -7,6 +7,7 @@ mod compile;
 mod expressions;
 mod foretold;
 mod format;
+mod samples;
 mod value;
 
 use crate::Json;

@@ -28,7 +28,7 @@ impl Lower<'_> {
             ],
         };
         if node.as_map().is_none() {
-            let items = self.items(node, "for_each")?;
+            let items = self.items(node, "for_each");
             self.known_keys(node, &items, None, "each");
             return Some(ForEach {
                 items,
@@ -44,8 +44,9 @@ impl Lower<'_> {
         let key = keys.get("key").and_then(|n| self.template(n, "key"));
         let max_parallel = keys.get("max_parallel").and_then(|n| self.whole(n, "max_parallel", 1, 10_000));
         let fail_fast = keys.get("fail_fast").and_then(|n| self.boolean(n, "fail_fast")).unwrap_or(false);
-        let node = keys.required(self, "items")?;
-        let items = self.items(node, "items")?;
+        let given = keys.required(self, "items");
+        let items = given.map_or(ValueTemplate::Literal(Json::Null), |node| self.items(node, "items"));
+        let node = given.unwrap_or(node);
         let as_name = as_name.unwrap_or_else(|| "each".to_owned());
         self.known_keys(node, &items, key.as_ref(), &as_name);
         Some(ForEach {
@@ -58,7 +59,8 @@ impl Lower<'_> {
         })
     }
 
-    fn items(&mut self, node: &Node, name: &str) -> Option<ValueTemplate> {
+    /// Null where they cannot be items, so that what is said of an item is not told to be wrong as well.
+    fn items(&mut self, node: &Node, name: &str) -> ValueTemplate {
         let fits = match &node.value {
             NodeValue::List(_) => true,
             NodeValue::Map(_) => name == "items",
@@ -67,9 +69,9 @@ impl Lower<'_> {
         };
         if !fits {
             self.wrong_type(node, &format!("`{name}`"), "a list, or a template that gives one");
-            return None;
+            return ValueTemplate::Literal(Json::Null);
         }
-        Some(self.value(node))
+        self.value(node)
     }
 
     fn item_name(&mut self, node: &Node) -> Option<String> {

@@ -3,6 +3,7 @@
 use super::Lower;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::playbook::yaml::{Node, NodeValue, Style};
+use crate::template::ROOTS;
 
 impl Lower<'_> {
     /// A warning for every such value in the tree.
@@ -11,6 +12,27 @@ impl Lower<'_> {
         walk(node, &mut |value| found.extend(suspect(value, |value| self.raw(value.span))));
         found
     }
+
+    /// A warning for every text that is surely meant as a template, in a value that is taken as it stands.
+    pub(super) fn not_read(&mut self, node: &Node, what: &str) {
+        let mut found = Vec::new();
+        walk(node, &mut |value| {
+            if value.as_str().is_some_and(names_a_value) {
+                let message = format!("{what} is taken as it stands: no template is read here");
+                found.push(Diagnostic::new(Code::TemplateNotRead, message, value.span, "taken as it stands"));
+            }
+        });
+        let help = "write the value out, and put the template where it is used: under `with`, `env`, `run`";
+        self.diagnostics.extend(found.into_iter().map(|d| d.help(help)));
+    }
+}
+
+/// Whether it holds a template of ours. Braces alone may be meant for another program.
+fn names_a_value(text: &str) -> bool {
+    text.split("{{").skip(1).any(|rest| {
+        let rest = rest.trim_start_matches(['{', '~', ' ']);
+        ROOTS.iter().any(|root| rest.strip_prefix(root).is_some_and(|after| after.starts_with('.')))
+    })
 }
 
 /// Values only: as keys such words are what they look like.

@@ -20,7 +20,8 @@ impl Lower<'_> {
             }
             let name = self.name(key, "the name of a target", true);
             let kind = self.target_kind(value);
-            let (Some(name), Some(kind)) = (name, kind) else { continue };
+            // A broken one is still declared, so that steps may name it.
+            let (Some(name), kind) = (name, kind.unwrap_or(TargetKind::Local)) else { continue };
             if name.value == "local" && kind != TargetKind::Local {
                 let help = Some("give the target another name".to_owned());
                 self.wrong_value(key.span, "`local` is always the machine that runback runs on", help);

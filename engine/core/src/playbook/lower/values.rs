@@ -185,6 +185,7 @@ impl Lower<'_> {
                 self.wrong_value(item.span, format!("the option {} stands twice", values::shown(&value)), None);
             } else {
                 options.push(value);
+                self.not_read(item, "an option");
             }
         }
         options
@@ -223,7 +224,10 @@ impl Lower<'_> {
         }
         let value = node.to_json();
         match values::check(decl, &value) {
-            Ok(()) => decl.default = Some(Spanned::new(value, node.span)),
+            Ok(()) => {
+                decl.default = Some(Spanned::new(value, node.span));
+                self.not_read(node, "a default");
+            }
             Err(violation) => {
                 let help = violation.help.or_else(|| self.literal_help(node, decl.input_type));
                 let message = format!("the default of `{}` {}", decl.name.value, violation.message);
