@@ -49,7 +49,7 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
         let name = file.display().to_string();
         let verdicts = match test_file(&name, arguments.all_failures) {
             // The other files are tested all the same.
-            Err(failure) if !failure.diagnostics.is_empty() => {
+            Err(failure) if !failure.diagnostics.is_empty() || files.len() > 1 => {
                 failure.print(false);
                 let problems = vec!["it has errors, which were told above".to_owned()];
                 vec![Verdict { name: "it can be tested".to_owned(), problems }]

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use runback_core::Json;
-use runback_core::diagnostic::Code;
+use runback_core::check::schema;
+use runback_core::diagnostic::{Code, Diagnostic};
 use runback_core::event::OnFailure;
 use runback_core::playbook::{duration, yaml};
 use runback_core::span::{Source, SourceId, Sources};
 use runback_core::step::{Class, StepError};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Map;
 
@@ -15,7 +17,7 @@ use super::script::{self, Outcome, Rule};
 use crate::failure::Failure;
 use crate::load;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TestFile {
     /// Beside this file.
@@ -29,7 +31,7 @@ pub(crate) struct TestFile {
     pub(crate) cases: Vec<Case>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Case {
     pub(crate) name: String,
@@ -43,7 +45,7 @@ pub(crate) struct Case {
 }
 
 /// What a step is to do. All attempts alike, or one by one.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Given {
     #[serde(default)]
@@ -64,7 +66,7 @@ pub(crate) struct Given {
     skip: bool,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Attempt {
     #[serde(default)]
@@ -77,7 +79,7 @@ struct Attempt {
     takes: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Expect {
     /// succeeded, failed, rolled-back, stuck, cancelled or waiting.
@@ -110,14 +112,22 @@ pub(crate) struct Expect {
 pub(crate) fn read(file: &str) -> Result<TestFile, Failure> {
     let text = std::fs::read_to_string(file).map_err(|e| Failure::usage(format!("{file} cannot be read: {e}")))?;
     let wants = "a test file has `playbook` and `cases`, and each case `name`, `given` and `expect`";
+    let mistakes = |diagnostics: &[Diagnostic]| {
+        let mut sources = Sources::default();
+        sources.add(Source::new(file, text.as_str()));
+        load::mistakes(diagnostics, &sources, &format!("{file} holds no test"))
+    };
     let node = yaml::parse(SourceId(0), &text).map_err(|diagnostics| {
         if diagnostics.iter().any(|d| d.code == Code::YamlEmpty) {
             return Failure::usage(format!("{file} is empty, so it holds no test")).help(wants);
         }
-        let mut sources = Sources::default();
-        sources.add(Source::new(file, text.as_str()));
-        load::mistakes(&diagnostics, &sources, &format!("{file} holds no test"))
+        mistakes(&diagnostics)
     })?;
+    let shape = schemars::schema_for!(TestFile).to_value();
+    let wrong = schema::check("test file", &shape, &node, &text);
+    if !wrong.is_empty() {
+        return Err(mistakes(&wrong).help(wants));
+    }
     let test: TestFile =
         serde_json::from_value(node.to_json()).map_err(|e| Failure::usage(format!("{file}: {e}")).help(wants))?;
     if test.cases.is_empty() {

@@ -136,6 +136,8 @@ fn add_kubernetes(all: &mut Catalog) {
 #[cfg(test)]
 mod tests {
     use runback_core::Json;
+    use runback_core::check;
+    use runback_core::diagnostic::Code;
 
     /// Looks at the steps of a fragment whose step type this build has, and says how many these are.
     fn accepted(text: &str) -> usize {
@@ -163,6 +165,59 @@ mod tests {
                 accepted(text);
             }
         }
+    }
+
+    /// Places in a value, from the top on, all but the top itself.
+    fn places(value: &Json, at: &str, found: &mut Vec<String>) {
+        let below: Vec<(String, &Json)> = match value {
+            Json::Object(map) => map.iter().map(|(k, v)| (k.replace('~', "~0").replace('/', "~1"), v)).collect(),
+            Json::Array(list) => list.iter().enumerate().map(|(i, v)| (i.to_string(), v)).collect(),
+            _ => return,
+        };
+        for (key, value) in below {
+            let place = format!("{at}/{key}");
+            places(value, &place, found);
+            found.push(place);
+        }
+    }
+
+    /// A text that is no template, which may stand for a value of any type.
+    fn is_text(value: &Json) -> bool {
+        value.as_str().is_some_and(|text| !text.contains("{{"))
+    }
+
+    /// Inputs that are good are not called wrong because a value of any type, or a text, comes from a template.
+    #[test]
+    fn no_template_makes_an_example_wrong() {
+        let all = super::catalog();
+        let mut looked_at = 0;
+        for step_type in all.iter() {
+            let name = step_type.descriptor().name;
+            let steps =
+                step_type.descriptor().examples.iter().flat_map(|t| serde_yaml::from_str::<Vec<Json>>(t).expect(t));
+            for step in steps.filter(|s| s["uses"] == name && s["with"].is_object()) {
+                let mut found = Vec::new();
+                places(&step["with"], "", &mut found);
+                for place in found.iter().filter(|p| !p.starts_with("/that")) {
+                    for template in ["{{ steps.any.outputs.v }}", "x{{ steps.any.outputs.v }}"] {
+                        let mut with = step["with"].clone();
+                        match with.pointer_mut(place) {
+                            Some(value) if template.starts_with('{') || is_text(value) => *value = template.into(),
+                            _ => continue,
+                        }
+                        let any = serde_json::json!({ "id": "any", "uses": "exec", "with": { "command": ["x"], "outputs": { "v": { "json": "." } } } });
+                        let step = serde_json::json!({ "uses": name, "with": with });
+                        let playbook =
+                            serde_json::json!({ "runback": 1, "name": "t", "steps": [any, step] }).to_string();
+                        let checked = check::check("t", &playbook, &mut check::NoLoad, &all);
+                        let wrong = checked.diagnostics.iter().find(|d| d.code == Code::WrongStepInput);
+                        assert!(wrong.is_none(), "{name}: {with}: {wrong:?}");
+                        looked_at += 1;
+                    }
+                }
+            }
+        }
+        assert!(looked_at > 300, "{looked_at}");
     }
 
     #[test]

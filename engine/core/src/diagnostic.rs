@@ -153,7 +153,7 @@ codes! {
     NotReferable "RB0309" Error "A reference to something that has no value at that point."
     SecretNotAllowed "RB0310" Error "A secret where its value would be stored or shown."
     UnknownFunction "RB0311" Error "An unknown template helper or expression function."
-    TypesDoNotFit "RB0312" Error "An expression over values whose types do not fit."
+    TypesDoNotFit "RB0312" Error "A template or an expression over values whose types do not fit."
 
     NeedsUnknown "RB0401" Error "`needs` names a step that is not there."
     NeedsSelf "RB0402" Error "A step needs itself."

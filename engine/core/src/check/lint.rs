@@ -8,6 +8,7 @@ use crate::step::{Access, UndoKind};
 use crate::template::Reference;
 
 use super::place::{Noted, Place, Placed, TARGET_ROOT};
+use super::types::known::{Known, Schemas};
 
 /// `unread`: a template or expression could not be read, so nobody knows what it would use.
 pub(super) fn lint(placed: &mut Placed<'_>, pairs: &[(StepIdx, StepIdx)], unread: bool) {
@@ -69,7 +70,9 @@ fn unused_targets(placed: &mut Placed<'_>) {
 
 fn command_lines(placed: &mut Placed<'_>) {
     let mut found = Vec::new();
-    for note in &placed.notes {
+    let schemas = &Schemas::new(placed);
+    for (at, note) in placed.notes.iter().enumerate() {
+        let known = schemas.of_step(StepIdx(at as u32), false);
         for line in &note.lines {
             for reference in line.template.references() {
                 if is_secret(placed, note.frame, reference) {
@@ -78,7 +81,7 @@ fn command_lines(placed: &mut Placed<'_>) {
             }
             if line.script {
                 for reference in line.template.used_unquoted() {
-                    if !is_secret(placed, note.frame, reference) && !is_one_word(placed, note.frame, reference) {
+                    if !is_secret(placed, note.frame, reference) && !is_one_word(known, reference) {
                         found.push(unquoted(reference));
                     }
                 }
@@ -94,9 +97,9 @@ fn is_secret(placed: &Placed<'_>, frame: usize, reference: &Reference) -> bool {
 }
 
 /// Its text has nothing that a shell would take for more than a word.
-fn is_one_word(placed: &Placed<'_>, frame: usize, reference: &Reference) -> bool {
-    let plain = [InputType::Integer, InputType::Number, InputType::Boolean, InputType::Duration];
-    input(placed, frame, reference).is_some_and(|decl| plain.contains(&decl.input_type))
+fn is_one_word(known: Known<'_>, reference: &Reference) -> bool {
+    known.input(reference).is_some_and(|decl| decl.input_type == InputType::Duration)
+        || known.sample(reference).is_some_and(|value| value.is_number() || value.is_boolean())
 }
 
 fn input<'p>(placed: &'p Placed<'_>, frame: usize, reference: &Reference) -> Option<&'p InputDecl> {
@@ -105,9 +108,18 @@ fn input<'p>(placed: &'p Placed<'_>, frame: usize, reference: &Reference) -> Opt
     placed.scopes[placed.steps[at].scope.0 as usize].inputs.iter().find(|i| *i.name == *name)
 }
 
+/// A name for the environment: `STDOUT`, and `STDOUT_1` where the last part is a number.
+fn variable(reference: &Reference) -> String {
+    let path = &reference.path;
+    let named = |part: &String| part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    let from = path.iter().rposition(named).unwrap_or(0);
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+    path[from..].join("_").chars().map(plain).collect()
+}
+
 fn secret_on_command_line(reference: &Reference) -> Diagnostic {
     let name = reference.path.join(".");
-    let variable = reference.path.last().map_or_else(String::new, |n| n.to_uppercase().replace('-', "_"));
+    let variable = variable(reference);
     let message = format!("`{name}` goes onto a command line, where every user of the machine can see it");
     let help = format!(
         "hand it over in the environment: `env: {{ {variable}: \"{{{{ {name} }}}}\" }}`, and use `\"${variable}\"`"
@@ -117,7 +129,7 @@ fn secret_on_command_line(reference: &Reference) -> Diagnostic {
 
 fn unquoted(reference: &Reference) -> Diagnostic {
     let name = reference.path.join(".");
-    let variable = reference.path.last().map_or_else(String::new, |n| n.to_uppercase().replace('-', "_"));
+    let variable = variable(reference);
     let message =
         format!("the value of `{name}` becomes part of the script; a space or a quote in it changes what runs");
     let help = format!(

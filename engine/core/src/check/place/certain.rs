@@ -26,9 +26,16 @@ pub(super) fn problems(
     let most = samples.iter().map(Vec::len).max().unwrap_or(0);
     let Some((base, mut certain)) = (0..most).find_map(|n| Some((n, told(&|_| n)?))) else { return Vec::new() };
     certain.retain(|p| is_written(with, &p.path));
-    let each_alone = samples.iter().enumerate().flat_map(|(at, all)| (0..all.len()).map(move |n| (at, n)));
-    for (at, n) in each_alone {
-        narrow(&mut certain, || told(&|leaf| if leaf == at { n } else { base }));
+    for (at, all) in samples.iter().enumerate() {
+        let mut tried = false;
+        for (n, value) in all.iter().enumerate() {
+            let again = narrow(&mut certain, || told(&|leaf| if leaf == at { n } else { base }));
+            tried |= again && !value.is_null();
+        }
+        if !tried {
+            // None of the values made up for this place is one that it takes.
+            return Vec::new();
+        }
     }
     for n in 0..most {
         narrow(&mut certain, || told(&|leaf| n + leaf));
@@ -36,13 +43,14 @@ pub(super) fn problems(
     certain
 }
 
-/// Keeps what is told again. Values that do not even decode tell nothing.
-fn narrow(certain: &mut Vec<InputProblem>, told: impl FnOnce() -> Option<Vec<InputProblem>>) {
-    if !certain.is_empty()
-        && let Some(again) = told()
-    {
-        certain.retain(|p| again.iter().any(|other| other.path == p.path && other.message == p.message));
+/// Keeps what is told again. Values that do not even decode tell nothing: false. Nothing left is nothing to try.
+fn narrow(certain: &mut Vec<InputProblem>, told: impl FnOnce() -> Option<Vec<InputProblem>>) -> bool {
+    if certain.is_empty() {
+        return true;
     }
+    let Some(again) = told() else { return false };
+    certain.retain(|p| again.iter().any(|other| other.path == p.path && other.message == p.message));
+    true
 }
 
 fn filled(with: &ValueTemplate, samples: &[Vec<Json>], pick: &dyn Fn(usize) -> usize) -> Json {

@@ -1,13 +1,16 @@
 //! What may stand where templates stand in a `with:` map, as far as its schema says. Judges nothing.
 
 use super::format::Format;
-use super::{CompiledSchema, Kinds, Rule, RuleId};
+use super::{Additional, CompiledSchema, Kinds, Rule, RuleId};
 use crate::Json;
 use crate::template::ValueTemplate;
 use serde_json::json;
 
 /// Texts that differ in what is commonly asked of texts.
 const TEXTS: [&str; 10] = ["x", "/x/y", "x/y", "1", "10.0.0.1", "x.zip", "http://x.example/", "1s", "Deployment", ""];
+
+/// Maps in lists in maps are made up so deep.
+const MAX_DEPTH: u8 = 4;
 
 impl CompiledSchema {
     /// For each template, in order: values of every kind and constant that its place takes.
@@ -53,31 +56,70 @@ impl CompiledSchema {
     }
 
     fn offers(&self, rules: &[RuleId], whole: bool) -> Vec<Json> {
-        let mut offers = Vec::new();
-        let mut asked = rules.iter().map(|id| &self.rules[*id]).filter(|r| r.also.is_empty() && r.choice.is_empty());
-        let plain = Rule::default();
-        if rules.is_empty() {
-            offer(&plain, &mut offers);
-        } else {
-            asked.by_ref().for_each(|rule| offer(rule, &mut offers));
-        }
+        let mut offers = self.values(rules, MAX_DEPTH);
         offers.retain(|value| whole || value.is_string());
         if offers.is_empty() {
             offers.push(json!("x"));
         }
         offers
     }
+
+    /// Values that rules for one place take.
+    fn values(&self, rules: &[RuleId], depth: u8) -> Vec<Json> {
+        let mut values = Vec::new();
+        let mut add = |value: Json| {
+            if !values.contains(&value) {
+                values.push(value);
+            }
+        };
+        let plain = Rule::default();
+        let asked = rules.iter().map(|id| &self.rules[*id]).filter(|r| r.also.is_empty() && r.choice.is_empty());
+        for rule in asked.chain(rules.is_empty().then_some(&plain)) {
+            if !rule.constants.is_empty() {
+                rule.constants.iter().cloned().for_each(&mut add);
+                continue;
+            }
+            scalars(rule, &mut add);
+            if rule.own_kinds.meets(Kinds::LIST) {
+                add(rule.items.map_or_else(|| json!(["x"]), |items| json!([self.one(items, depth)])));
+                add(json!([]));
+            }
+            if rule.own_kinds.meets(Kinds::MAP) {
+                add(self.map(rule, true, depth));
+                add(self.map(rule, false, depth));
+            }
+            if rule.own_kinds.meets(Kinds::NULL) {
+                add(Json::Null);
+            }
+        }
+        values
+    }
+
+    fn one(&self, rule: RuleId, depth: u8) -> Json {
+        if depth == 0 {
+            return Json::Null;
+        }
+        self.values(&self.with_all(vec![rule]), depth - 1).into_iter().next().unwrap_or_default()
+    }
+
+    /// With what must be there, or with all that may be.
+    fn map(&self, rule: &Rule, all: bool, depth: u8) -> Json {
+        let mut map: serde_json::Map<String, Json> = rule
+            .properties
+            .iter()
+            .filter(|property| all || property.required)
+            .map(|property| (property.name.to_string(), self.one(property.rule, depth)))
+            .collect();
+        match rule.additional {
+            Additional::Rule(other) if all => drop(map.insert("x".to_owned(), self.one(other, depth))),
+            Additional::Any if all => drop(map.insert("x".to_owned(), json!("x"))),
+            Additional::Rule(_) | Additional::Any | Additional::Deny => {}
+        }
+        map.into()
+    }
 }
 
-fn offer(rule: &Rule, offers: &mut Vec<Json>) {
-    let mut add = |value: Json| {
-        if !offers.contains(&value) {
-            offers.push(value);
-        }
-    };
-    if !rule.constants.is_empty() {
-        return rule.constants.iter().cloned().for_each(add);
-    }
+fn scalars(rule: &Rule, mut add: impl FnMut(Json)) {
     let kinds = rule.own_kinds;
     if kinds.meets(Kinds::STRING) {
         let texts = texts(rule.format).iter().filter(|t| rule.pattern.as_ref().is_none_or(|p| p.is_match(t)));
@@ -92,15 +134,9 @@ fn offer(rule: &Rule, offers: &mut Vec<Json>) {
             add(json!(number as i64));
         }
     }
-    for (kind, values) in [
-        (Kinds::BOOL, &[json!(true), json!(false)][..]),
-        (Kinds::LIST, &[json!(["x"]), json!([])]),
-        (Kinds::MAP, &[json!({ "x": "x" }), json!({})]),
-        (Kinds::NULL, &[Json::Null]),
-    ] {
-        if kinds.meets(kind) {
-            values.iter().cloned().for_each(&mut add);
-        }
+    if kinds.meets(Kinds::BOOL) {
+        add(json!(true));
+        add(json!(false));
     }
 }
 

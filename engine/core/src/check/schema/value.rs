@@ -363,10 +363,14 @@ impl Checker<'_> {
         let first = entries.first().map(|(key, _)| key.span);
         let span = path.span.or(first).unwrap_or_else(|| first_line(self.file_text, node.span));
         for property in rule.properties.iter().filter(|p| p.required) {
-            if entries.iter().any(|(key, _)| key.as_str() == Some(&*property.name)) {
+            let name = &property.name;
+            // A key that was told to be this one misspelt is told once.
+            let known = || rule.properties.iter().map(|p| &*p.name);
+            let is_it =
+                |key: &str| key == &**name || (known().all(|k| k != key) && nearest(key, known()) == Some(&**name));
+            if entries.iter().any(|(key, _)| key.as_str().is_some_and(is_it)) {
                 continue;
             }
-            let name = &property.name;
             let message = format!("{} needs `{name}`", self.name(path));
             let wants = self.rules[property.rule].kinds;
             let what = if wants == Kinds::ALL { "a value".to_owned() } else { wants.tell() };

@@ -18,7 +18,7 @@ use crate::template::{Reference, Template, ValueTemplate, kind, walk};
 const MAX_DEPTH: u8 = 8;
 
 /// What is asked again and again.
-pub(super) struct Schemas<'p> {
+pub(in crate::check) struct Schemas<'p> {
     steps: &'p [PlanStep],
     notes: &'p [Note],
     frames: &'p [Frame],
@@ -29,7 +29,7 @@ pub(super) struct Schemas<'p> {
 
 /// Where a reference stands.
 #[derive(Clone, Copy)]
-pub(super) struct Known<'p> {
+pub(in crate::check) struct Known<'p> {
     schemas: &'p Schemas<'p>,
     scope: ScopeIdx,
     frame: usize,
@@ -38,7 +38,7 @@ pub(super) struct Known<'p> {
 }
 
 impl<'p> Schemas<'p> {
-    pub(super) fn new(placed: &'p Placed<'_>) -> Self {
+    pub(in crate::check) fn new(placed: &'p Placed<'_>) -> Self {
         Self {
             steps: &placed.steps,
             notes: &placed.notes,
@@ -50,14 +50,14 @@ impl<'p> Schemas<'p> {
     }
 
     /// What a step knows. `inside`: where the outputs of a block are worked out.
-    pub(super) fn of_step(&'p self, step: StepIdx, inside: bool) -> Known<'p> {
+    pub(in crate::check) fn of_step(&'p self, step: StepIdx, inside: bool) -> Known<'p> {
         let (note, plan) = (&self.notes[step.at()], &self.steps[step.at()]);
         let frame = note.inside.filter(|_| inside).unwrap_or(note.frame);
         Known { schemas: self, scope: plan.scope, frame, bindings: &plan.bindings, depth: 0 }
     }
 
     /// What the top of a playbook knows.
-    pub(super) fn of_scope(&'p self, scope: ScopeIdx) -> Known<'p> {
+    pub(in crate::check) fn of_scope(&'p self, scope: ScopeIdx) -> Known<'p> {
         let at = scope.0 as usize;
         let (note, plan) = (&self.scope_notes[at], &self.scopes[at]);
         Known { schemas: self, scope, frame: note.frame, bindings: &plan.bindings, depth: 0 }
@@ -70,18 +70,18 @@ impl<'p> Schemas<'p> {
 }
 
 impl<'p> Known<'p> {
-    pub(super) fn scope(&self) -> &'p Scope {
+    pub(in crate::check) fn scope(&self) -> &'p Scope {
         &self.schemas.scopes[self.scope.0 as usize]
     }
 
     /// The declaration of a reference to an input as a whole.
-    pub(super) fn input(&self, reference: &Reference) -> Option<&'p InputDecl> {
+    pub(in crate::check) fn input(&self, reference: &Reference) -> Option<&'p InputDecl> {
         let [root, name] = reference.path.as_slice() else { return None };
         self.scope().inputs.iter().find(|decl| root == "inputs" && decl.name.value == *name)
     }
 
     /// A value of the type that a reference has, where that is certain.
-    pub(super) fn sample(&self, reference: &Reference) -> Option<Json> {
+    pub(in crate::check) fn sample(&self, reference: &Reference) -> Option<Json> {
         let path: Vec<&str> = reference.path.iter().map(String::as_str).collect();
         match path.as_slice() {
             ["inputs", name] => self.scope().inputs.iter().find(|d| d.name.value == **name).map(of_input),
@@ -101,7 +101,7 @@ impl<'p> Known<'p> {
     }
 
     /// Why a reference can never have a value, where that is certain.
-    pub(super) fn never(&self, reference: &Reference) -> Option<String> {
+    pub(in crate::check) fn never(&self, reference: &Reference) -> Option<String> {
         let path: Vec<&str> = reference.path.iter().map(String::as_str).collect();
         let known = match path.as_slice() {
             ["inputs", _, _, ..] => 2,
@@ -129,7 +129,7 @@ impl<'p> Known<'p> {
     }
 
     /// The `for_each` around that calls its item so.
-    pub(super) fn items(&self, name: &str) -> Option<&'p PlanForEach> {
+    pub(in crate::check) fn items(&self, name: &str) -> Option<&'p PlanForEach> {
         let mut at = Some(self.frame);
         while let Some(frame) = at.map(|at| &self.schemas.frames[at]) {
             if frame.item.as_deref() == Some(name) {
@@ -144,7 +144,7 @@ impl<'p> Known<'p> {
     }
 
     /// Of what a template gives.
-    pub(super) fn gives(&self, value: &ValueTemplate) -> Option<Json> {
+    pub(in crate::check) fn gives(&self, value: &ValueTemplate) -> Option<Json> {
         match value {
             ValueTemplate::Literal(json) => Some(json.clone()).filter(|json| !json.is_null()),
             ValueTemplate::Text(template) => self.renders(template),
@@ -153,7 +153,7 @@ impl<'p> Known<'p> {
         }
     }
 
-    pub(super) fn renders(&self, template: &Template) -> Option<Json> {
+    pub(in crate::check) fn renders(&self, template: &Template) -> Option<Json> {
         template.sample(&|reference| self.sample(reference))
     }
 
@@ -179,7 +179,7 @@ impl<'p> Known<'p> {
 }
 
 /// The items of a `for_each`, where they are all written out, and there are any.
-pub(super) fn written_items(each: &PlanForEach) -> Option<Vec<&Json>> {
+pub(in crate::check) fn written_items(each: &PlanForEach) -> Option<Vec<&Json>> {
     let items: Vec<&Json> = match each.items.literal()? {
         Json::Array(list) => list.iter().collect(),
         Json::Object(map) => map.values().collect(),

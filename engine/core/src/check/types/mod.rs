@@ -2,7 +2,7 @@
 //! inputs of a step or of a playbook. What may fit is left to the run.
 
 mod given;
-mod known;
+pub(super) mod known;
 
 use super::place::Placed;
 use super::schema::Misplaced;
