@@ -12,7 +12,8 @@
 //!
 //! The answer's body is stored as an output, so it must not be a secret that runback does not know; `Set-Cookie` headers
 //! are left out for that reason. Redirects are followed for GET, HEAD and OPTIONS only, unless `redirects` says otherwise:
-//! following one turns most methods into a GET.
+//! following one turns most methods into a GET. Another host gets the same headers, but for `Authorization` and `Cookie`, as
+//! from curl: where a token goes in a header of its own, say `redirects: 0`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

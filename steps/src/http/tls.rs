@@ -56,7 +56,8 @@ fn time_of(tag: u8, text: &str) -> Option<Timestamp> {
     let year = digits[..4].parse::<i16>().ok()?;
     let date =
         jiff::civil::DateTime::new(year, part(4, 6)?, part(6, 8)?, part(8, 10)?, part(10, 12)?, part(12, 14)?, 0);
-    Some(date.ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
+    // 99991231235959Z, "no end" (RFC 5280, 4.1.2.5), is some hours behind the last time that jiff knows.
+    Some(date.ok()?.to_zoned(jiff::tz::TimeZone::UTC).map_or(Timestamp::MAX, |at| at.timestamp()))
 }
 
 #[cfg(test)]
@@ -69,6 +70,12 @@ mod tests {
         let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         params.not_after = rcgen::date_time_ymd(not_after.0, not_after.1, not_after.2);
         params.self_signed(&key).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn a_certificate_may_have_no_end() {
+        assert_eq!(time_of(0x18, "99991231235959Z"), Some(Timestamp::MAX));
+        assert_eq!(time_of(0x18, "99991331235959Z"), None);
     }
 
     #[test]

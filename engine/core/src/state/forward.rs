@@ -333,19 +333,25 @@ impl RunState {
         self.settle_forward(node);
     }
 
-    /// What a container is whose inside did not succeed: where `fail_fast` around it cut it short, or all that was not
-    /// done in it was stopped, it has not had its chance, and that counts as no success even with `continue_on_error`.
+    /// What a container is whose inside did not succeed: where `fail_fast` around it cut it short, or it may fail and all
+    /// that was not done in it was only stopped, it has not had its chance, and that counts as no success even with
+    /// `continue_on_error`.
     pub(super) fn failure_of(&self, container: NodeId) -> Status {
         let cut_short = self.ancestors(container).into_iter().any(|up| self.node(up).failed_fast);
-        if cut_short || !self.has_failed_inside(container) { Status::Cancelled } else { Status::Failed }
+        let only_stopped = || self.step(container).continue_on_error && !self.has_failed_by_itself(container);
+        if cut_short || only_stopped() { Status::Cancelled } else { Status::Failed }
     }
 
-    /// Something in it failed by itself, and nothing in it absorbed that.
-    fn has_failed_inside(&self, container: NodeId) -> bool {
-        self.children(container).into_iter().any(|node| {
-            let failed = self.node(node).status == Status::Failed || self.has_failed_inside(node);
-            failed && !self.step(node).continue_on_error
-        })
+    /// It failed where it is an action, else something in it that nothing in it absorbed, or else its own beginning.
+    fn has_failed_by_itself(&self, node: NodeId) -> bool {
+        let mut inside = self.children(node).into_iter().filter(|n| match self.node(*n).status {
+            Status::Failed => !self.step(*n).continue_on_error,
+            status => status == Status::Cancelled,
+        });
+        match inside.next() {
+            None => self.node(node).status == Status::Failed,
+            Some(first) => std::iter::once(first).chain(inside).any(|n| self.has_failed_by_itself(n)),
+        }
     }
 
     /// How the way forward ended.
@@ -391,9 +397,9 @@ impl RunState {
             if seen.insert(node) && self.nodes[node.at()].status == Status::Running && !self.active.contains(&node) {
                 todo.extend(self.children(node));
                 // Cut short, it counts as no success even with `continue_on_error`.
-                let failed = !self.step(node).continue_on_error && self.has_failed_inside(node);
+                let absorbs = self.step(node).continue_on_error;
                 let n = &mut self.nodes[node.at()];
-                n.status = if failed { Status::Failed } else { Status::Cancelled };
+                n.status = if n.child_failed && !absorbs { Status::Failed } else { Status::Cancelled };
                 n.finished_at = Some(self.last_at);
                 self.release_locks(node);
             }
