@@ -604,6 +604,37 @@ fn services_of_a_real_systemd_go_there_and_back() {
 }
 
 #[test]
+fn a_unit_between_two_states_is_neither_up_nor_down() {
+    let Some(machine) = machine::machine() else { return };
+    let runback = Runback::alone();
+    let unit = |name: &str, lines: &str| {
+        machine.told(&format!(
+            "printf '[Service]\\n{lines}' >/run/systemd/system/{name}.service && systemctl daemon-reload"
+        ));
+    };
+    // On its way down, while its daemon still writes.
+    unit("rb-lingers", "ExecStart=/bin/sleep 600\\nExecStop=/bin/sleep 2\\n");
+    machine.told("systemctl start rb-lingers && systemctl stop --no-block rb-lingers");
+    assert_eq!(machine.told("systemctl show --property=ActiveState --value rb-lingers").trim(), "deactivating");
+    let stopped = on(&machine, &runback, "stopped", &once("service.stopped", &json!({"unit": "rb-lingers"})));
+    assert_eq!(stopped.step("it")["outputs"]["active"], "inactive", "{}", stopped.printed);
+    assert_eq!(stopped.step("it")["changed"], true);
+    // It falls, and systemd starts it again, five times.
+    unit("rb-falls", "ExecStart=/bin/false\\nRestart=always\\nRestartSec=1\\n");
+    let falls = on(&machine, &runback, "falls", &once("service.started", &json!({"unit": "rb-falls"})));
+    assert!(falls.error("it").contains("rb-falls is failed and static afterwards"), "{}", falls.printed);
+    // It falls once.
+    unit(
+        "rb-recovers",
+        "ExecStart=/bin/sh -c \"[ -e /run/rb-fell ] && exec sleep 600; touch /run/rb-fell; exit 1\"\\nRestart=always\\nRestartSec=1\\n",
+    );
+    let recovers = on(&machine, &runback, "recovers", &once("service.started", &json!({"unit": "rb-recovers"})));
+    assert_eq!(recovers.step("it")["outputs"]["active"], "active", "{}", recovers.printed);
+    assert_eq!(runback.rollback("recovers").show["status"], "rolled-back");
+    assert_eq!(machine.said("systemctl is-active rb-recovers"), "inactive");
+}
+
+#[test]
 fn packages_of_a_real_apt_come_and_go() {
     let Some(machine) = machine::machine() else { return };
     let runback = Runback::alone();
