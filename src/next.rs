@@ -151,7 +151,9 @@ pub(crate) fn commands(state: &RunState, status: &str, driven: bool) -> Vec<(Str
         _ => {}
     }
     let tried = || state.ids().any(|n| state.node(n).attempts > 0);
-    if matches!(status, "failed" | "stuck" | "rolled-back" | "cancelled") && tried() {
+    if let Some(node) = state.ids().find(|n| status == "stuck" && state.node(*n).undo == UndoStatus::Failed) {
+        add(format!("runback logs {run} {} --undo", word(state.path(node))), "what its undo printed");
+    } else if matches!(status, "failed" | "stuck" | "rolled-back" | "cancelled") && tried() {
         let failed = state.failure.map(|n| format!(" {}", word(state.path(n)))).unwrap_or_default();
         add(format!("runback logs {run}{failed}"), "what the commands printed");
     }

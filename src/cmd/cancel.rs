@@ -33,8 +33,12 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
         let id = store.resolve(&arguments.run).await?;
         let Some(owner) = store.owner(&id).await? else {
             let run = journal::read(store.as_ref(), &id, &runback_steps::catalog()).await?;
-            let failure =
-                Failure::failed(format!("nobody drives run {id} ({}), so there is nothing to stop", run.status()));
+            let alone = run.state.active().find(|n| run.state.node(*n).detached().is_some());
+            let so = match alone {
+                Some(node) => format!("but the command of {} was detached, and may run still", run.state.path(node)),
+                None => "so there is nothing to stop".to_owned(),
+            };
+            let failure = Failure::failed(format!("nobody drives run {id} ({}), {so}", run.status()));
             return Err(next::steps(&run.state, run.status(), false)
                 .into_iter()
                 .fold(failure, |f, line| f.help(line.trim())));

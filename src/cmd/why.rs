@@ -7,7 +7,7 @@ use clap::Args;
 use runback_core::decide;
 use runback_core::event::HoldReason;
 use runback_core::plan::{PlanKind, PlanRollback};
-use runback_core::state::{InRunLocks, NodeId, Phase, RunState, Status, UndoStatus};
+use runback_core::state::{FINAL, InRunLocks, NodeId, Phase, RunState, Status, UndoStatus};
 use runback_core::step::{Question, UndoKind};
 use runback_exec::store::Store;
 use schemars::JsonSchema;
@@ -208,9 +208,14 @@ impl Why<'_> {
         for node in going.chain(waiting).chain(state.ready()).collect::<Vec<_>>() {
             self.step(node, 0, &mut seen, &mut told);
         }
-        let blocked = state.ids().filter(|n| state.node(*n).status == Status::Blocked && !seen.contains(n)).count();
+        // On the way back, and in `finally`, the way forward has no more to come.
+        let over = matches!(state.phase, Phase::RollingBack | Phase::Finally | Phase::Ending);
+        let comes = |n: &NodeId| !state.is_halted(*n) && (!over || state.ancestors(*n).contains(&FINAL));
+        let blocked = |n: &NodeId| state.node(*n).status == Status::Blocked && !seen.contains(n);
+        let blocked = state.ids().filter(blocked).filter(comes).count();
         if blocked > 0 && !matches!(state.phase, Phase::Finished(_) | Phase::Held(_)) {
-            told.push((0, format!("{} more wait for these", words::plural(blocked, "step"))));
+            let wait = if blocked == 1 { "waits" } else { "wait" };
+            told.push((0, format!("{} more {wait} for these", words::plural(blocked, "step"))));
         }
         told
     }
@@ -303,10 +308,11 @@ impl Why<'_> {
             told.push((depth, text));
         } else if self.state.step(node).action().is_some() {
             let since = words::at_it_since(self.state, node);
-            let how = if self.run.owner.is_some() || n.detached().is_some() {
-                format!("runs{}", self.ago(since))
-            } else {
-                format!("was running since {}", since.map(words::date).unwrap_or_default())
+            let date = since.map(words::date).unwrap_or_default();
+            let how = match (&self.run.owner, n.detached()) {
+                (Some(_), _) => format!("runs{}", self.ago(since)),
+                (None, None) => format!("was running since {date}"),
+                (None, Some(_)) => format!("runs since {date} by itself, or has ended: a resume finds out"),
             };
             let attempt = if n.attempts > 1 { format!(", attempt {}", n.attempts) } else { String::new() };
             told.push((depth, format!("{path} {how}{attempt}")));
@@ -419,29 +425,22 @@ impl Why<'_> {
     fn undo(&self, node: NodeId, depth: usize, seen: &mut HashSet<NodeId>, told: &mut Told) {
         let state = self.state;
         let n = state.node(node);
-        let path = &n.path;
+        // Why it all goes back is what is asked first.
+        let failed = match n.status {
+            Status::Failed => format!(" failed{}\nand", self.error(node)),
+            _ => String::new(),
+        };
+        let path = format!("{}{failed}", n.path);
         match n.undo {
             UndoStatus::None => {}
             UndoStatus::Undone => {
                 let note = words::undo_note(n).map(|note| format!(": {note}"));
-                let failed = if n.status == Status::Failed {
-                    format!(" failed{}\nand", self.error(node))
-                } else {
-                    String::new()
-                };
-                told.push((depth, format!("{path}{failed} was taken back{}", note.unwrap_or_default())));
+                told.push((depth, format!("{path} was taken back{}", note.unwrap_or_default())));
             }
             _ if state.is_left(node) => {
                 told.push((depth, format!("{path} is kept: {}", kept(state, node))));
             }
-            UndoStatus::Kept => {
-                let failed = if n.status == Status::Failed {
-                    format!(" failed{}\nand", self.error(node))
-                } else {
-                    String::new()
-                };
-                told.push((depth, format!("{path}{failed} is kept: {}", kept(state, node))));
-            }
+            UndoStatus::Kept => told.push((depth, format!("{path} is kept: {}", kept(state, node)))),
             UndoStatus::Failed => {
                 let error = n.undo_error().map(|e| {
                     let help = e.help.as_ref().map(|h| format!("\n{}", next::in_text(h))).unwrap_or_default();
@@ -450,7 +449,7 @@ impl Why<'_> {
                 told.push((depth, format!("{path} could not be taken back{}", error.unwrap_or_default())));
             }
             UndoStatus::Backoff => {
-                told.push((depth, format!("{path}: its undo is tried again {}", self.again(node))));
+                told.push((depth, format!("{path} has an undo that is tried again {}", self.again(node))));
             }
             UndoStatus::Undoing => {
                 let is = if self.run.owner.is_some() { "is" } else { "was" };

@@ -127,10 +127,10 @@ fn what_could_not_be_recorded_is_not_told_as_done() {
 #[test]
 fn a_rollback_that_cannot_be_stopped_says_so() {
     let desk = Desk::new();
-    let steps = "  - { id: a, run: 'true', rollback: { run: touch back; sleep 60 } }\n  - { id: b, run: exit 7 }\n";
+    let steps = "  - { id: a, run: exit 7, rollback: { run: touch back; sleep 60 } }\n  - { id: b, run: 'true' }\n";
     desk.write("back.yaml", &format!("runback: 1\nname: back\nsteps:\n{steps}"));
     let running = desk.start(&["run", "back.yaml", "--run-id", "b1"]);
-    desk.wait_until(&["why", "b1"], "a is being taken back");
+    desk.wait_until(&["why", "b1"], "and is being taken back");
     for ask in [&["cancel", "b1"][..], &["cancel", "b1", "--hold"]] {
         let said = desk.run(ask);
         assert_eq!(said.code, Some(6), "{}", said.all());
@@ -139,6 +139,7 @@ fn a_rollback_that_cannot_be_stopped_says_so() {
     }
     let why = desk.run(&["why", "b1"]).stdout;
     assert!(why.contains("runback cancel b1 --now  leave it at once"), "{why}");
+    assert!(why.contains("exit code 7") && !why.contains("more wait"), "{why}");
     assert_eq!(desk.run(&["cancel", "b1", "--now"]).code, Some(0));
     assert_eq!(running.finish().code, Some(130));
 }
@@ -247,6 +248,31 @@ fn a_log_that_is_followed_says_whose_it_is() {
     let plain: String = seen.chars().filter(char::is_ascii).collect();
     let turns = [" a, attempt 1\none\n", " b, attempt 1\ntwo\n", " a, attempt 1\nthree\n"];
     assert_eq!(plain, turns.concat());
+}
+
+/// It was said that there is nothing to stop.
+#[test]
+fn a_detached_command_that_nobody_follows_may_run_still() {
+    let desk = Desk::new();
+    let step = "{ id: a, run: 'touch began; sleep 60', detach: true, rollback: none }";
+    desk.write("far.yaml", &format!("runback: 1\nname: far\nsteps: [{step}]\n"));
+    let run = desk.start(&["run", "far.yaml", "--run-id", "f1"]);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    while desk.read("began").is_none() {
+        assert!(std::time::Instant::now() < until, "the step does not begin");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    drop(run);
+    desk.wait_for("f1", "interrupted");
+    let cancel = desk.run(&["cancel", "f1"]);
+    assert_eq!(cancel.code, Some(1), "{}", cancel.all());
+    assert!(cancel.stderr.contains("the command of a was detached, and may run still"), "{}", cancel.all());
+    assert!(cancel.stderr.contains("runback rollback f1"), "{}", cancel.all());
+    let why = desk.run(&["why", "f1"]).stdout;
+    assert!(why.contains("by itself, or has ended: a resume finds out"), "{why}");
+    let back = desk.run(&["rollback", "f1"]);
+    assert_eq!(back.code, Some(0), "{}", back.all());
+    assert!(back.stdout.contains("a stopped"), "{}", back.all());
 }
 
 /// What lay there for an hour is not told as an hour of work.
