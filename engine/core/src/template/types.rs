@@ -1,9 +1,11 @@
 //! What is certain of a template's types before it is rendered: where rendering, once it comes there, can only fail. A type
 //! is a value that stands for all of its kind; None is one that is not known, and fits everywhere.
 
+use std::borrow::Cow;
+
 use serde_json::json;
 
-use super::helpers::kind;
+use super::helpers::{Args, kind};
 use super::ir::{Base, Call, Ex, PathEx, Piece};
 use super::render::Renderer;
 use super::{Body, Inner, Reference, Template};
@@ -125,6 +127,13 @@ impl Types<'_> {
 
     fn call(&mut self, call: &Call) -> Known {
         let name = call.helper.name;
+        if let Some(values) = call.args.iter().map(written).collect::<Option<Vec<_>>>() {
+            let made = (call.helper.run)(&Args { values: &values, regex: call.regex.as_ref() });
+            if let Err(why) = &made {
+                self.found.push(Misfit { message: format!("`{name}`: {why}"), help: None, span: self.inner.span });
+            }
+            return made.ok().filter(|made| !made.is_null());
+        }
         let args: Vec<Known> = call.args.iter().map(|arg| self.of(arg)).collect();
         for (at, arg) in call.args.iter().enumerate() {
             let Some(is) = &args[at] else { continue };
@@ -255,6 +264,11 @@ fn gives(helper: &str, args: &[Known]) -> Known {
     }
 }
 
+/// A value that is written out.
+fn written(ex: &Ex) -> Option<Cow<'_, Json>> {
+    if let Ex::Literal(json) = ex { Some(Cow::Borrowed(json)) } else { None }
+}
+
 /// The first reference under a node, by its index.
 fn first_reference(ex: &Ex) -> Option<u32> {
     match ex {
@@ -301,6 +315,8 @@ mod tests {
             ("{{range i.s}}", "`range` wants a whole number"),
             ("{{get i.s \"a\"}}", "`get` wants a map or a list"),
             ("{{lower (default i.l i.l)}}", "what `default` gives is a list"),
+            ("{{range 0 100000}}", "`range`: gives at most 10000 numbers"),
+            ("{{lt \"a\" 3}}", "compares two numbers or two strings"),
         ] {
             let found = misfits(text);
             assert!(found.len() == 1 && found[0].contains(part), "{text}: {found:?}");
@@ -333,8 +349,8 @@ mod tests {
             for n in 0..all.len().pow(u32::try_from(count).unwrap()) {
                 let values: Vec<_> =
                     (0..count).map(|i| &all[n / all.len().pow(u32::try_from(i).unwrap()) % all.len()]).collect();
-                let cows: Vec<_> = values.iter().map(|v| std::borrow::Cow::Borrowed(*v)).collect();
-                let made = (helper.run)(&helpers::Args { values: &cows, regex: None });
+                let cows: Vec<_> = values.iter().map(|v| Cow::Borrowed(*v)).collect();
+                let made = (helper.run)(&Args { values: &cows, regex: None });
                 let refused = (0..count).any(|i| !wants(helper.name, i).take(values[i]));
                 assert!(!(refused && made.is_ok()), "{} {values:?}", helper.name);
                 let known: Vec<Known> = values.iter().map(|v| Some((*v).clone())).collect();

@@ -18,9 +18,15 @@ pub enum ValueTemplate {
 impl ValueTemplate {
     /// Compiles every string under a node. Collects all errors.
     pub fn compile(file_text: &str, node: &Node) -> Result<Self, Vec<Diagnostic>> {
+        let (value, errors) = Self::compile_all(file_text, node);
+        if errors.is_empty() { Ok(value) } else { Err(errors) }
+    }
+
+    /// As [`Self::compile`], with what can be read in spite of errors: a broken template stands for its own text.
+    pub fn compile_all(file_text: &str, node: &Node) -> (Self, Vec<Diagnostic>) {
         let mut errors = Vec::new();
         let value = compile(file_text, node, &mut errors);
-        if errors.is_empty() { Ok(value) } else { Err(errors) }
+        (value, errors)
     }
 
     pub fn is_literal(&self) -> bool {
@@ -130,7 +136,7 @@ fn text_value(file_text: &str, node: &Node, text: &str, errors: &mut Vec<Diagnos
         },
         Err(found) => {
             errors.extend(found);
-            ValueTemplate::Literal(Json::Null)
+            ValueTemplate::Literal(text.into())
         }
     }
 }

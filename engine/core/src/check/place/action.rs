@@ -28,11 +28,13 @@ impl Placed<'_> {
         let schema = self.schema(name, &step_type);
         let text = Arc::clone(&self.sources.get(uses.with.span.source).text);
         let found = schema.compiled.check(name, &uses.with, &text);
-        if found.is_empty() {
-            let problems = match uses.with_template.literal() {
-                Some(inputs) => step_type.problems(inputs),
-                None if self.foretell => certain::problems(&*step_type, &schema.compiled, &uses.with_template),
-                None => Vec::new(),
+        // An input that is not there at all says nothing about the others.
+        if found.iter().all(|d| d.code == Code::UnknownStepInput) {
+            let known = schema.compiled.with_known_keys(&uses.with_template);
+            let problems = match known.literal() {
+                Some(inputs) if found.is_empty() || step_type.decodes(inputs) => step_type.problems(inputs),
+                None if self.foretell => certain::problems(&*step_type, &schema.compiled, &known),
+                Some(_) | None => Vec::new(),
             };
             self.diagnostics.extend(problems.into_iter().map(|p| {
                 let place = at_path(&uses.with, &p).unwrap_or(uses.step_type.span);

@@ -23,7 +23,7 @@ pub(super) fn problems(
         let inputs = filled(with, &samples, pick);
         step_type.decodes(&inputs).then(|| step_type.problems(&inputs))
     };
-    let most = samples.iter().map(Vec::len).max().unwrap_or(0);
+    let most = samples.iter().map(Vec::len).max().unwrap_or(1);
     let Some((base, mut certain)) = (0..most).find_map(|n| Some((n, told(&|_| n)?))) else { return Vec::new() };
     certain.retain(|p| is_written(with, &p.path));
     for (at, all) in samples.iter().enumerate() {

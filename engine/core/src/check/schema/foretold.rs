@@ -1,10 +1,12 @@
 //! Values of a `with:` map that are one template whose kind is known before it is rendered, and that can never do where
 //! they stand. What may fit is left alone.
 
+use std::borrow::Cow;
+
 use serde_json::json;
 
 use super::value::{Part, Path};
-use super::{CompiledSchema, Kinds, RuleId, escaped};
+use super::{Additional, CompiledSchema, Kinds, RuleId, escaped};
 use crate::Json;
 use crate::template::{Template, ValueTemplate};
 
@@ -35,6 +37,26 @@ impl CompiledSchema {
         let top = Path { outer: None, part: Part::Root, span: None };
         self.foretell(self.root, with, &top, sample, &mut found);
         found
+    }
+
+    /// The inputs without those at their top that the schema does not have.
+    pub(in crate::check) fn with_known_keys<'t>(&self, with: &'t ValueTemplate) -> Cow<'t, ValueTemplate> {
+        let root = &self.rules[self.root];
+        let known = |key: &str| root.properties.iter().any(|p| &*p.name == key);
+        if !matches!(root.additional, Additional::Deny) {
+            return Cow::Borrowed(with);
+        }
+        match with {
+            ValueTemplate::Literal(Json::Object(map)) if !map.keys().all(|key| known(key)) => {
+                let mut map = map.clone();
+                map.retain(|key, _| known(key));
+                Cow::Owned(ValueTemplate::Literal(Json::Object(map)))
+            }
+            ValueTemplate::Map(entries) if !entries.iter().all(|(key, _)| known(key)) => {
+                Cow::Owned(ValueTemplate::Map(entries.iter().filter(|(key, _)| known(key)).cloned().collect()))
+            }
+            _ => Cow::Borrowed(with),
+        }
     }
 
     /// A value of the one kind that a property can be; None where it may be of several, or is not declared.

@@ -111,7 +111,12 @@ impl<'p> Known<'p> {
                 let items = written_items(self.items(item)?)?;
                 let mut failures = items.iter().map(|item| walk(item, rest).err());
                 let first = failures.next()??;
-                return failures.all(|f| f.is_some()).then(|| told(&first.message, &format!("{item}.value")));
+                let whole = format!("{item}.value");
+                let message = told(&first.message, &whole);
+                let no_parts = || format!("{message}, and has no parts");
+                let is_plain = message == format!("`{whole}` is a string");
+                let message = if is_plain { no_parts() } else { message };
+                return failures.all(|f| f.is_some()).then_some(message);
             }
             _ => return None,
         };

@@ -294,10 +294,9 @@ impl Lower<'_> {
 
     /// A tree of values that may hold templates. What cannot be compiled stands for itself.
     pub(super) fn value(&mut self, node: &Node) -> ValueTemplate {
-        ValueTemplate::compile(self.text, node).unwrap_or_else(|diagnostics| {
-            self.diagnostics.extend(diagnostics);
-            ValueTemplate::Literal(node.to_json())
-        })
+        let (value, diagnostics) = ValueTemplate::compile_all(self.text, node);
+        self.diagnostics.extend(diagnostics);
+        value
     }
 
     /// A string, or a list of strings.
