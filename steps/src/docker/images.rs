@@ -1,6 +1,7 @@
 //! Names of images that a step moves, and moving them back. What a name means after an action that moved none is somebody
 //! else's, and stays.
 
+use runback_core::Json;
 use runback_core::step::{Cx, StepError, Undone};
 use serde::{Deserialize, Serialize};
 
@@ -17,10 +18,23 @@ pub(crate) struct NameBefore {
     pub(crate) tells: Tells,
 }
 
+/// The id of the image of that name. Docker itself takes a name that it does not know for the beginning of an id, and finds
+/// an image that is not called so.
+async fn meaning(engine: &Engine, cx: &Cx<'_>, name: &str) -> Result<Option<String>, StepError> {
+    let found = engine.inspect(cx, "image", &[name]).await?;
+    let Some(image) = found.first() else { return Ok(None) };
+    let id = image["Id"].as_str().unwrap_or_default();
+    let names = ["RepoTags", "RepoDigests"].into_iter().filter_map(|key| image[key].as_array()).flatten();
+    let called = |n: &str| n.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '@']));
+    let only_begins = id.strip_prefix("sha256:").unwrap_or(id).starts_with(name);
+    let so = !only_begins || names.filter_map(Json::as_str).any(called);
+    Ok(so.then(|| id.to_owned()))
+}
+
 pub(crate) async fn capture(engine: &Engine, cx: &Cx<'_>, names: &[String]) -> Result<Vec<NameBefore>, StepError> {
     let mut all = Vec::with_capacity(names.len());
     for name in names {
-        all.push(NameBefore { name: name.clone(), id: engine.image_id(cx, name).await?, tells: Tells::YES });
+        all.push(NameBefore { name: name.clone(), id: meaning(engine, cx, name).await?, tells: Tells::YES });
     }
     Ok(all)
 }
@@ -28,7 +42,7 @@ pub(crate) async fn capture(engine: &Engine, cx: &Cx<'_>, names: &[String]) -> R
 async fn ids(engine: &Engine, cx: &Cx<'_>, names: &[NameBefore]) -> Result<Vec<Option<String>>, StepError> {
     let mut all = Vec::with_capacity(names.len());
     for before in names {
-        all.push(engine.image_id(cx, &before.name).await?);
+        all.push(meaning(engine, cx, &before.name).await?);
     }
     Ok(all)
 }
@@ -70,7 +84,7 @@ pub(crate) async fn undo(
         if tells.strangers(cx) {
             continue;
         }
-        let now = engine.image_id(cx, name).await?;
+        let now = meaning(engine, cx, name).await?;
         if now == *id {
             continue;
         }
@@ -88,7 +102,7 @@ pub(crate) async fn undo(
         }
         let command = engine.work(&["image", "rm", name]);
         let exit = engine.tried(cx, command.clone()).await?;
-        if !exit.ok() && engine.image_id(cx, name).await?.is_some() {
+        if !exit.ok() && meaning(engine, cx, name).await?.is_some() {
             return Err(super::errors::of_exit(&command, &exit, &what)
                 .help("a container of it may still be there; remove that, then run the rollback again"));
         }

@@ -40,7 +40,11 @@ verb=$1
 case $verb in inspect) ;; *) [ ! -e fails ] || { cat fails >&2; rm fails; exit 1; };; esac
 case "$verb $3" in
 "inspect container") id=$(found "$4"); [ -n "$id" ] || not_there container "$4"; show $id;;
-"inspect image") [ -e "image.$4" ] || not_there image "$4"; echo "[{\"Id\":\"$(cat "image.$4")\"}]";;
+"inspect image")
+  file=image.$4
+  [ -e "$file" ] || file=$(grep -l "^sha256:$4" image.* | head -n1)
+  [ -e "$file" ] || not_there image "$4"
+  echo "[{\"Id\":\"$(cat "$file")\",\"RepoTags\":[\"${file#image.}\"]}]";;
 esac
 case $verb in
 pull) echo sha256:pulled >"image.$last";;
@@ -121,6 +125,18 @@ async fn an_id_that_begins_like_a_name_is_no_container_of_that_name() {
         lab.undo(&DockerStop, &json!({"container": name}), &ran).await.unwrap();
         assert_eq!(says(&lab, id), said("innocent", "true"));
     }
+}
+
+#[tokio::test]
+async fn an_id_that_begins_like_a_name_is_no_image_of_that_name() {
+    let lab = lab();
+    lab.put("image.other:1", "sha256:cafe01\n");
+    let with = json!({"image": "other:1", "name": "cafe"});
+    let ran = lab.run(&DockerTag, &with).await.unwrap();
+    assert!(ran.changed && lab.exists("image.cafe"));
+    assert!(!lab.run(&DockerTag, &with).await.unwrap().changed);
+    assert!(lab.undo(&DockerTag, &with, &ran).await.unwrap().changed);
+    assert!(!lab.exists("image.cafe") && lab.exists("image.other:1"));
 }
 
 #[tokio::test]
