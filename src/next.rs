@@ -116,8 +116,11 @@ pub(crate) fn commands(state: &RunState, status: &str, driven: bool) -> Vec<(Str
     }
     match status {
         "failed" => {
-            let again =
-                if state.failure.is_some() { "try what failed again, and go on" } else { "go on where it stopped" };
+            let again = if words::failure(state).is_some() {
+                "try what failed again, and go on"
+            } else {
+                "go on where it stopped"
+            };
             add(format!("runback resume {run}"), again);
             add(format!("runback rollback {run}"), "take it back");
         }
@@ -154,7 +157,7 @@ pub(crate) fn commands(state: &RunState, status: &str, driven: bool) -> Vec<(Str
     if let Some(node) = state.ids().find(|n| status == "stuck" && state.node(*n).undo == UndoStatus::Failed) {
         add(format!("runback logs {run} {} --undo", word(state.path(node))), "what its undo printed");
     } else if matches!(status, "failed" | "stuck" | "rolled-back" | "cancelled") && tried() {
-        let failed = state.failure.map(|n| format!(" {}", word(state.path(n)))).unwrap_or_default();
+        let failed = words::failure(state).map(|n| format!(" {}", word(state.path(n)))).unwrap_or_default();
         add(format!("runback logs {run}{failed}"), "what the commands printed");
     }
     let whole = |command: String| {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use runback_core::event::OnFailure;
 use runback_core::plan::PlanAction;
-use runback_core::state::{Node, NodeId, Phase, RunState, UndoStatus, Wish};
+use runback_core::state::{Node, NodeId, Phase, RunState, Status, UndoStatus, Wish};
 use runback_core::step::{Access, UndoKind};
 
 use crate::term::{BLUE, CYAN, DIM, GREEN, RED, YELLOW};
@@ -59,6 +59,7 @@ pub(crate) fn step_word(state: &RunState, node: NodeId, driven: bool) -> &'stati
         "running" if driven && !over => "running",
         "running" if state.step(node).action().is_none() => "unfinished",
         "running" if !lives_on => "interrupted",
+        "failed" if !has_failed(state, node) => "cancelled",
         other => state_word(other, over),
     }
 }
@@ -68,6 +69,20 @@ pub(crate) fn step_word(state: &RunState, node: NodeId, driven: bool) -> &'stati
 pub(crate) fn at_it_since(state: &RunState, node: NodeId) -> Option<u64> {
     let n = state.node(node);
     n.started_at.map(|at| if n.attempts > 1 { at.max(state.going_since) } else { at })
+}
+
+/// It failed by itself, or something in it did: a block in which a step was only stopped has not.
+pub(crate) fn has_failed(state: &RunState, node: NodeId) -> bool {
+    let n = state.node(node);
+    if state.step(node).action().is_some() {
+        return n.status == Status::Failed;
+    }
+    n.error().is_some() || state.children(node).into_iter().any(|inside| has_failed(state, inside))
+}
+
+/// What failed first.
+pub(crate) fn failure(state: &RunState) -> Option<NodeId> {
+    state.failure.filter(|node| has_failed(state, *node))
 }
 
 /// What settled the question of a step: `ann@desk said no: not today`.

@@ -198,7 +198,7 @@ impl Why<'_> {
             }
             Phase::Running | Phase::Finally | Phase::Ending => {}
         }
-        if let Some(failure) = state.failure {
+        if let Some(failure) = words::failure(state) {
             self.step(failure, 0, &mut seen, &mut told);
         }
         let left = state.ids().filter(|n| state.node(*n).undo == UndoStatus::Failed);
@@ -258,6 +258,9 @@ impl Why<'_> {
             Status::Skipped => {
                 let when = state.step(node).when.as_ref().map(|w| format!(": `when: {}` was false", w.text().trim()));
                 told.push((depth, format!("{path} was skipped{}", when.unwrap_or_default())));
+            }
+            Status::Failed if !words::has_failed(state, node) => {
+                told.push((depth, format!("{path} was stopped before it was done")));
             }
             Status::Cancelled => told.push((depth, format!("{path} was stopped before it was done"))),
             Status::Failed => told.push((depth, format!("{path} failed{}", self.error(node)))),

@@ -78,7 +78,7 @@ fn head(state: &RunState, status: &str) -> String {
     // Where something is kept, "as it was" would be too much.
     let keeps = state.ids().any(|n| state.node(n).undo == UndoStatus::Kept);
     let what = match status {
-        "failed" if state.failure.is_none() && matches!(state.phase, Phase::Held(_)) => "held as it stands",
+        "failed" if words::failure(state).is_none() && matches!(state.phase, Phase::Held(_)) => "held as it stands",
         "failed" => "failed, held as it stands",
         "rolled-back" if keeps => "rolled back, apart from what is kept",
         "rolled-back" => "rolled back: all is as it was",

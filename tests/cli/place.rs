@@ -159,6 +159,23 @@ fn what_was_asked_of_a_run_is_told_while_it_is_on_its_way() {
     assert_eq!(running.finish().code, Some(130));
 }
 
+/// Found by hand: a run that was cancelled said that a block of it had failed, and to try that again.
+#[test]
+fn a_block_in_which_a_step_was_stopped_has_not_failed() {
+    let desk = Desk::new();
+    let block = "{ id: b, steps: [{ id: a, run: sleep 60, rollback: none }] }";
+    desk.write("blk.yaml", &format!("runback: 1\nname: blk\non_failure: hold\nsteps: [{block}]\n"));
+    let run = desk.start(&["run", "blk.yaml", "--run-id", "k1"]);
+    desk.wait_until(&["why", "k1"], "b/a runs");
+    assert_eq!(desk.run(&["cancel", "k1"]).code, Some(0));
+    let held = run.finish();
+    assert_eq!(held.code, Some(130), "{}", held.all());
+    for told in [held.stdout, desk.run(&["why", "k1"]).stdout, desk.run(&["show", "k1"]).stdout] {
+        assert!(told.contains("go on where it stopped"), "{told}");
+        assert!(!told.contains("b failed") && !told.contains("try what failed"), "{told}");
+    }
+}
+
 /// `approve` sends there who may not answer.
 #[test]
 fn why_says_who_may_answer_and_until_when() {
