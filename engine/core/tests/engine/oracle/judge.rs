@@ -766,7 +766,7 @@ impl Judge<'_> {
             return false;
         }
         self.tree.nodes[n].escalated = true;
-        let stopped = matches!(self.tree.nodes[n].act, Act::Cancelled | Act::Dropped);
+        let stopped = matches!(self.tree.nodes[n].act, Act::Cancelled | Act::Dropped) || self.tree.was_only_stopped(n);
         if !stopped && !self.tree.nodes[n].cut_short {
             let domain = self.tree.domain(n);
             let policy = self.tree.policy(domain);

@@ -301,9 +301,14 @@ impl<'s> Tree<'s> {
     pub(super) fn is_satisfied(&self, n: usize) -> bool {
         match self.sum(n) {
             Sum::Good | Sum::Skipped => true,
-            Sum::Bad => self.absorbs(n) && !self.nodes[n].cut_short && self.has_failed(n),
+            Sum::Bad => self.absorbs(n) && !self.nodes[n].cut_short && !self.was_only_stopped(n),
             Sum::Fresh | Sum::Live => false,
         }
+    }
+
+    /// It may fail, and has not: all that is not done in it was stopped.
+    pub(super) fn was_only_stopped(&self, n: usize) -> bool {
+        self.absorbs(n) && !self.has_failed(n)
     }
 
     /// By itself, or something inside did and nothing absorbed it. What was only stopped has not failed.
