@@ -28,20 +28,20 @@ impl Placed<'_> {
         let schema = self.schema(name, &step_type);
         let text = Arc::clone(&self.sources.get(uses.with.span.source).text);
         let found = schema.compiled.check(name, &uses.with, &text);
-        // An input that is not there at all says nothing about the others.
-        if found.iter().all(|d| d.code == Code::UnknownStepInput) {
-            let known = schema.compiled.with_known_keys(&uses.with_template);
-            let problems = match known.literal() {
-                Some(inputs) if found.is_empty() || step_type.decodes(inputs) => step_type.problems(inputs),
-                None if self.foretell => certain::problems(&*step_type, &schema.compiled, &known),
-                Some(_) | None => Vec::new(),
-            };
-            self.diagnostics.extend(problems.into_iter().map(|p| {
-                let place = at_path(&uses.with, &p).unwrap_or(uses.step_type.span);
-                let label = p.path.last().map_or_else(|| format!("`{name}`"), |last| format!("`{last}`"));
-                Diagnostic::new(Code::WrongStepInput, p.message, place, label).maybe_help(p.help)
-            }));
-        }
+        // What the schema has told of one input says nothing about the others, as long as they can be read at all.
+        let known = schema.compiled.with_known_keys(&uses.with_template);
+        let problems = match known.literal() {
+            Some(inputs) if found.is_empty() || step_type.decodes(inputs) => step_type.problems(inputs),
+            None if self.foretell => certain::problems(&*step_type, &schema.compiled, &known),
+            Some(_) | None => Vec::new(),
+        };
+        let told: Vec<Span> = found.iter().filter_map(|d| d.labels.first()).map(|l| l.span).collect();
+        let problems = problems.into_iter().map(|p| {
+            let place = at_path(&uses.with, &p).unwrap_or(uses.step_type.span);
+            let label = p.path.last().map_or_else(|| format!("`{name}`"), |last| format!("`{last}`"));
+            Diagnostic::new(Code::WrongStepInput, p.message, place, label).maybe_help(p.help)
+        });
+        self.diagnostics.extend(problems.filter(|d| !told.contains(&d.labels[0].span)));
         self.diagnostics.extend(found);
         uses.with_template.for_each_reference(&mut |r| {
             note.references.push(Noted { reference: r.clone(), place: Place::With });
