@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use regex::{Regex, RegexBuilder};
-use runback_core::Json;
 use runback_core::step::{Access, InputProblem, OutputNames, StepError, UndoKind};
 use runback_core::target::{Exit, KEEP_DEFAULT};
 use runback_core::template::ValueTemplate;
+use runback_core::{Json, cut};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -286,12 +286,7 @@ impl std::fmt::Display for OutputSpec {
 }
 
 fn first(text: &str) -> String {
-    const LIMIT: usize = 40;
-    let text = text.trim();
-    match text.char_indices().nth(LIMIT) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
+    cut::beginning(text.trim(), 40).into_owned()
 }
 
 /// `name=value` lines, and `name<<END` … `END` for values of several lines. Empty lines count for nothing.

@@ -4,6 +4,7 @@
 //! Nothing here reads a file, the environment, a clock or a random source, and nothing prints.
 
 pub mod check;
+pub mod cut;
 pub mod decide;
 pub mod diagnostic;
 pub mod event;

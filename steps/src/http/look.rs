@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use regex::Regex;
 use reqwest::header::HeaderMap;
-use runback_core::Json;
 use runback_core::step::InputProblem;
+use runback_core::{Json, cut};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -150,11 +150,7 @@ pub(crate) fn excerpt(text: &str) -> String {
     if clean.is_empty() {
         return "it is empty".to_owned();
     }
-    if clean.chars().count() > LIMIT {
-        let cut: String = clean.chars().take(LIMIT).collect();
-        return format!("{cut}…");
-    }
-    clean.to_owned()
+    cut::beginning(clean, LIMIT).into_owned()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Objects as people read them: YAML diffs for previews, values of Secrets never. Knows no server.
 
-use runback_core::Json;
+use runback_core::{Json, cut};
 use serde_json::Value;
 
 use super::fields;
@@ -58,11 +58,7 @@ pub(crate) fn diff(label: &str, before: &Json, after: &Json) -> Vec<String> {
 pub(crate) fn value(value: Option<&Json>) -> String {
     match value {
         None => "absent".to_owned(),
-        Some(value) => {
-            let text = value.to_string();
-            let cut: String = text.chars().take(80).collect();
-            if cut.len() < text.len() { format!("{cut}…") } else { text }
-        }
+        Some(value) => cut::beginning(&value.to_string(), 80).into_owned(),
     }
 }
 

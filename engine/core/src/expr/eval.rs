@@ -63,11 +63,7 @@ impl<'a> Evaluator<'a> {
 
     pub(super) fn text(&self, ast: &Ast) -> String {
         let text = self.expr.text.get(ast.at.start as usize..ast.at.end as usize).unwrap_or("");
-        if text.chars().count() <= 60 {
-            text.to_owned()
-        } else {
-            format!("{}…", text.chars().take(60).collect::<String>())
-        }
+        crate::cut::beginning(text, 60).into_owned()
     }
 
     fn spend(&self, work: usize) -> Result<(), RenderError> {

@@ -128,10 +128,7 @@ fn kind(value: &Json) -> &'static str {
 /// A value for a message: strings bare, the rest as JSON, cut where long.
 pub(super) fn shown(value: &Json) -> String {
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    match text.char_indices().nth(60) {
-        Some((cut, _)) => format!("{}…", &text[..cut]),
-        None => text,
-    }
+    crate::cut::beginning(&text, 60).into_owned()
 }
 
 /// The whole text must match. A pattern that cannot be read matches nothing; lowering has refused it.
