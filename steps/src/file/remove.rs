@@ -19,7 +19,7 @@ use runback_core::Json;
 use runback_core::step::{
     Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
-use runback_core::target::{FileAttributes, FileKind, FileStat};
+use runback_core::target::{FileAttributes, FileKind, FileStat, TargetErrorKind};
 use runback_core::template::ValueTemplate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -276,8 +276,12 @@ async fn remove(cx: &Cx<'_>, path: &str, before: &Before, stat: &FileStat, insid
         How::Tree => cx.target.remove_tree(path).await,
         How::MoveTo(aside) => cx.target.rename(path, aside).await,
     };
-    // All but a tree goes at once or not at all.
-    if done.is_err() && !matches!(how, How::Tree) && cx.target.stat(path).await?.as_ref() == Some(stat) {
+    // All but a tree goes at once or not at all. What was lost on its way there may be done yet.
+    let lost = [TargetErrorKind::Connection, TargetErrorKind::Timeout, TargetErrorKind::Cancelled];
+    if done.as_ref().is_err_and(|e| !lost.contains(&e.kind))
+        && !matches!(how, How::Tree)
+        && cx.target.stat(path).await.is_ok_and(|now| now.as_ref() == Some(stat))
+    {
         begun::never_began(cx).await?;
     }
     Ok(done?)
@@ -375,7 +379,7 @@ mod tests {
             prepare(&lab);
             let with = json!({"path": "x", "recursive": true});
             let capture = lab.capture(&Remove, &with).await.unwrap();
-            lab.target.fail_at(0, crate::testing::Failing::Before);
+            lab.target.fail_at(0, crate::testing::Failing::Refused);
             lab.act(&Remove, &with, &capture).await.unwrap_err();
             lab.target.heal();
             let path = lab.path("x");
@@ -389,6 +393,22 @@ mod tests {
             assert!(!lab.undo_unfinished(&Remove, &with, &capture).await.unwrap().changed);
             assert_eq!(lab.snapshot(), after);
         }
+    }
+
+    /// The answer was lost before the removal came about.
+    #[tokio::test]
+    async fn what_is_removed_after_its_answer_was_lost_is_brought_back() {
+        let lab = Lab::new();
+        lab.put("x", "small");
+        let before = lab.snapshot();
+        let with = json!({"path": "x"});
+        let capture = lab.capture(&Remove, &with).await.unwrap();
+        lab.target.fail_at(0, crate::testing::Failing::Before);
+        lab.act(&Remove, &with, &capture).await.unwrap_err();
+        lab.target.heal();
+        std::fs::remove_file(lab.path("x")).unwrap();
+        assert!(lab.undo_unfinished(&Remove, &with, &capture).await.unwrap().changed);
+        assert_eq!(lab.snapshot(), before);
     }
 
     #[tokio::test]

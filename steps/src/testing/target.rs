@@ -20,8 +20,10 @@ use super::host::TestHost;
 /// How an operation that the test picked fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failing {
-    /// It did nothing.
+    /// It did nothing, and nobody knows: the connection was lost.
     Before,
+    /// It did nothing, and says so.
+    Refused,
     /// It did all, and its answer was lost.
     After,
 }
@@ -112,6 +114,9 @@ impl TestTarget {
         let broken = || TargetError::new(TargetErrorKind::Connection, format!("{what}: the test broke it"));
         match *self.failing.lock().unwrap() {
             Some((at, Failing::Before)) if n >= at => Err(broken()),
+            Some((at, Failing::Refused)) if n >= at => {
+                Err(TargetError::new(TargetErrorKind::PermissionDenied, format!("{what}: the test refused it")))
+            }
             Some((at, Failing::After)) if n == at => work().and(Err(broken())),
             Some((at, Failing::After)) if n > at => Err(broken()),
             _ => work(),
