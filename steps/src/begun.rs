@@ -17,6 +17,22 @@ pub(crate) async fn never_began(cx: &Cx<'_>) -> Result<(), StepError> {
     cx.host.note(json!({ KEY: false })).await
 }
 
+/// Does what changes something, and tells when. What the program itself refused, at the first try, and left all as it was
+/// never began; one that was stopped, or whose answer was lost, may change it yet.
+pub(crate) async fn changing<T>(
+    cx: &Cx<'_>,
+    work: impl Future<Output = Result<T, StepError>>,
+    is_as_before: impl Future<Output = bool>,
+) -> Result<T, StepError> {
+    let first = !begun(cx);
+    begins(cx).await?;
+    let done = work.await;
+    if first && done.as_ref().is_err_and(|e| e.exit_code.is_some()) && is_as_before.await {
+        never_began(cx).await?;
+    }
+    done
+}
+
 /// Some attempt of this step may have changed something.
 pub(crate) fn begun(cx: &Cx<'_>) -> bool {
     cx.host.notes().iter().filter_map(|note| note.get(KEY).and_then(Json::as_bool)).next_back().unwrap_or(false)

@@ -54,17 +54,8 @@ pub(crate) async fn moving<T>(
     names: &[NameBefore],
     work: impl Future<Output = Result<T, StepError>>,
 ) -> Result<T, StepError> {
-    let first = !begun::begun(cx);
     let from = ids(engine, cx, names).await?;
-    begun::begins(cx).await?;
-    let done = work.await;
-    if first
-        && done.as_ref().is_err_and(|e| e.exit_code.is_some())
-        && ids(engine, cx, names).await.is_ok_and(|now| now == from)
-    {
-        begun::never_began(cx).await?;
-    }
-    done
+    begun::changing(cx, work, async { ids(engine, cx, names).await.is_ok_and(|now| now == from) }).await
 }
 
 /// The step gave one of the names another meaning, by this id.

@@ -93,17 +93,10 @@ async fn login(cx: &Cx<'_>, inputs: &Inputs, path: &str) -> Result<(), StepError
     let mut words = vec!["login", "--username", &inputs.username, "--password-stdin"];
     words.extend((!inputs.registry.is_empty()).then_some(inputs.registry.as_str()));
     let command = engine.ask(&words).stdin(inputs.password.clone()).env("DOCKER_CONFIG", paths::parent(path));
-    let first = !begun::begun(cx);
     let from = before::look(cx, path).await?;
-    begun::begins(cx).await?;
-    let done = engine.ran(cx, command, &format!("registry {}", inputs.registry)).await;
-    if first
-        && done.as_ref().is_err_and(|e| e.exit_code.is_some())
-        && before::look(cx, path).await.is_ok_and(|now| now == from)
-    {
-        begun::never_began(cx).await?;
-    }
-    done.map(drop)
+    let what = format!("registry {}", inputs.registry);
+    let same = async { before::look(cx, path).await.is_ok_and(|now| now == from) };
+    begun::changing(cx, engine.ran(cx, command, &what), same).await.map(drop)
 }
 
 #[async_trait::async_trait]

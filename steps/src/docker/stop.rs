@@ -79,16 +79,9 @@ async fn there(engine: &Engine, cx: &Cx<'_>, name: &str) -> Result<Container, St
 async fn stop(engine: &Engine, cx: &Cx<'_>, inputs: &Inputs, id: &str) -> Result<(), StepError> {
     let seconds = inputs.grace.0.as_secs().to_string();
     let what = format!("container {}", inputs.container);
-    let first = !begun::begun(cx);
-    begun::begins(cx).await?;
-    let done = engine.ran(cx, engine.work(&["stop", "--time", &seconds, id]), &what).await;
-    if first
-        && done.as_ref().is_err_and(|e| e.exit_code.is_some())
-        && find(engine, cx, id).await.is_ok_and(|now| now.is_some_and(|now| now.running))
-    {
-        begun::never_began(cx).await?;
-    }
-    done.map(drop)
+    let work = engine.ran(cx, engine.work(&["stop", "--time", &seconds, id]), &what);
+    let runs = async { find(engine, cx, id).await.is_ok_and(|now| now.is_some_and(|now| now.running)) };
+    begun::changing(cx, work, runs).await.map(drop)
 }
 
 #[async_trait::async_trait]

@@ -132,18 +132,9 @@ async fn command(cx: &Cx<'_>, words: &[&str], help: &str) -> Result<(), StepErro
 
 /// Mounts it, and tells when. What fails and mounts nothing has nothing to undo.
 async fn mount(cx: &Cx<'_>, inputs: &Inputs, path: &str) -> Result<(), StepError> {
-    let first = !begun::begun(cx);
-    begun::begins(cx).await?;
     let words = ["mount", "-t", &inputs.fstype, "-o", &inputs.options, &inputs.source, path];
-    let done = command(cx, &words, "mount it by hand to see more; the kernel's reason may be in `dmesg`").await;
-    if done.as_ref().is_err_and(|e| e.exit_code.is_some())
-        && first
-        && let Ok(info) = mountinfo(cx).await
-        && find(&info, path).is_none()
-    {
-        begun::never_began(cx).await?;
-    }
-    done
+    let work = command(cx, &words, "mount it by hand to see more; the kernel's reason may be in `dmesg`");
+    begun::changing(cx, work, async { mountinfo(cx).await.is_ok_and(|info| find(&info, path).is_none()) }).await
 }
 
 fn taken(path: &str, is: &Mounted) -> StepError {

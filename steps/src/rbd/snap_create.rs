@@ -126,12 +126,8 @@ impl StepType for RbdSnapCreate {
             Some(_) if capture.tells.strangers(cx) => return Err(taken(inputs)),
             Some(snap) => snap,
             None => {
-                begun::begins(cx).await?;
-                let made = snap::create(cx, &image, &inputs.snap).await;
-                if made.is_err() && snap::find(cx, &image, &inputs.snap).await?.is_none() {
-                    begun::never_began(cx).await?;
-                }
-                made?
+                let none = async { snap::find(cx, &image, &inputs.snap).await.is_ok_and(|now| now.is_none()) };
+                begun::changing(cx, snap::create(cx, &image, &inputs.snap), none).await?
             }
         };
         let outputs = outputs(inputs, taken);

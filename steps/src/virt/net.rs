@@ -111,23 +111,20 @@ pub(crate) async fn switch(
 /// The note of the UUID of what was made.
 const MADE: &str = "made";
 
-/// Makes it by this command, and tells when. `first`: nothing was changed before it.
+/// Makes it by this command, and tells when.
 pub(crate) async fn define(
     cx: &Cx<'_>,
     connection: &Connection,
     (kind, name): (&str, &str),
     command: Command,
-    first: bool,
 ) -> Result<(), StepError> {
-    begun::begins(cx).await?;
-    let made = connection.ran(cx, command, name).await;
-    let there = switches(cx, connection, &format!("{kind}-info"), name).await;
-    match &there {
-        Ok(None) if made.is_err() && first => begun::never_began(cx).await?,
-        Ok(Some(now)) if made.is_ok() => cx.host.note(serde_json::json!({ MADE: now.uuid })).await?,
-        _ => {}
+    let info = format!("{kind}-info");
+    let none = async { switches(cx, connection, &info, name).await.is_ok_and(|now| now.is_none()) };
+    begun::changing(cx, connection.ran(cx, command, name), none).await?;
+    if let Ok(Some(now)) = switches(cx, connection, &info, name).await {
+        cx.host.note(serde_json::json!({ MADE: now.uuid })).await?;
     }
-    made.map(drop)
+    Ok(())
 }
 
 /// Brings a network or pool back to its switches, or undefines it where it was not there.
@@ -267,7 +264,7 @@ impl StepType for VirtNet {
                 StepError::permanent(format!("there is no network {name}"))
                     .help("say what it is to be: `bridge` or `xml`")
             })?;
-            define(cx, &connection, ("net", name), connection.feeding(&["net-define"], &xml), true).await?;
+            define(cx, &connection, ("net", name), connection.feeding(&["net-define"], &xml)).await?;
         }
         let bridge = fits(cx, inputs, &connection).await?;
         begun::begins(cx).await?;

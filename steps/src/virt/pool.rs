@@ -134,11 +134,13 @@ impl StepType for VirtPool {
             let path = inputs.path.as_deref().ok_or_else(|| {
                 StepError::permanent(format!("there is no pool {name}")).help("say which folder it is to be: `path`")
             })?;
-            begun::begins(cx).await?;
-            parents::make(cx, &capture.made).await?;
+            if !capture.made.is_empty() {
+                begun::begins(cx).await?;
+                parents::make(cx, &capture.made).await?;
+            }
             let path = cx.path(path.trim_end_matches('/'));
             let words = ["pool-define-as", name, "dir", "--target", &path];
-            define(cx, &connection, ("pool", name), connection.command(&words), capture.made.is_empty()).await?;
+            define(cx, &connection, ("pool", name), connection.command(&words)).await?;
         }
         let path = fits(cx, inputs, &connection).await?;
         begun::begins(cx).await?;

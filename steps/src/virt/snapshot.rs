@@ -162,12 +162,8 @@ impl StepType for VirtSnapshot {
             (Action::Revert, true) => (&["snapshot-revert", name, snapshot], "is gone back to"),
             (Action::Delete, true) => (&["snapshot-delete", name, snapshot], "is deleted"),
         };
-        begun::begins(cx).await?;
-        let ran = connection.ran(cx, connection.command(words), name).await;
-        if ran.is_err() && inputs.action == Action::Create && !is_there(cx, inputs).await? {
-            begun::never_began(cx).await?;
-        }
-        ran?;
+        let none = async { inputs.action == Action::Create && is_there(cx, inputs).await.is_ok_and(|there| !there) };
+        begun::changing(cx, connection.ran(cx, connection.command(words), name), none).await?;
         cx.host.output(Stream::Stdout, format!("snapshot {snapshot} of {name} {said}\n").as_bytes());
         Ok(Acted::changed(outputs(cx, inputs).await?))
     }
