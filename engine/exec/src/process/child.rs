@@ -12,14 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runback_core::target::{Command, Exit, TargetError, TargetErrorKind, Watch};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::guard::Slot;
 use super::kill::Tree;
 use super::output::{ChildEnds, Streams};
-use super::spawn::{self, CStrings, Spawn, Stdio};
+use super::spawn::{self, CStrings, Spawn, Spawned, Stdio};
 use super::{Processes, program};
 
 /// A fresh script can be "busy" for as long as another thread's fork, made while it was open for writing, has not
@@ -93,7 +93,7 @@ impl Prepared {
         Ok(Self { program, argv, env, cwd, cwd_string })
     }
 
-    pub(crate) async fn spawn(&self, stdio: [Stdio<'_>; 3]) -> Result<Pid, TargetError> {
+    pub(crate) async fn spawn(&self, stdio: [Stdio<'_>; 3]) -> Result<Spawned, TargetError> {
         let request = Spawn {
             program: &self.program,
             argv: &self.argv,
@@ -105,11 +105,7 @@ impl Prepared {
         let mut pauses = BUSY_PAUSES.iter();
         loop {
             let error = match spawn::spawn(&request) {
-                Ok(pid) => {
-                    return Pid::from_raw(pid).ok_or_else(|| {
-                        TargetError::new(TargetErrorKind::Other, "the C library started a process without a pid")
-                    });
-                }
+                Ok(spawned) => return Ok(spawned),
                 Err(e) => e,
             };
             match pauses.next() {
@@ -168,12 +164,10 @@ impl Child {
         let prepared = Prepared::new(processes, command, base, &cookie, &[])?;
         let registered = Registered::new(processes, number);
         let stdin = ends.stdin.as_ref().map_or(Stdio::Null, |fd| Stdio::Fd(fd.as_fd()));
-        let pid = prepared.spawn([stdin, Stdio::Fd(ends.stdout.as_fd()), Stdio::Fd(ends.stderr.as_fd())]).await?;
+        let Spawned { pid, pidfd } =
+            prepared.spawn([stdin, Stdio::Fd(ends.stdout.as_fd()), Stdio::Fd(ends.stderr.as_fd())]).await?;
         registered.started(pid);
-        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())
-            .map_err(io::Error::from)
-            .and_then(|fd| spawn::watch(fd, Interest::READABLE));
-        match pidfd {
+        match spawn::watch(pidfd, Interest::READABLE) {
             Ok(pidfd) => Ok(Self { pid, cookie, registered, pidfd: Some(pidfd) }),
             Err(e) => {
                 // It cannot be waited for, so it must not run. It is a child of ours and not reaped: the pid is its.

@@ -111,7 +111,7 @@ async fn launch(prepared: &Prepared, command: &Command, dir: &Path) -> Result<Pi
         }
     };
     let stdin = input.as_ref().map_or(Stdio::Null, |file| Stdio::Fd(file.as_fd()));
-    let pid = prepared.spawn([stdin, Stdio::Fd(output.as_fd()), Stdio::Fd(output.as_fd())]).await?;
+    let pid = prepared.spawn([stdin, Stdio::Fd(output.as_fd()), Stdio::Fd(output.as_fd())]).await?.pid;
     if input.is_some() {
         // The shell has it open; it may hold a secret.
         fs::remove_file(&input_path).map_err(|e| fail("remove", &input_path, &e))?;
