@@ -71,7 +71,7 @@ pub(crate) async fn created(store: &dyn Store, run: &str) -> Result<(Created, u6
 async fn fold(store: &dyn Store, run: &str, catalog: &Catalog) -> Result<RunState, Failure> {
     let (created, _) = created(store, run).await?;
     let plan = load::recompile(&created, catalog).map_err(|why| other_version(run, &created, &why))?;
-    if plan.digest != created.digest {
+    if plan.digest() != created.digest {
         return Err(other_version(run, &created, "the playbook compiles to another plan"));
     }
     let mut state = RunState::new(plan);

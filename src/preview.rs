@@ -111,7 +111,7 @@ fn about_to_start(plan: &Arc<Plan>, inputs: &Inputs) -> Result<RunState, Failure
         playbook: plan.name.clone(),
         texts: Vec::new(),
         base: String::new(),
-        digest: plan.digest.clone(),
+        digest: plan.digest().to_owned(),
         inputs: Json::Object(inputs.open.clone()),
         by: surroundings::by(),
         from: "plan".to_owned(),

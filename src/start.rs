@@ -48,7 +48,7 @@ where
             playbook: new.plan.name.clone(),
             texts: new.texts.to_vec(),
             base: new.base.to_string_lossy().into_owned(),
-            digest: new.plan.digest.clone(),
+            digest: new.plan.digest().to_owned(),
             inputs: Json::Object(new.inputs.open.clone()),
             by: around.by.clone(),
             from: from.to_owned(),

@@ -156,7 +156,7 @@ async fn whatever_a_journal_is_it_is_folded_or_refused() {
         playbook: plan.name.clone(),
         texts: Vec::new(),
         base: String::new(),
-        digest: plan.digest.clone(),
+        digest: plan.digest().to_owned(),
         inputs: serde_json::json!({}),
         by: "me@here".to_owned(),
         from: "test".to_owned(),

@@ -397,7 +397,7 @@ impl View<'_> {
         let plan = self.plan;
         let keeps = self.keeps();
         json!({
-            "playbook": plan.name, "description": plan.description, "digest": plan.digest,
+            "playbook": plan.name, "description": plan.description, "digest": plan.digest(),
             "inputs": self.inputs.open, "missing_inputs": self.missing,
             "on_failure": plan.on_failure, "fail_fast": plan.fail_fast, "max_parallel": plan.max_parallel,
             "timeout_ms": plan.timeout.map(|t| t.as_millis() as u64),

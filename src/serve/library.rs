@@ -195,7 +195,7 @@ impl Library {
         }
         let load::Loaded { texts, base, checked } = loaded;
         let good = match (checked.plan, known.and_then(|k| k.good.clone())) {
-            (Some(plan), Some(good)) if good.plan.digest == plan.digest && good.texts == texts => Some(good),
+            (Some(plan), Some(good)) if good.plan.digest() == plan.digest() && good.texts == texts => Some(good),
             (Some(plan), _) => {
                 let schedules = schedules(id, &texts);
                 Some(Arc::new(Good { plan, texts, base, schedules, since: words::now_ms() }))
@@ -392,7 +392,7 @@ mod tests {
         write(&file, &good.replace("one", "two"), 3);
         assert_eq!(library.look(), [Change::Changed("ops/nightly".to_owned())]);
         let mended = library.get("ops/nightly").unwrap();
-        assert!(!mended.is_broken() && mended.good.unwrap().plan.digest != first.good.unwrap().plan.digest);
+        assert!(!mended.is_broken() && mended.good.unwrap().plan.digest() != first.good.unwrap().plan.digest());
 
         std::fs::remove_file(&file).unwrap();
         assert_eq!(library.look(), [Change::Gone("ops/nightly".to_owned())]);

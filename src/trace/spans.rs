@@ -300,7 +300,7 @@ mod tests {
             playbook: plan.name.clone(),
             texts: Vec::new(),
             base: String::new(),
-            digest: plan.digest.clone(),
+            digest: plan.digest().to_owned(),
             inputs: Json::Null,
             by: "me".to_owned(),
             from: "test".to_owned(),

@@ -1,15 +1,17 @@
 //! The compiled DAG: dense ids, needs and dependents in CSR form, segments that are instantiated as a whole.
 //! Made by [`crate::check`]; knows nothing of runs.
 
+mod digest;
+
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::Json;
 use crate::event::OnFailure;
 use crate::expr::Expr;
 use crate::playbook::model::{InputDecl, Interrupt, Retry, SecretDecl, TargetDecl};
-use crate::span::Span;
+use crate::span::{Sources, Span};
 use crate::step::{Access, AnyStepType, OutputNames, StepError, UndoKind};
 use crate::template::{Template, ValueTemplate};
 
@@ -39,8 +41,10 @@ pub const FINALLY: SegmentIdx = SegmentIdx(1);
 /// A checked, compiled playbook.
 #[derive(Debug)]
 pub struct Plan {
-    /// SHA-256 of what the plan is made of, as hex.
-    pub digest: String,
+    /// What it was compiled from: the playbook, then what it uses.
+    pub sources: Sources,
+    /// Made when it is first asked for: a check needs none.
+    pub(crate) digest: OnceLock<String>,
     pub name: String,
     pub description: Option<String>,
     pub max_parallel: Option<u32>,
@@ -245,6 +249,11 @@ fn csr(steps: usize, pairs: impl Iterator<Item = (StepIdx, StepIdx)> + Clone) ->
 }
 
 impl Plan {
+    /// SHA-256 of what the plan is made of, as hex.
+    pub fn digest(&self) -> &str {
+        self.digest.get_or_init(|| digest::of(self))
+    }
+
     pub fn step(&self, idx: StepIdx) -> &PlanStep {
         &self.steps[idx.at()]
     }

@@ -59,7 +59,7 @@ impl From<&Entry> for PlaybookHead {
             warnings: entry.now.diagnostics.len() - errors,
             steps: plan.map_or(0, |p| p.steps.len()),
             schedules: good.map_or(0, |g| g.schedules.len()),
-            digest: plan.map(|p| p.digest.clone()),
+            digest: plan.map(|p| p.digest().to_owned()),
             since: good.map(|g| g.since),
         }
     }

@@ -2,7 +2,6 @@
 //! files itself: what it includes comes through [`Load`].
 
 mod cycle;
-mod digest;
 mod lint;
 mod place;
 mod policy;
@@ -116,8 +115,7 @@ fn compile(name: &str, text: &str, load: &mut dyn Load, catalog: &Catalog, foret
         let broken = diagnostics.iter().any(|d| d.severity() == Severity::Error);
         let (parts, rest) = placed.finish(Edges::new, &pairs);
         sources = rest;
-        if !broken && let Some(mut made) = parts {
-            made.digest = digest::of(&made, &sources);
+        if !broken && let Some(made) = parts {
             plan = Some(Arc::new(made));
         }
     }

@@ -7,7 +7,7 @@ mod inventory;
 mod used;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::diagnostic::{Code, Diagnostic};
 use crate::event::OnFailure;
@@ -508,7 +508,8 @@ impl<'a> Placed<'a> {
     ) -> (Option<Plan>, Sources) {
         let count = self.steps.len();
         let plan = self.top.map(|top| Plan {
-            digest: String::new(),
+            sources: self.sources.clone(),
+            digest: OnceLock::new(),
             name: top.name,
             description: top.description,
             max_parallel: top.max_parallel,

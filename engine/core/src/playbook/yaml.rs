@@ -1,13 +1,13 @@
 //! Text to a spanned YAML tree (1.2 core schema). Knows nothing of playbooks.
 //!
-//! The events come from granit-parser 2.1; this module resolves scalars, expands aliases within bounds, and
-//! says what is wrong in terms of the text. Where a mistake does not hide the rest of the file (a duplicate
+//! The events come from granit-parser 2.1, unless the text is as simple as most are; this module resolves scalars,
+//! expands aliases within bounds, and says what is wrong in terms of the text. Where a mistake does not hide the rest of the file (a duplicate
 //! key, an unknown tag, a template without quotes), it goes on, so that all of them are told at once.
 
 mod build;
-mod halves;
 mod inner;
 mod scalar;
+mod simple;
 mod syntax;
 
 use crate::Json;
@@ -131,7 +131,7 @@ pub fn parse_lossy(source: SourceId, text: &str) -> (Option<Node>, Vec<Diagnosti
         let start = Span::new(source, 0, 0);
         return (None, vec![Diagnostic::new(Code::YamlTooLarge, message, start, "this file")]);
     }
-    if let Some(root) = halves::read(source, text) {
+    if let Some(root) = simple::read(source, text) {
         return (Some(root), Vec::new());
     }
     let mut recovery = syntax::Recovery::default();

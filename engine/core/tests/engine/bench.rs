@@ -56,7 +56,7 @@ pub(crate) fn created(plan: &Plan) -> EventBody {
         playbook: plan.name.clone(),
         texts: Vec::new(),
         base: "/".to_owned(),
-        digest: plan.digest.clone(),
+        digest: plan.digest().to_owned(),
         inputs: serde_json::json!({}),
         by: "me@here".to_owned(),
         from: "test".to_owned(),

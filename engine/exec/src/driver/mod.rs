@@ -291,7 +291,7 @@ impl Driver {
         let lease = engine.store.acquire(run).await?;
         let state = Self::fold(engine.store.as_ref(), run, Arc::clone(&plan)).await?;
         let Some(created) = state.created.clone() else { return Err(DriverError::Empty { run: run.to_owned() }) };
-        if created.digest != plan.digest {
+        if created.digest != plan.digest() {
             let made_by = created.version.clone();
             return Err(DriverError::OtherPlan { run: run.to_owned(), made_by });
         }

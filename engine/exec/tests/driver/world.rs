@@ -67,7 +67,7 @@ pub(crate) fn created(run: &str, plan: &Plan) -> Created {
         playbook: plan.name.clone(),
         texts: Vec::new(),
         base: "/".to_owned(),
-        digest: plan.digest.clone(),
+        digest: plan.digest().to_owned(),
         inputs: json!({}),
         by: "me@here".to_owned(),
         from: "test".to_owned(),

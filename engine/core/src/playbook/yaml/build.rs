@@ -25,22 +25,9 @@ pub(super) struct Built {
     pub(super) stopped: Option<Stopped>,
 }
 
-/// Which part of a file a text is.
-pub(super) struct Part {
-    /// Where it begins.
-    pub(super) offset: usize,
-    /// Nodes that it may have, see [`MAX_NODES`].
-    pub(super) most: usize,
-}
-
 /// One pass. The parser sees the patched text, which has the length of the original; scalars that touch a
 /// patch take their text from the original.
 pub(super) fn build(source: SourceId, text: &str, patches: &Patches) -> Built {
-    build_part(source, text, &Part { offset: 0, most: MAX_NODES }, patches)
-}
-
-/// Like [`build`], for a part of a file. What it says of mistakes has no place in the file.
-pub(super) fn build_part(source: SourceId, text: &str, part: &Part, patches: &Patches) -> Built {
     let options = granit_parser::options! {
         emit_comments: false,
         emit_unresolved_aliases: true,
@@ -48,7 +35,7 @@ pub(super) fn build_part(source: SourceId, text: &str, part: &Part, patches: &Pa
         flow_nesting_limit: MAX_DEPTH + 1,
         block_nesting_limit: MAX_DEPTH + 1,
     };
-    let mut builder = Builder::new(source, text, part, patches);
+    let mut builder = Builder::new(source, text, patches);
     let mut stopped = None;
     for next in Parser::new_from_str_with_options(patches.text(text), options) {
         let step = match next {
@@ -75,7 +62,6 @@ pub(super) fn build_part(source: SourceId, text: &str, part: &Part, patches: &Pa
 struct Builder<'t> {
     source: SourceId,
     text: &'t str,
-    part: &'t Part,
     patches: &'t Patches,
     diagnostics: Vec<Diagnostic>,
     stack: Vec<Frame>,
@@ -85,7 +71,7 @@ struct Builder<'t> {
     root: Option<Node>,
     done: bool,
     anchors: HashMap<usize, Anchored>,
-    /// Nodes so far, see [`Part::most`].
+    /// Nodes so far, see [`MAX_NODES`].
     weight: usize,
     /// Where the last event with text ended.
     last_end: usize,
@@ -117,11 +103,10 @@ struct Anchored {
 type Step = Result<(), Option<Stopped>>;
 
 impl<'t> Builder<'t> {
-    fn new(source: SourceId, text: &'t str, part: &'t Part, patches: &'t Patches) -> Self {
+    fn new(source: SourceId, text: &'t str, patches: &'t Patches) -> Self {
         Self {
             source,
             text,
-            part,
             patches,
             diagnostics: Vec::new(),
             stack: Vec::new(),
@@ -178,7 +163,7 @@ impl<'t> Builder<'t> {
     }
 
     fn span(&self, range: &Range<usize>) -> Span {
-        Span::new(self.source, self.part.offset + range.start, self.part.offset + range.end)
+        Span::new(self.source, range.start, range.end)
     }
 
     fn report(
@@ -194,7 +179,7 @@ impl<'t> Builder<'t> {
 
     fn count(&mut self, nodes: usize, at: &Range<usize>) -> Step {
         self.weight += nodes;
-        if self.weight <= self.part.most {
+        if self.weight <= MAX_NODES {
             return Ok(());
         }
         let message = format!("with its aliases expanded, the document has more than {MAX_NODES} values");
@@ -256,7 +241,7 @@ impl<'t> Builder<'t> {
         }
         for (first, again) in &twice {
             let (first, again) = (pairs[*first].0.span, pairs[*again].0.span);
-            let key = &self.text[again.start as usize - self.part.offset..again.end as usize - self.part.offset];
+            let key = &self.text[again.start as usize..again.end as usize];
             let message = format!("the key `{key}` stands twice in one map");
             self.diagnostics.push(
                 Diagnostic::new(Code::YamlDuplicateKey, message, again, "here again")

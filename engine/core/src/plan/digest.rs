@@ -5,13 +5,12 @@ use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 
-use crate::plan::Plan;
-use crate::span::Sources;
+use super::Plan;
 
-pub(super) fn of(plan: &Plan, sources: &Sources) -> String {
+pub(super) fn of(plan: &Plan) -> String {
     let mut hash = Sha256::new();
     hash.update(b"runback plan 1\0");
-    for (_, source) in sources.iter() {
+    for (_, source) in plan.sources.iter() {
         hash.update((source.text.len() as u64).to_le_bytes());
         hash.update(source.text.as_bytes());
     }

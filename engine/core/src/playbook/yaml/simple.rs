@@ -1,0 +1,425 @@
+//! The simple form that most playbooks have, read without the parser: printable ASCII, blocks by indentation, brackets
+//! within a line, texts within a line or as `|`. Gives the tree that the parser gives, in a tenth of its time (seen with
+//! granit-parser 2.1), or nothing: of whatever else there is, mistakes included, only the parser knows what to say.
+
+use super::build::duplicates;
+use super::{MAX_NODES, Node, NodeValue, Style, scalar};
+use crate::span::{SourceId, Span};
+
+/// Lists and maps within each other. Well below [`super::MAX_DEPTH`].
+const DEPTH: usize = 32;
+/// Bytes of a key. Well below what YAML allows for one, 1024 characters.
+const KEY: usize = 512;
+
+/// The tree of a text that is simple and has no mistake.
+pub(super) fn read(source: SourceId, text: &str) -> Option<Node> {
+    if !text.bytes().all(|b| b == b'\n' || (b' '..=b'~').contains(&b)) {
+        return None;
+    }
+    let mut reader =
+        Reader { source, text, bytes: text.as_bytes(), at: 0, column: Some(0), items: Vec::new(), end: 0, weight: 0 };
+    reader.next_line();
+    if reader.column == Some(0) && reader.rest().starts_with(b"---\n") {
+        reader.at += 4;
+        reader.next_line();
+    }
+    let root = if reader.column? == 0 { reader.block(0, 0)? } else { return None };
+    reader.column.is_none().then_some(root)
+}
+
+struct Reader<'t> {
+    source: SourceId,
+    text: &'t str,
+    bytes: &'t [u8],
+    /// The next byte to read.
+    at: usize,
+    /// Of the line that begins at `at`, after its spaces. None = there is no further line.
+    column: Option<usize>,
+    /// What the open lists and maps hold so far, those further out first. In a map, keys and values take turns.
+    items: Vec<Node>,
+    /// Where the last scalar, or closing bracket, ended.
+    end: usize,
+    /// Nodes so far, counted as [`MAX_NODES`] says.
+    weight: usize,
+}
+
+impl Reader<'_> {
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.at..]
+    }
+
+    /// A line's end where there is no further byte.
+    fn peek(&self, ahead: usize) -> u8 {
+        self.bytes.get(self.at + ahead).copied().unwrap_or(b'\n')
+    }
+
+    fn skip_spaces(&mut self) {
+        while self.peek(0) == b' ' {
+            self.at += 1;
+        }
+    }
+
+    /// From the beginning of a line to the first that holds more than spaces and a comment.
+    fn next_line(&mut self) {
+        loop {
+            let start = self.at;
+            self.skip_spaces();
+            if self.at >= self.bytes.len() {
+                self.column = None;
+                return;
+            }
+            match self.bytes[self.at] {
+                b'\n' => self.at += 1,
+                b'#' => self.skip_line(),
+                _ => {
+                    self.column = Some(self.at - start);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn skip_line(&mut self) {
+        self.at = self.rest().iter().position(|&b| b == b'\n').map_or(self.bytes.len(), |length| self.at + length + 1);
+    }
+
+    /// What a line holds after a value: at most a comment. Goes to the next.
+    fn close_line(&mut self) -> Option<()> {
+        let before = self.at;
+        self.skip_spaces();
+        match self.peek(0) {
+            b'\n' => self.at = (self.at + 1).min(self.bytes.len()),
+            b'#' if self.at > before => self.skip_line(),
+            _ => return None,
+        }
+        self.next_line();
+        Some(())
+    }
+
+    fn node(&self, start: usize, value: NodeValue) -> Node {
+        Node { span: Span::new(self.source, start, self.end), value }
+    }
+
+    fn weigh(&mut self, nodes: usize) -> Option<()> {
+        self.weight += nodes;
+        (self.weight <= MAX_NODES).then_some(())
+    }
+
+    /// A scalar whose text has been read.
+    fn scalar(&mut self, start: usize, end: usize, value: NodeValue) -> Option<Node> {
+        self.end = end;
+        self.at = end;
+        self.weigh(1 + ((end - start) >> 6))?;
+        Some(self.node(start, value))
+    }
+
+    fn list(&mut self, start: usize, first: usize) -> Option<Node> {
+        self.weigh(1)?;
+        let items = self.items.drain(first..).collect();
+        Some(self.node(start, NodeValue::List(items)))
+    }
+
+    fn map(&mut self, start: usize, first: usize) -> Option<Node> {
+        self.weigh(1)?;
+        let mut pairs = Vec::with_capacity((self.items.len() - first) / 2);
+        let mut items = self.items.drain(first..);
+        while let (Some(key), Some(value)) = (items.next(), items.next()) {
+            pairs.push((key, value));
+        }
+        drop(items);
+        duplicates(&pairs).is_empty().then(|| self.node(start, NodeValue::Map(pairs)))
+    }
+
+    /// A list or a map that begins here, in this column.
+    fn block(&mut self, column: usize, depth: usize) -> Option<Node> {
+        match (self.peek(0), self.peek(1)) {
+            (b'-', b' ') => self.block_list(column, depth),
+            (b'[' | b'{', _) => {
+                let node = self.in_brackets(depth)?;
+                self.close_line()?;
+                Some(node)
+            }
+            _ => {
+                let key = self.word(false)?;
+                self.block_map(column, key, depth)
+            }
+        }
+    }
+
+    fn block_list(&mut self, column: usize, depth: usize) -> Option<Node> {
+        let (start, first) = (self.at, self.items.len());
+        if depth >= DEPTH {
+            return None;
+        }
+        loop {
+            let dash = self.at;
+            self.at += 1;
+            self.skip_spaces();
+            let inner = column + (self.at - dash);
+            let item = match (self.peek(0), self.peek(1)) {
+                (b'-', b' ') => self.block_list(inner, depth + 1)?,
+                (b'|', _) => self.literal(column)?,
+                (b'[' | b'{', _) => {
+                    let node = self.in_brackets(depth + 1)?;
+                    self.close_line()?;
+                    node
+                }
+                _ => {
+                    let word = self.word(false)?;
+                    if self.peek(0) == b':' {
+                        self.block_map(inner, word, depth + 1)?
+                    } else {
+                        self.close_line()?;
+                        word
+                    }
+                }
+            };
+            self.items.push(item);
+            // What stands deeper goes on with the value above, or is a mistake.
+            if self.column.is_some_and(|next| next > column) {
+                return None;
+            }
+            if self.column != Some(column) || self.peek(0) != b'-' || self.peek(1) != b' ' {
+                return self.list(start, first);
+            }
+        }
+    }
+
+    /// A map whose first key has been read.
+    fn block_map(&mut self, column: usize, key: Node, depth: usize) -> Option<Node> {
+        let (start, first) = (key.span.start as usize, self.items.len());
+        if depth >= DEPTH {
+            return None;
+        }
+        let mut key = key;
+        loop {
+            self.key(key)?;
+            self.skip_spaces();
+            let value = match self.peek(0) {
+                b'\n' | b'#' => self.below(column, depth)?,
+                b'|' => self.literal(column)?,
+                b'[' | b'{' => {
+                    let node = self.in_brackets(depth + 1)?;
+                    self.close_line()?;
+                    node
+                }
+                _ => {
+                    let word = self.word(false)?;
+                    self.close_line()?;
+                    word
+                }
+            };
+            self.items.push(value);
+            match self.column {
+                Some(next) if next > column => return None,
+                Some(next) if next == column => key = self.word(false)?,
+                _ => return self.map(start, first),
+            }
+        }
+    }
+
+    /// The value of a key whose line ends with its colon.
+    fn below(&mut self, column: usize, depth: usize) -> Option<Node> {
+        self.close_line()?;
+        match self.column {
+            Some(next) if next > column => self.block(next, depth + 1),
+            // The dashes of a list may stand under the key.
+            Some(next) if next == column && self.peek(0) == b'-' && self.peek(1) == b' ' => {
+                let mut list = self.block_list(column, depth + 1)?;
+                // To the parser, such a list begins with its first item.
+                list.span.start = list.as_list()?.first()?.span.start;
+                Some(list)
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes a key and the colon behind it.
+    fn key(&mut self, key: Node) -> Option<()> {
+        let is_merge = matches!(&key.value, NodeValue::Str(s, Style::Plain) if &**s == "<<");
+        let length = key.span.end - key.span.start;
+        if is_merge || length as usize > KEY || self.peek(0) != b':' {
+            return None;
+        }
+        self.at += 1;
+        self.items.push(key);
+        matches!(self.peek(0), b' ' | b'\n').then_some(())
+    }
+
+    /// A list or map in brackets, which ends in its line.
+    fn in_brackets(&mut self, depth: usize) -> Option<Node> {
+        if depth >= DEPTH {
+            return None;
+        }
+        let (start, first) = (self.at, self.items.len());
+        let is_map = self.bytes[start] == b'{';
+        let close = if is_map { b'}' } else { b']' };
+        self.at += 1;
+        self.skip_spaces();
+        while self.peek(0) != close {
+            if self.items.len() > first {
+                if self.peek(0) != b',' {
+                    return None;
+                }
+                self.at += 1;
+                self.skip_spaces();
+            }
+            if is_map {
+                let key = self.word(true)?;
+                self.key(key)?;
+                self.skip_spaces();
+            }
+            let value = match self.peek(0) {
+                b'[' | b'{' => self.in_brackets(depth + 1)?,
+                _ => self.word(true)?,
+            };
+            self.items.push(value);
+            self.skip_spaces();
+        }
+        self.at += 1;
+        self.end = self.at;
+        if is_map { self.map(start, first) } else { self.list(start, first) }
+    }
+
+    /// A scalar within a line. `flow` = it stands in brackets.
+    fn word(&mut self, flow: bool) -> Option<Node> {
+        match self.peek(0) {
+            b'\'' => self.single_quoted(),
+            b'"' => self.double_quoted(),
+            _ => self.plain(flow),
+        }
+    }
+
+    fn plain(&mut self, flow: bool) -> Option<Node> {
+        let start = self.at;
+        let begins = match self.peek(0) {
+            b'-' => !matches!(self.peek(1), b' ' | b'\n' | b',' | b'[' | b']' | b'{' | b'}'),
+            b',' | b'[' | b']' | b'{' | b'}' | b'#' | b'&' | b'*' | b'!' | b'|' | b'>' | b'%' | b'@' | b'`' | b'?'
+            | b':' | b'\n' => false,
+            _ => true,
+        };
+        if !begins {
+            return None;
+        }
+        let mut end = start;
+        loop {
+            let here = self.peek(end - start);
+            let next = self.peek(end + 1 - start);
+            match here {
+                b'\n' => break,
+                b':' if next == b' ' || next == b'\n' => break,
+                b':' if flow && matches!(next, b',' | b'[' | b']' | b'{' | b'}') => return None,
+                b' ' if next == b'#' => break,
+                b',' | b'[' | b']' | b'{' | b'}' if flow => break,
+                _ => end += 1,
+            }
+        }
+        let word = self.text[start..end].trim_end_matches(' ');
+        // A colon behind spaces, and what could mark a document: the parser knows.
+        let marks = |mark: &str| word.strip_prefix(mark).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '));
+        if self.peek(end - start) == b':' && word.len() < end - start || marks("---") || marks("...") {
+            return None;
+        }
+        let value = scalar::resolve(word).ok()?;
+        self.scalar(start, start + word.len(), value)
+    }
+
+    fn single_quoted(&mut self) -> Option<Node> {
+        let start = self.at;
+        let mut end = start + 1;
+        let mut escaped = false;
+        loop {
+            match (self.peek(end - start), self.peek(end + 1 - start)) {
+                (b'\n', _) => return None,
+                (b'\'', b'\'') => (end, escaped) = (end + 2, true),
+                (b'\'', _) => break,
+                _ => end += 1,
+            }
+        }
+        let inside = &self.text[start + 1..end];
+        let text = if escaped { inside.replace("''", "'").into() } else { inside.into() };
+        self.scalar(start, end + 1, NodeValue::Str(text, Style::SingleQuoted))
+    }
+
+    fn double_quoted(&mut self) -> Option<Node> {
+        let start = self.at;
+        let mut end = start + 1;
+        let mut text = String::new();
+        let mut copied = end;
+        loop {
+            match self.peek(end - start) {
+                b'\n' => return None,
+                b'"' => break,
+                b'\\' => {
+                    text.push_str(&self.text[copied..end]);
+                    text.push(match self.peek(end + 1 - start) {
+                        b'n' => '\n',
+                        b't' => '\t',
+                        b'"' => '"',
+                        b'\\' => '\\',
+                        _ => return None,
+                    });
+                    end += 2;
+                    copied = end;
+                }
+                _ => end += 1,
+            }
+        }
+        text.push_str(&self.text[copied..end]);
+        self.scalar(start, end + 1, NodeValue::Str(text.into(), Style::DoubleQuoted))
+    }
+
+    /// A text of lines, `|` or `|-`, under a key or dash in this column. Goes to the line behind it.
+    fn literal(&mut self, column: usize) -> Option<Node> {
+        self.at += 1;
+        let strip = self.peek(0) == b'-';
+        self.at += usize::from(strip);
+        let before = self.at;
+        self.skip_spaces();
+        match self.peek(0) {
+            b'\n' => self.at += 1,
+            b'#' if self.at > before => self.skip_line(),
+            _ => return None,
+        }
+        let first = self.at;
+        self.skip_spaces();
+        let (start, indent) = (self.at, self.at.checked_sub(first)?);
+        if indent <= column || self.peek(0) == b'\n' {
+            return None;
+        }
+        let mut text = String::new();
+        loop {
+            let line = self.at;
+            self.skip_line();
+            text.push_str(self.text[line..self.at].trim_end_matches('\n'));
+            text.push('\n');
+            let mut breaks = 0;
+            while self.rest().first() == Some(&b'\n') {
+                self.at += 1;
+                breaks += 1;
+            }
+            let next = self.at;
+            self.skip_spaces();
+            // Of spaces that are a line of their own, the parser knows what they mean.
+            if self.peek(0) == b'\n' && self.at > next {
+                return None;
+            }
+            if self.at - next < indent {
+                let end = self.at;
+                self.at = next;
+                self.next_line();
+                if strip {
+                    text.pop();
+                }
+                self.end = end;
+                self.weigh(1 + ((end - start) >> 6))?;
+                return Some(self.node(start, NodeValue::Str(text.into(), Style::Literal)));
+            }
+            text.extend(std::iter::repeat_n('\n', breaks));
+            self.at = next + indent;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
