@@ -1,6 +1,11 @@
 //! The simple form that most playbooks have, read without the parser: printable ASCII, blocks by indentation, brackets
 //! within a line, texts within a line or as `|`. Gives the tree that the parser gives, in a tenth of its time (seen with
 //! granit-parser 2.1), or nothing: of whatever else there is, mistakes included, only the parser knows what to say.
+//!
+//! Of a long text, a second thread reads the list that the middle lies in on from there. What it finds holds for
+//! whoever comes to that item of a list in that column, and is used then.
+
+use std::thread::{self, ScopedJoinHandle};
 
 use super::build::duplicates;
 use super::{MAX_NODES, Node, NodeValue, Style, scalar};
@@ -11,23 +16,66 @@ const DEPTH: usize = 32;
 /// Bytes of a key. Well below what YAML allows for one, 1024 characters.
 const KEY: usize = 512;
 
+/// Shorter texts are read before a thread has begun. Bytes.
+const LONG: usize = 128 << 10;
+/// In so many lines the list of the middle has an item.
+const LINES: usize = 1000;
+
 /// The tree of a text that is simple and has no mistake.
 pub(super) fn read(source: SourceId, text: &str) -> Option<Node> {
     if !text.bytes().all(|b| b == b'\n' || (b' '..=b'~').contains(&b)) {
         return None;
     }
-    let mut reader =
-        Reader { source, text, bytes: text.as_bytes(), at: 0, column: Some(0), items: Vec::new(), end: 0, weight: 0 };
-    reader.next_line();
-    if reader.column == Some(0) && reader.rest().starts_with(b"---\n") {
-        reader.at += 4;
-        reader.next_line();
-    }
-    let root = if reader.column? == 0 { reader.block(0, 0)? } else { return None };
-    reader.column.is_none().then_some(root)
+    read_from_both(source, text, if text.len() < LONG { None } else { middle(text) })
 }
 
-struct Reader<'t> {
+fn read_from_both(source: SourceId, text: &str, middle: Option<Item>) -> Option<Node> {
+    thread::scope(|scope| {
+        let mut reader = Reader::new(source, text);
+        reader.tail = middle.and_then(|item| {
+            let tail = thread::Builder::new().spawn_scoped(scope, move || Reader::new(source, text).tail(item));
+            Some((item, tail.ok()?))
+        });
+        reader.document()
+    })
+}
+
+/// A line that may begin an item of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Item {
+    /// Its dash.
+    at: usize,
+    column: usize,
+}
+
+fn items(text: &str) -> impl Iterator<Item = (usize, Item)> {
+    let mut next = 0;
+    text.split_inclusive('\n').enumerate().filter_map(move |(number, line)| {
+        let column = line.len() - line.trim_start_matches(' ').len();
+        let at = next + column;
+        next += line.len();
+        line[column..].starts_with("- ").then_some((number, Item { at, column }))
+    })
+}
+
+/// The first item of the outermost list about the middle, by the look of its line.
+fn middle(text: &str) -> Option<Item> {
+    let half = text.bytes().skip(text.len() / 2).position(|b| b == b'\n')? + text.len() / 2 + 1;
+    let near = items(&text[half..]).take_while(|(number, _)| *number < LINES);
+    let item = near.map(|(_, item)| item).min_by_key(|item| (item.column, item.at))?;
+    Some(Item { at: item.at + half, ..item })
+}
+
+/// The rest of a list, from an item on, and where the line behind it begins.
+struct Tail {
+    items: Vec<Node>,
+    at: usize,
+    column: Option<usize>,
+    end: usize,
+    weight: usize,
+}
+
+struct Reader<'t, 's> {
     source: SourceId,
     text: &'t str,
     bytes: &'t [u8],
@@ -41,9 +89,36 @@ struct Reader<'t> {
     end: usize,
     /// Nodes so far, counted as [`MAX_NODES`] says.
     weight: usize,
+    /// What another thread reads, if it is simple, from an item of a list at [`TAIL_DEPTH`] on.
+    tail: Option<(Item, ScopedJoinHandle<'s, Option<Tail>>)>,
 }
 
-impl Reader<'_> {
+/// Of `steps` in a playbook.
+const TAIL_DEPTH: usize = 1;
+
+impl<'t> Reader<'t, '_> {
+    fn new(source: SourceId, text: &'t str) -> Self {
+        let (bytes, items) = (text.as_bytes(), Vec::new());
+        Self { source, text, bytes, at: 0, column: Some(0), items, end: 0, weight: 0, tail: None }
+    }
+
+    fn document(&mut self) -> Option<Node> {
+        self.next_line();
+        if self.column == Some(0) && self.rest().starts_with(b"---\n") {
+            self.at += 4;
+            self.next_line();
+        }
+        let root = if self.column? == 0 { self.block(0, 0)? } else { return None };
+        self.column.is_none().then_some(root)
+    }
+
+    fn tail(mut self, from: Item) -> Option<Tail> {
+        self.at = from.at;
+        let NodeValue::List(items) = self.block_list(from.column, TAIL_DEPTH)?.value else { return None };
+        // The list itself is counted by whoever goes on with it.
+        Some(Tail { items, at: self.at, column: self.column, end: self.end, weight: self.weight - 1 })
+    }
+
     fn rest(&self) -> &[u8] {
         &self.bytes[self.at..]
     }
@@ -180,6 +255,16 @@ impl Reader<'_> {
                 return None;
             }
             if self.column != Some(column) || self.peek(0) != b'-' || self.peek(1) != b' ' {
+                return self.list(start, first);
+            }
+            let item = Item { at: self.at, column };
+            if depth == TAIL_DEPTH
+                && let Some((_, tail)) = self.tail.take_if(|(from, _)| *from == item)
+            {
+                let tail = tail.join().ok()??;
+                (self.at, self.column, self.end) = (tail.at, tail.column, tail.end);
+                self.items.extend(tail.items);
+                self.weigh(tail.weight)?;
                 return self.list(start, first);
             }
         }
