@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use runback_core::step::Class;
+use runback_exec::reporter::Notice;
 
 use crate::exit::Exit;
 use crate::failure::{Done, Failure};
@@ -50,6 +51,12 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
     let mut report = report::simulated(format, arguments.quiet);
     let start = Start { plan, base: &loaded.base, inputs: &inputs, on_failure: None, script };
     let simulated = simulate::simulate(start, Some(report.as_mut()))?;
+    for text in &arguments.fail {
+        if let Some(why) = named::not_begun(simulated.state(), step_of(text), arguments.at.unwrap_or(1)) {
+            let message = format!("--fail {text} did not come about: {why}");
+            report.notice(simulated.state(), &Notice::Warning { message: &message });
+        }
+    }
     let status = simulated.state().status();
     report.end(simulated.state(), status.name(), None);
     let exit = if simulated.ended.waiting { Exit::Waiting } else { status.into() };

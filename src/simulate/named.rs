@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use runback_core::plan::{Plan, PlanKind, StepIdx};
-use runback_core::state::{NodeId, RunState};
+use runback_core::state::{NodeId, RunState, Status};
 use runback_core::suggest::did_you_mean;
 
 use super::script::bare;
@@ -77,6 +77,23 @@ pub(crate) fn without_instance<'n>(state: &RunState, names: impl Iterator<Item =
     let mut names: Vec<&str> = names.filter(|n| n.contains('[') && state.find(n).is_none()).collect();
     names.sort_unstable();
     names.into_iter().filter_map(|name| instance(state, name)).collect()
+}
+
+/// Why an attempt of a step, of all its instances if the name has no keys, was never made. None = one was.
+pub(crate) fn not_begun(state: &RunState, name: &str, attempt: u32) -> Option<String> {
+    let is_meant = |path: &str| path == name || !name.contains('[') && bare(path) == name;
+    let nodes: Vec<_> = state.ids().filter(|n| is_meant(state.path(*n))).map(|n| state.node(n)).collect();
+    let most = nodes.iter().map(|n| n.attempts).max().unwrap_or_default();
+    if most >= attempt {
+        return None;
+    }
+    Some(match most {
+        0 if nodes.is_empty() => "the run did not come to it".to_owned(),
+        0 if nodes.iter().all(|n| n.status == Status::Skipped) => "the step was skipped".to_owned(),
+        0 => "the step did not begin".to_owned(),
+        1 => format!("there was one attempt, and no attempt {attempt}"),
+        _ => format!("there were {most} attempts, and no attempt {attempt}"),
+    })
 }
 
 fn instance(state: &RunState, name: &str) -> Option<Wrong> {

@@ -21,6 +21,27 @@ fn a_simulated_failure_does_nothing_in_the_world() {
     );
 }
 
+/// Who asks what a failure would do must not take "all went well" for the answer where there was none.
+#[test]
+fn a_failure_that_could_not_come_about_is_told() {
+    let desk = Desk::new();
+    desk.write(
+        "some.yaml",
+        "runback: 1\nname: some\nsteps:\n  - { id: never, when: 1 == 2, run: echo never }\n  - { id: once, run: echo once }\n  \
+         - id: none\n    for_each: { items: [] }\n    steps:\n      - { id: it, run: echo it }\n  \
+         - { id: last, run: echo last }\n",
+    );
+    let told = |more: &[&str]| desk.told(&[&["simulate", "some.yaml"], more].concat());
+    insta::assert_snapshot!(
+        [
+            told(&["--fail", "never", "--fail", "none/it"]),
+            told(&["--fail", "once", "--at", "2"]),
+            told(&["--fail", "once", "--fail", "last"]),
+        ]
+        .join("\n")
+    );
+}
+
 #[test]
 fn waits_cost_nothing() {
     let desk = Desk::new();

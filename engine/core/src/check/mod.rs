@@ -74,6 +74,11 @@ fn without_echoes(read: &mut Vec<Diagnostic>, found: &mut Vec<Diagnostic>) {
         return;
     }
     let at = |d: &Diagnostic| d.labels.first().map(|l| l.span);
+    // What is too large for a number is no text either: of what type it should be is not asked.
+    let numbers: HashSet<_> = read.iter().filter(|d| d.code == Code::YamlNumber).filter_map(at).collect();
+    for all in [&mut *read, &mut *found] {
+        all.retain(|d| d.code == Code::YamlNumber || !d.labels.iter().any(|l| numbers.contains(&l.span)));
+    }
     let errors = |all: &[Diagnostic]| -> HashSet<Option<Span>> {
         all.iter().filter(|d| d.severity() == Severity::Error).map(at).collect()
     };

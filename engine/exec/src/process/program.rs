@@ -92,7 +92,8 @@ fn explain_path(error: &io::Error, file: &Path, cwd: &Path) -> TargetError {
     match std::fs::metadata(cwd) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let message = format!("the working directory {} does not exist", cwd.display());
-            return TargetError::new(TargetErrorKind::NotFound, message);
+            return TargetError::new(TargetErrorKind::NotFound, message)
+                .help("make it in a step before, as with `dir.create`, or correct the step's working directory");
         }
         Err(e) => {
             let message = format!("the working directory {} cannot be used: {e}", cwd.display());
@@ -100,13 +101,14 @@ fn explain_path(error: &io::Error, file: &Path, cwd: &Path) -> TargetError {
         }
         Ok(meta) if !meta.is_dir() => {
             let message = format!("the working directory {} is not a directory", cwd.display());
-            return TargetError::new(TargetErrorKind::WrongKind, message);
+            return TargetError::new(TargetErrorKind::WrongKind, message).help("name a folder");
         }
         Ok(_) => {}
     }
     if rustix::fs::access(cwd, rustix::fs::Access::EXEC_OK).is_err() {
         let message = format!("the working directory {} may not be entered by this user", cwd.display());
-        return TargetError::new(TargetErrorKind::PermissionDenied, message);
+        return TargetError::new(TargetErrorKind::PermissionDenied, message)
+            .help(format!("see `ls -ld {}`: a folder is entered by those who have `x` on it", cwd.display()));
     }
     let Ok(meta) = file.metadata() else {
         let message = format!("command not found: {}", file.display());

@@ -361,9 +361,9 @@ mod tests {
     fn the_end_of_a_connection_stops_the_whole_tree_too() {
         let left = tempfile::tempdir().unwrap();
         let file = left.path().join("half").display().to_string();
-        // What the shell of the body removes at its end takes a moment.
-        let body =
-            "t=$1; trap 'sleep 0.3; rm \"$t\"' EXIT; trap 'exit 1' PIPE TERM; sleep 1003 & cat >\"$t\"; sleep 1004";
+        // What the shell of the body removes at its end takes a moment. It waits by `wait`: a signal that comes between a
+        // shell's look for one and its start of a program is noticed after that program only.
+        let body = "t=$1; trap 'sleep 0.3; rm \"$t\"' EXIT; trap 'exit 1' PIPE TERM; sleep 1003 & sleep 1004 & cat >\"$t\"; wait";
         for (i, shell) in shells().into_iter().enumerate() {
             for stdin in [None, Some(1 << 20)] {
                 let key = format!("gone-{}-{i}-{}", std::process::id(), stdin.is_some());
