@@ -109,8 +109,7 @@ async fn drive(start: Start<'_>, watch: Option<&mut dyn Reporter>) -> Result<Sim
         playbook: plan.name.clone(),
         texts: Vec::new(),
         base: base.to_string_lossy().into_owned(),
-        // No other process takes it up.
-        digest: String::new(),
+        digest: plan.digest().to_owned(),
         inputs: Json::Object(inputs.open.clone()),
         by: "simulation@local".to_owned(),
         from: "simulation".to_owned(),

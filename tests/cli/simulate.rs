@@ -21,6 +21,19 @@ fn a_simulated_failure_does_nothing_in_the_world() {
     );
 }
 
+/// Its events are those of a run: the plan that it is of is named in the first.
+#[test]
+fn the_events_of_a_simulation_name_its_plan() {
+    let desk = Desk::new();
+    desk.write("release.yaml", RELEASE);
+    let json = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("it is JSON");
+    let simulated = desk.run(&["simulate", "release.yaml", "-i", "version=11", "-o", "json"]);
+    let planned = desk.run(&["plan", "release.yaml", "-i", "version=11", "-o", "json"]);
+    let (created, plan) = (json(simulated.stdout.lines().next().unwrap_or_default()), json(&planned.stdout));
+    assert!(plan["digest"].as_str().is_some_and(|digest| digest.len() == 64), "{plan}");
+    assert_eq!(created["digest"], plan["digest"]);
+}
+
 /// Who asks what a failure would do must not take "all went well" for the answer where there was none.
 #[test]
 fn a_failure_that_could_not_come_about_is_told() {

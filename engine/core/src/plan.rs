@@ -42,7 +42,7 @@ pub const FINALLY: SegmentIdx = SegmentIdx(1);
 #[derive(Debug)]
 pub struct Plan {
     /// What it was compiled from: the playbook, then what it uses.
-    pub sources: Sources,
+    pub(crate) sources: Sources,
     /// Made when it is first asked for: a check needs none.
     pub(crate) digest: OnceLock<String>,
     pub name: String,

@@ -1,8 +1,8 @@
 //! Text to a spanned YAML tree (1.2 core schema). Knows nothing of playbooks.
 //!
 //! The events come from granit-parser 2.1, unless the text is as simple as most are; this module resolves scalars,
-//! expands aliases within bounds, and says what is wrong in terms of the text. Where a mistake does not hide the rest of the file (a duplicate
-//! key, an unknown tag, a template without quotes), it goes on, so that all of them are told at once.
+//! expands aliases within bounds, and says what is wrong in terms of the text. Where a mistake does not hide the rest of
+//! the file (a duplicate key, an unknown tag, a template without quotes), it goes on, so that all of them are told at once.
 
 mod build;
 mod inner;

@@ -215,12 +215,7 @@ impl<'t> Builder<'t> {
         let end = if frame.flow { range.end } else { self.last_end };
         let span = frame.start..end.max(frame.start);
         let value = if frame.is_map {
-            let mut pairs = Vec::with_capacity((self.items.len() - frame.first) / 2);
-            let mut items = self.items.drain(frame.first..);
-            while let (Some(key), Some(value)) = (items.next(), items.next()) {
-                pairs.push((key, value));
-            }
-            drop(items);
+            let pairs = take_pairs(&mut self.items, frame.first);
             self.map(pairs, frame.flow, &span)
         } else {
             NodeValue::List(self.items.drain(frame.first..).collect())
@@ -435,6 +430,16 @@ fn tag_range(at: &granit_parser::Span, text: &str) -> Range<usize> {
     let start = start.or_else(|| at.byte_range().map(|r| r.start)).unwrap_or(0).min(text.len());
     let len = text[start..].find([' ', '\t', '\n', '\r', ',', ']', '}']).unwrap_or(text.len() - start);
     start..start + len
+}
+
+/// The entries of a map whose keys and values take turns at the end of a list, from an index on.
+pub(super) fn take_pairs(items: &mut Vec<Node>, first: usize) -> Vec<(Node, Node)> {
+    let mut pairs = Vec::with_capacity((items.len() - first) / 2);
+    let mut items = items.drain(first..);
+    while let (Some(key), Some(value)) = (items.next(), items.next()) {
+        pairs.push((key, value));
+    }
+    pairs
 }
 
 /// Pairs of indices (first, again) of keys that are the same, as the keys of a JSON object are.

@@ -7,7 +7,7 @@
 
 use std::thread::{self, ScopedJoinHandle};
 
-use super::build::duplicates;
+use super::build::{duplicates, take_pairs};
 use super::{MAX_NODES, Node, NodeValue, Style, scalar};
 use crate::span::{SourceId, Span};
 
@@ -128,6 +128,11 @@ impl<'t> Reader<'t, '_> {
         self.bytes.get(self.at + ahead).copied().unwrap_or(b'\n')
     }
 
+    /// An item of a list begins here.
+    fn is_item(&self) -> bool {
+        self.peek(0) == b'-' && self.peek(1) == b' '
+    }
+
     fn skip_spaces(&mut self) {
         while self.peek(0) == b' ' {
             self.at += 1;
@@ -196,24 +201,15 @@ impl<'t> Reader<'t, '_> {
 
     fn map(&mut self, start: usize, first: usize) -> Option<Node> {
         self.weigh(1)?;
-        let mut pairs = Vec::with_capacity((self.items.len() - first) / 2);
-        let mut items = self.items.drain(first..);
-        while let (Some(key), Some(value)) = (items.next(), items.next()) {
-            pairs.push((key, value));
-        }
-        drop(items);
+        let pairs = take_pairs(&mut self.items, first);
         duplicates(&pairs).is_empty().then(|| self.node(start, NodeValue::Map(pairs)))
     }
 
     /// A list or a map that begins here, in this column.
     fn block(&mut self, column: usize, depth: usize) -> Option<Node> {
-        match (self.peek(0), self.peek(1)) {
-            (b'-', b' ') => self.block_list(column, depth),
-            (b'[' | b'{', _) => {
-                let node = self.in_brackets(depth)?;
-                self.close_line()?;
-                Some(node)
-            }
+        match self.peek(0) {
+            b'-' if self.is_item() => self.block_list(column, depth),
+            b'[' | b'{' => self.value(column, depth),
             _ => {
                 let key = self.word(false)?;
                 self.block_map(column, key, depth)
@@ -231,14 +227,9 @@ impl<'t> Reader<'t, '_> {
             self.at += 1;
             self.skip_spaces();
             let inner = column + (self.at - dash);
-            let item = match (self.peek(0), self.peek(1)) {
-                (b'-', b' ') => self.block_list(inner, depth + 1)?,
-                (b'|', _) => self.literal(column)?,
-                (b'[' | b'{', _) => {
-                    let node = self.in_brackets(depth + 1)?;
-                    self.close_line()?;
-                    node
-                }
+            let item = match self.peek(0) {
+                b'-' if self.is_item() => self.block_list(inner, depth + 1)?,
+                b'|' | b'[' | b'{' => self.value(column, depth + 1)?,
                 _ => {
                     let word = self.word(false)?;
                     if self.peek(0) == b':' {
@@ -254,7 +245,7 @@ impl<'t> Reader<'t, '_> {
             if self.column.is_some_and(|next| next > column) {
                 return None;
             }
-            if self.column != Some(column) || self.peek(0) != b'-' || self.peek(1) != b' ' {
+            if self.column != Some(column) || !self.is_item() {
                 return self.list(start, first);
             }
             let item = Item { at: self.at, column };
@@ -282,17 +273,7 @@ impl<'t> Reader<'t, '_> {
             self.skip_spaces();
             let value = match self.peek(0) {
                 b'\n' | b'#' => self.below(column, depth)?,
-                b'|' => self.literal(column)?,
-                b'[' | b'{' => {
-                    let node = self.in_brackets(depth + 1)?;
-                    self.close_line()?;
-                    node
-                }
-                _ => {
-                    let word = self.word(false)?;
-                    self.close_line()?;
-                    word
-                }
+                _ => self.value(column, depth + 1)?,
             };
             self.items.push(value);
             match self.column {
@@ -303,13 +284,24 @@ impl<'t> Reader<'t, '_> {
         }
     }
 
+    /// A value that begins in a line under a key or dash in this column, and ends in it unless it is a text of lines.
+    fn value(&mut self, column: usize, depth: usize) -> Option<Node> {
+        let node = match self.peek(0) {
+            b'|' => return self.literal(column),
+            b'[' | b'{' => self.in_brackets(depth)?,
+            _ => self.word(false)?,
+        };
+        self.close_line()?;
+        Some(node)
+    }
+
     /// The value of a key whose line ends with its colon.
     fn below(&mut self, column: usize, depth: usize) -> Option<Node> {
         self.close_line()?;
         match self.column {
             Some(next) if next > column => self.block(next, depth + 1),
             // The dashes of a list may stand under the key.
-            Some(next) if next == column && self.peek(0) == b'-' && self.peek(1) == b' ' => {
+            Some(next) if next == column && self.is_item() => {
                 let mut list = self.block_list(column, depth + 1)?;
                 // To the parser, such a list begins with its first item.
                 list.span.start = list.as_list()?.first()?.span.start;
@@ -490,15 +482,13 @@ impl<'t> Reader<'t, '_> {
                 return None;
             }
             if self.at - next < indent {
-                let end = self.at;
-                self.at = next;
-                self.next_line();
                 if strip {
                     text.pop();
                 }
-                self.end = end;
-                self.weigh(1 + ((end - start) >> 6))?;
-                return Some(self.node(start, NodeValue::Str(text.into(), Style::Literal)));
+                let node = self.scalar(start, self.at, NodeValue::Str(text.into(), Style::Literal))?;
+                self.at = next;
+                self.next_line();
+                return Some(node);
             }
             text.extend(std::iter::repeat_n('\n', breaks));
             self.at = next + indent;
