@@ -613,14 +613,14 @@ fn a_unit_between_two_states_is_neither_up_nor_down() {
         ));
     };
     // On its way down, while its daemon still writes.
-    unit("rb-lingers", "ExecStart=/bin/sleep 600\\nExecStop=/bin/sleep 2\\n");
+    unit("rb-lingers", "ExecStart=/bin/sleep 600\\nExecStop=/bin/sleep 15\\n");
     machine.told("systemctl start rb-lingers && systemctl stop --no-block rb-lingers");
     assert_eq!(machine.told("systemctl show --property=ActiveState --value rb-lingers").trim(), "deactivating");
     let stopped = on(&machine, &runback, "stopped", &once("service.stopped", &json!({"unit": "rb-lingers"})));
     assert_eq!(stopped.step("it")["outputs"]["active"], "inactive", "{}", stopped.printed);
     assert_eq!(stopped.step("it")["changed"], true);
     // It falls, and systemd starts it again, five times.
-    unit("rb-falls", "ExecStart=/bin/false\\nRestart=always\\nRestartSec=1\\n");
+    unit("rb-falls", "ExecStart=/bin/false\\nRestart=always\\nRestartSec=1\\n[Unit]\\nStartLimitIntervalSec=100\\n");
     let falls = on(&machine, &runback, "falls", &once("service.started", &json!({"unit": "rb-falls"})));
     assert!(falls.error("it").contains("rb-falls is failed and static afterwards"), "{}", falls.printed);
     // It falls once.

@@ -15,6 +15,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("recorded_scale", scale),
     ("recorded_scale_of_every_kind", scale_kinds),
     ("recorded_apply_and_back", applied),
+    ("recorded_kinds_come_late", late),
     ("recorded_strategic_patch_and_back", patched),
     ("recorded_refusals", refusals),
     ("recorded_conflict_is_tried_again", stale),
@@ -123,11 +124,11 @@ fn answer(
     let plain = path.split('?').next().unwrap_or_default();
     let request = format!("{method} {plain}");
     asked.lock().expect("nobody panics with it").push(format!("{method} {path}"));
-    if let Some(known) = discovery(plain) {
-        return (200, json, known.to_string());
-    }
     let mut all = scene.lock().expect("nobody panics with it");
     let fits: Vec<usize> = (0..all.len()).filter(|i| all[*i].0 == request).collect();
+    if let Some(known) = discovery(plain).filter(|_| fits.is_empty()) {
+        return (200, json, known.to_string());
+    }
     let Some(at) = fits.iter().find(|i| !all[**i].3).or(fits.last()).copied() else {
         let absent = json!({ "kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound", "message": format!("{request} is in no recording") });
         return (404, json, absent.to_string());
@@ -237,6 +238,58 @@ fn applied() {
     assert_eq!(stage.count("DELETE"), 0);
     stage.play.rollback(&["--force"]).is(0);
     assert_eq!(stage.count("DELETE"), 1);
+}
+
+/// A definition is established before its kind is listed, in the list of its group or in that of the groups.
+fn late() {
+    let manifest =
+        |api: &str, kind: &str, name: &str| json!({ "apiVersion": api, "kind": kind, "metadata": { "name": name } });
+    let mut definition = manifest("apiextensions.k8s.io/v1", "CustomResourceDefinition", "gadgets.example.com");
+    definition["spec"] = json!({ "group": "example.com", "scope": "Namespaced", "names": { "kind": "Gadget", "plural": "gadgets" },
+        "versions": [{ "name": "v1", "served": true, "storage": true }, { "name": "v0", "served": false, "storage": false }] });
+    let object = manifest("example.com/v1", "Gadget", "g");
+    let with = json!({ "manifest": [object, definition], "wait": false, "timeout": "20s" });
+    let steps = json!([
+        { "uses": "k8s.apply", "with": with },
+        { "uses": "k8s.get", "with": { "resource": "gadget/g" } },
+    ]);
+    definition["status"] = json!({ "conditions": [{ "type": "Established", "status": "True" }] });
+    let kinds = |name: &str, kind: &str, namespaced: bool| {
+        json!({ "kind": "APIResourceList",
+        "resources": [{ "name": name, "kind": kind, "namespaced": namespaced, "singularName": kind.to_lowercase() }] })
+    };
+    let group = |name: &str| json!({ "name": name, "versions": [{ "version": "v1" }], "preferredVersion": { "version": "v1" } });
+    let (before, after) =
+        (vec![group("apiextensions.k8s.io")], vec![group("apiextensions.k8s.io"), group("example.com")]);
+    let groups = |groups: &[Json]| json!({ "kind": "APIGroupList", "groups": groups });
+    let absent = || body("get what is absent");
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let (at, of) =
+        (format!("{definitions}/gadgets.example.com"), format!("/apis/example.com/v1/namespaces/{NS}/gadgets/g"));
+    for (groups_late, kinds_late) in [(0, 6), (4, 2), (2, 6)] {
+        let mut scene = Scene::new()
+            .own(
+                "GET /apis/apiextensions.k8s.io/v1",
+                200,
+                kinds("customresourcedefinitions", "CustomResourceDefinition", false),
+            )
+            .own(&format!("GET {at}"), absent().0, absent().1)
+            .own(&format!("GET {at}"), 200, definition.clone())
+            .own(&format!("PATCH {at}"), 200, definition.clone())
+            .own(&format!("PATCH {of}"), 200, manifest("example.com/v1", "Gadget", "g"))
+            .own(&format!("GET {of}"), 200, manifest("example.com/v1", "Gadget", "g"));
+        for _ in 0..groups_late {
+            scene = scene.own("GET /apis", 200, groups(&before));
+        }
+        for _ in 0..kinds_late {
+            scene = scene.own("GET /apis/example.com/v1", absent().0, absent().1);
+        }
+        scene = scene.own("GET /apis", 200, groups(&after));
+        scene = scene.own("GET /apis/example.com/v1", 200, kinds("gadgets", "Gadget", true));
+        let stage = Stage::new(scene, &steps);
+        stage.play.run(&[]).is(0);
+        assert_eq!(stage.count(&format!("PATCH {of}")), 1);
+    }
 }
 
 fn patched() {

@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 use super::client::{Ask, Clusters, Kube, Patch, k8s_inputs};
 use super::delete::Propagation;
 use super::fields;
-use super::kind::Kind;
+use super::kind::{DEFINITION, EXTENSIONS, Kind};
 use super::manifest;
 use super::object::{Object, Touched, common_problems, problem, text, uid};
 use super::show;
@@ -114,7 +114,7 @@ fn digest(objects: &[Json]) -> String {
 fn is_defined_by(all: &[Json], object: &Json) -> bool {
     let group = text(object, "/apiVersion").split('/').next().unwrap_or_default();
     all.iter().any(|o| {
-        text(o, "/kind") == "CustomResourceDefinition"
+        text(o, "/kind") == DEFINITION
             && text(o, "/spec/group") == group
             && text(o, "/spec/names/kind") == text(object, "/kind")
     })
@@ -371,7 +371,7 @@ impl StepType for K8sApply {
                 result: result.to_owned(),
             });
             // Nothing can be made of a definition or in a namespace before the server has taken it up.
-            if object.kind.is("apiextensions.k8s.io", "CustomResourceDefinition") || object.kind.is("", "Namespace") {
+            if object.kind.is(EXTENSIONS, DEFINITION) || object.kind.is("", "Namespace") {
                 kube.wait_ready(&object, inputs.timeout.0).await?;
             }
             made.push(object);

@@ -70,6 +70,10 @@ impl Kind {
     }
 }
 
+/// The group and the kind of a CustomResourceDefinition.
+pub(crate) const EXTENSIONS: &str = "apiextensions.k8s.io";
+pub(crate) const DEFINITION: &str = "CustomResourceDefinition";
+
 fn prefix(api_version: &str) -> String {
     if api_version.contains('/') { format!("/apis/{api_version}") } else { format!("/api/{api_version}") }
 }
@@ -122,7 +126,7 @@ fn likely_group(word: &str) -> &'static str {
         | "clusterrolebindings" => "rbac.authorization.k8s.io",
         "pdb" | "poddisruptionbudget" | "poddisruptionbudgets" => "policy",
         "hpa" | "horizontalpodautoscaler" | "horizontalpodautoscalers" => "autoscaling",
-        "crd" | "crds" | "customresourcedefinition" | "customresourcedefinitions" => "apiextensions.k8s.io",
+        "crd" | "crds" | "customresourcedefinition" | "customresourcedefinitions" => EXTENSIONS,
         _ => "",
     }
 }
@@ -150,6 +154,14 @@ impl Kube<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// Whether the API server lists a kind by now, under its group and among the group's kinds: the two come apart.
+    pub(crate) async fn is_listed(&self, api_version: &str, kind: &str) -> Result<bool, ApiError> {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let groups = self.groups(true).await?;
+        let known = groups.iter().any(|(name, versions)| name == group && versions.iter().any(|v| v == version));
+        Ok(known && self.kinds(api_version, true).await?.iter().any(|k| k.kind == kind))
     }
 
     async fn look(&self, token: &Token, fresh: bool) -> Result<Option<Kind>, ApiError> {

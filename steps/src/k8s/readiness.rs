@@ -9,7 +9,7 @@ use runback_core::step::{Class, StepError};
 
 use super::client::{Ask, Kube, escape};
 use super::error::ApiError;
-use super::kind::Kind;
+use super::kind::{DEFINITION, EXTENSIONS, Kind};
 use super::object::{Object, text};
 
 /// How far an object is.
@@ -113,7 +113,7 @@ pub(crate) fn stage(kind: &Kind, object: &Json) -> Stage {
         }
         // Many ingress controllers never write an address.
         ("networking.k8s.io", "Ingress") => Ready,
-        ("apiextensions.k8s.io", "CustomResourceDefinition") => match condition(object, "NamesAccepted") {
+        (EXTENSIONS, DEFINITION) => match condition(object, "NamesAccepted") {
             Some(c) if c["status"] == "False" => Failed(because(c)),
             _ => of_condition(object, "Established"),
         },
@@ -271,7 +271,7 @@ impl Kube<'_> {
             };
             let waits = match &answer {
                 Err(away) => away.clone(),
-                Ok(now) => match look(now.as_ref()) {
+                Ok(now) => match self.served(look(now.as_ref()), object, now.as_ref()).await? {
                     Ready => return Ok(now.clone()),
                     Failed(why) => {
                         let error = StepError::permanent(format!("{object}: {why}"));
@@ -300,6 +300,28 @@ impl Kube<'_> {
             }
             pause = (pause * 2).min(Duration::from_secs(1));
         }
+    }
+
+    /// A definition is there for others only when the API server lists its kind, which comes after the condition Established:
+    /// an object of it was refused in between (seen on 1.36.2).
+    async fn served(&self, stage: Stage, object: &Object, now: Option<&Json>) -> Result<Stage, StepError> {
+        let Some(definition) = now.filter(|_| matches!(stage, Ready) && object.kind.is(EXTENSIONS, DEFINITION)) else {
+            return Ok(stage);
+        };
+        if !is_true(condition(definition, "Established")) {
+            return Ok(stage);
+        }
+        let kind = text(definition, "/spec/names/kind");
+        for version in definition["spec"]["versions"].as_array().into_iter().flatten().filter(|v| v["served"] == true) {
+            let api_version = format!("{}/{}", text(definition, "/spec/group"), text(version, "/name"));
+            match self.is_listed(&api_version, kind).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(Waits(format!("the API server to list {kind} of {api_version}"))),
+                Err(e) if e.passes() => return Ok(Waits(format!("the API server: {}", e.reason()))),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(stage)
     }
 
     pub(crate) async fn wait_ready(&self, object: &Object, limit: Duration) -> Result<Json, StepError> {
