@@ -17,9 +17,6 @@ use serde_json::{Map, json};
 
 use super::lists::{self, Lists};
 
-/// Types that only compute, from their inputs alone: they run as they are.
-const PURE: [&str; 2] = ["set", "assert"];
-
 /// One attempt.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Outcome {
@@ -192,14 +189,11 @@ impl AnyStepType for Scripted {
         Ok(Preview::default())
     }
 
-    async fn capture(&self, cx: &Cx<'_>, inputs: &Json) -> Result<Json, StepError> {
-        if PURE.contains(&self.descriptor().name) {
-            return self.inner.capture(cx, inputs).await;
-        }
+    async fn capture(&self, _cx: &Cx<'_>, _inputs: &Json) -> Result<Json, StepError> {
         Ok(json!({}))
     }
 
-    async fn act(&self, cx: &Cx<'_>, inputs: &Json, capture: &Json) -> Result<Acted<Json>, StepError> {
+    async fn act(&self, cx: &Cx<'_>, inputs: &Json, _capture: &Json) -> Result<Acted<Json>, StepError> {
         let rule = self.script.rule(cx.step);
         if self.script.is_undoing(cx.step) {
             return match rule.and_then(|r| r.undo_fail.clone()) {
@@ -225,14 +219,21 @@ impl AnyStepType for Scripted {
             }
             return Err(error);
         }
-        if outcome.is_none() && PURE.contains(&self.descriptor().name) {
-            return self.inner.act(cx, inputs, capture).await;
+        if outcome.is_none()
+            && let Some(acted) = self.inner.work_out(inputs)
+        {
+            return acted;
         }
         let mut outputs = self.made_up(cx.step, inputs);
         outputs.extend(outcome.map(|o| o.outputs.clone()).unwrap_or_default());
         let changes = self.descriptor().access == Access::Changes;
         let changed = outcome.and_then(|o| o.changed).unwrap_or(changes);
         Ok(Acted { outputs: Json::Object(outputs), changed })
+    }
+
+    /// Whether a rule is for this step shows only when it acts.
+    fn work_out(&self, inputs: &Json) -> Option<Result<Acted<Json>, StepError>> {
+        self.script.rules.is_empty().then(|| self.inner.work_out(inputs))?
     }
 
     async fn probe(&self, _cx: &Cx<'_>, _inputs: &Json, _capture: &Json) -> Result<Probe<Json>, StepError> {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind,
+    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind, WorksOut,
 };
 use runback_core::{Json, cut};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -105,6 +105,26 @@ const EXAMPLES: &[&str] = &["
     message: this is not the playbook that it should be
 "];
 
+fn work_out(inputs: &Inputs) -> Result<Acted<Outputs>, StepError> {
+    let mut wrong = Vec::new();
+    for check in &inputs.that {
+        match check {
+            Check::Known(Known { value: Json::Bool(true), .. }) => {}
+            Check::Known(known) => wrong.push(known.failure()),
+            // A literal that nobody evaluated must not pass.
+            Check::Unread(text) => wrong.push(format!("`{text}` was not evaluated")),
+        }
+    }
+    if wrong.is_empty() {
+        return Ok(Acted::unchanged(Outputs { passed: inputs.that.len() }));
+    }
+    let found = wrong.join("; ");
+    Err(match &inputs.message {
+        Some(message) => StepError::conflict(format!("{message}: {found}")),
+        None => StepError::conflict(found),
+    })
+}
+
 #[async_trait::async_trait]
 impl StepType for Assert {
     type Inputs = Inputs;
@@ -148,23 +168,11 @@ impl StepType for Assert {
     }
 
     async fn act(&self, _cx: &Cx<'_>, inputs: &Inputs, (): &()) -> Result<Acted<Outputs>, StepError> {
-        let mut wrong = Vec::new();
-        for check in &inputs.that {
-            match check {
-                Check::Known(Known { value: Json::Bool(true), .. }) => {}
-                Check::Known(known) => wrong.push(known.failure()),
-                // A literal that nobody evaluated must not pass.
-                Check::Unread(text) => wrong.push(format!("`{text}` was not evaluated")),
-            }
-        }
-        if wrong.is_empty() {
-            return Ok(Acted::unchanged(Outputs { passed: inputs.that.len() }));
-        }
-        let found = wrong.join("; ");
-        Err(match &inputs.message {
-            Some(message) => StepError::conflict(format!("{message}: {found}")),
-            None => StepError::conflict(found),
-        })
+        work_out(inputs)
+    }
+
+    fn works_out(&self) -> Option<WorksOut<Self>> {
+        Some(work_out)
     }
 
     async fn probe(&self, _cx: &Cx<'_>, _inputs: &Inputs, (): &()) -> Result<Probe<Outputs>, StepError> {

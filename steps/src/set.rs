@@ -6,7 +6,7 @@
 use runback_core::Json;
 use runback_core::step::{
     Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, OutputNames, Preview, Probe, StepError, StepType,
-    UndoKind,
+    UndoKind, WorksOut,
 };
 use runback_core::template::ValueTemplate;
 use serde_json::Map;
@@ -76,6 +76,10 @@ impl StepType for Set {
 
     async fn act(&self, _cx: &Cx<'_>, inputs: &Self::Inputs, (): &()) -> Result<Acted<Self::Outputs>, StepError> {
         Ok(Acted::unchanged(inputs.clone()))
+    }
+
+    fn works_out(&self) -> Option<WorksOut<Self>> {
+        Some(|inputs| Ok(Acted::unchanged(inputs.clone())))
     }
 
     async fn probe(&self, _cx: &Cx<'_>, _: &Self::Inputs, (): &()) -> Result<Probe<Self::Outputs>, StepError> {

@@ -390,6 +390,15 @@ pub trait StepType: Send + Sync + 'static {
         Ok(Undone { changed: false, note: None })
     }
 
+    /// What acting comes to, of a type for which that is a matter of the inputs alone: it looks at nothing outside of them
+    /// and changes nothing, so that nobody can tell when it was done. Such a step shares the commit of what comes after it.
+    fn works_out(&self) -> Option<WorksOut<Self>>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
     /// Whether [`StepType::hold`] holds anything.
     fn holds(&self) -> bool {
         false
@@ -407,6 +416,9 @@ pub trait StepType: Send + Sync + 'static {
         Ok(None)
     }
 }
+
+/// See [`StepType::works_out`].
+pub type WorksOut<T> = fn(&<T as StepType>::Inputs) -> Result<Acted<<T as StepType>::Outputs>, StepError>;
 
 fn schema_properties(schema: &schemars::Schema) -> OutputNames {
     let names = schema.get("properties").and_then(Json::as_object);
@@ -438,6 +450,10 @@ pub trait AnyStepType: Send + Sync {
         capture: &Json,
         outputs: Option<&Json>,
     ) -> Result<Undone, StepError>;
+    /// None: `act` is to be called.
+    fn work_out(&self, _inputs: &Json) -> Option<Result<Acted<Json>, StepError>> {
+        None
+    }
     fn holds(&self) -> bool {
         false
     }
@@ -458,6 +474,10 @@ fn decode<T: DeserializeOwned>(what: &str, json: &Json) -> Result<T, StepError> 
 
 fn encode<T: Serialize>(what: &str, value: &T) -> Result<Json, StepError> {
     serde_json::to_value(value).map_err(|e| StepError::permanent(format!("{what}: {e}")))
+}
+
+fn encode_acted<T: Serialize>(acted: &Acted<T>) -> Result<Acted<Json>, StepError> {
+    Ok(Acted { outputs: encode("outputs", &acted.outputs)?, changed: acted.changed })
 }
 
 #[async_trait::async_trait]
@@ -503,16 +523,13 @@ impl<T: StepType> AnyStepType for T {
 
     async fn act(&self, cx: &Cx<'_>, inputs: &Json, capture: &Json) -> Result<Acted<Json>, StepError> {
         let inputs = decode("inputs", inputs)?;
-        let acted = StepType::act(self, cx, &inputs, &decode("capture", capture)?).await?;
-        Ok(Acted { outputs: encode("outputs", &acted.outputs)?, changed: acted.changed })
+        encode_acted(&StepType::act(self, cx, &inputs, &decode("capture", capture)?).await?)
     }
 
     async fn probe(&self, cx: &Cx<'_>, inputs: &Json, capture: &Json) -> Result<Probe<Json>, StepError> {
         let inputs = decode("inputs", inputs)?;
         Ok(match StepType::probe(self, cx, &inputs, &decode("capture", capture)?).await? {
-            Probe::Done(acted) => {
-                Probe::Done(Acted { outputs: encode("outputs", &acted.outputs)?, changed: acted.changed })
-            }
+            Probe::Done(acted) => Probe::Done(encode_acted(&acted)?),
             Probe::NotDone => Probe::NotDone,
             Probe::Unknown(why) => Probe::Unknown(why),
         })
@@ -528,6 +545,11 @@ impl<T: StepType> AnyStepType for T {
         let inputs = decode("inputs", inputs)?;
         let outputs = outputs.map(|o| decode("outputs", o)).transpose()?;
         StepType::undo(self, cx, &inputs, &decode("capture", capture)?, outputs.as_ref()).await
+    }
+
+    fn work_out(&self, inputs: &Json) -> Option<Result<Acted<Json>, StepError>> {
+        let work_out = self.works_out()?;
+        Some(decode("inputs", inputs).and_then(|inputs| encode_acted(&work_out(&inputs)?)))
     }
 
     fn holds(&self) -> bool {

@@ -1,6 +1,7 @@
 //! One attempt of one action, undo or probe, on a task of its own: its deadline, its output, and what the
 //! engine lends to the step. Knows nothing of the run's state; it talks to the driver through a channel.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -377,13 +378,15 @@ async fn guarded<T>(call: impl Future<Output = Result<T, StepError>> + Send) -> 
     }
     match Guarded(Box::pin(call)).await {
         Ok(result) => result,
-        Err(panic) => {
-            let what = panic.downcast_ref::<&str>().map(ToString::to_string);
-            let what = what.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-            Err(StepError::permanent(format!("the step type broke: {what}"))
-                .help("this is a mistake in runback; please report it with the output of `runback show`"))
-        }
+        Err(panic) => Err(broke(&*panic)),
     }
+}
+
+pub(super) fn broke(panic: &(dyn Any + Send)) -> StepError {
+    let what = panic.downcast_ref::<&str>().map(ToString::to_string);
+    let what = what.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    StepError::permanent(format!("the step type broke: {what}"))
+        .help("this is a mistake in runback; please report it with the output of `runback show`")
 }
 
 /// What the engine lends to the step.

@@ -2,6 +2,7 @@
 //! than it needs.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use runback_core::step::{Access, Acted, StepError, UndoKind};
 use runback_core::target::{Detached, Target};
 use serde_json::{Value, json};
 
-use super::attempt::{Attempt, Limits, Message, Stop};
+use super::attempt::{Attempt, Limits, Message, Stop, broke};
 use super::{Driver, DriverError, Running, Start};
 use crate::output::{AttemptLog, LogName};
 
@@ -52,6 +53,14 @@ impl Driver {
                 Start::Probe(node) => self.probe(node),
             }
         }
+    }
+
+    /// What comes of a step that reaches nothing outside. None: it is to be begun.
+    pub(super) fn worked_out(&self, start: &Start) -> Option<(NodeId, Result<Acted<Json>, StepError>)> {
+        let Start::Act(node, Ok(rendered)) = start else { return None };
+        let step_type = &self.state.step(*node).action()?.step_type;
+        let worked_out = catch_unwind(AssertUnwindSafe(|| step_type.work_out(&rendered.inputs)));
+        Some((*node, worked_out.unwrap_or_else(|panic| Some(Err(broke(&*panic))))?))
     }
 
     fn act(&mut self, node: NodeId, rendered: Result<Rendered, StepError>, reattach: Option<Detached>) {

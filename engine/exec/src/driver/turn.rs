@@ -19,6 +19,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// How long commands have to end when runback leaves (SIGTERM gives 10 s in all).
 const LEAVE_WITHIN: Duration = Duration::from_secs(9);
 
+/// So many events at most wait for a commit while steps are worked out: then all else is looked at.
+const WORKED_OUT: usize = 256;
+
 /// An answer from the terminal, while the run goes on.
 type Prompt<'o> = std::pin::Pin<Box<dyn Future<Output = (NodeId, Option<Answer>)> + Send + 'o>>;
 
@@ -222,10 +225,28 @@ impl Driver {
                     break;
                 }
             }
-            if !recorded {
+            if !recorded && !self.work_out()? {
                 return Ok(wake);
             }
         }
+    }
+
+    /// Where all that begins is a matter of its inputs alone, and nobody waits for the commit: what comes of it is recorded
+    /// at once, and what follows from that shares the commit. A process that dies before has told nobody of it, and the next
+    /// one works it out again. False: the commit comes first.
+    fn work_out(&mut self) -> Result<bool, DriverError> {
+        if self.starts.is_empty() || !self.acks.is_empty() || self.batch.len() >= WORKED_OUT {
+            return Ok(false);
+        }
+        let Some(worked_out) = self.starts.iter().map(|start| self.worked_out(start)).collect::<Option<Vec<_>>>()
+        else {
+            return Ok(false);
+        };
+        self.starts.clear();
+        for (node, result) in worked_out {
+            self.acted(node, result)?;
+        }
+        Ok(true)
     }
 
     /// What becomes of an interrupted attempt does not matter any more.

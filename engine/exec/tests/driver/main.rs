@@ -7,6 +7,7 @@ mod clock;
 mod crash;
 mod detached;
 mod holding;
+mod pure;
 mod script;
 mod sim;
 mod store;

@@ -47,6 +47,7 @@ pub(crate) fn catalog(ledger: &Ledger) -> Catalog {
         ("t.read", OnInterrupt::Rerun, Access::Reads, false),
         ("t.fail", OnInterrupt::Rerun, Access::Changes, true),
         ("t.hold", OnInterrupt::Rerun, Access::Reads, false),
+        ("t.pure", OnInterrupt::Rerun, Access::Reads, false),
     ] {
         catalog.add(Acting { name, on_interrupt, access, fails, ledger: Arc::clone(ledger) });
     }
@@ -180,6 +181,19 @@ impl AnyStepType for Acting {
         follow(cx, inputs.get("undo")).await?;
         self.write("undone", cx.step);
         Ok(Undone { changed: true, note: None })
+    }
+    /// `t.pure` does what it is told without a host: `flaky` and `panic` only.
+    fn work_out(&self, inputs: &Json) -> Option<Result<Acted<Json>, StepError>> {
+        if self.name != "t.pure" {
+            return None;
+        }
+        let step = inputs["step"].as_str().unwrap_or_default();
+        let turn = self.ledger.lock().unwrap().iter().filter(|l| **l == format!("act {step}")).count();
+        self.write("act", step);
+        let first = inputs["do"][0].as_str().unwrap_or_default();
+        assert!(first != "panic", "it was told to");
+        let now = first.strip_prefix("flaky ").is_none_or(|n| turn >= n.parse::<usize>().unwrap());
+        Some(if now { Ok(Acted::unchanged(json!({ "n": 1 }))) } else { Err(StepError::transient("not now")) })
     }
     fn holds(&self) -> bool {
         self.name == "t.hold"
