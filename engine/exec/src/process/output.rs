@@ -153,7 +153,9 @@ thread_local! {
 
 pub(crate) fn read(fd: BorrowedFd<'_>, stream: Stream, sink: &mut Sink<'_>) -> io::Result<Got> {
     let mut buffer = BUFFER.take();
-    buffer.resize(CHUNK, 0);
+    if buffer.is_empty() {
+        buffer = vec![0; CHUNK];
+    }
     let got = loop {
         match rustix::io::read(fd, buffer.as_mut_slice()) {
             Ok(0) => break Ok(Got::End),

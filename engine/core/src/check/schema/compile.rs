@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::format::Format;
+use super::pattern::Pattern;
 use super::{Additional, CompiledSchema, Kinds, Property, Rule, RuleId};
 use crate::Json;
 
@@ -51,7 +52,7 @@ impl<'s> Compiler<'s> {
         let mut rule = Rule { own_kinds: kinds(object.get("type")), ..Rule::default() };
         rule.constants = object.get("enum").and_then(Json::as_array).cloned().unwrap_or_default();
         rule.constants.extend(object.get("const").cloned());
-        rule.pattern = text(object, "pattern").and_then(|p| regex::Regex::new(p).ok());
+        rule.pattern = text(object, "pattern").map(Pattern::new);
         if let Some(format) = text(object, "format") {
             rule.format = Format::named(format);
             if let Some((low, high)) = integer_format(format) {

@@ -7,6 +7,7 @@ mod compile;
 mod expressions;
 mod foretold;
 mod format;
+mod pattern;
 mod samples;
 mod value;
 
@@ -16,6 +17,7 @@ use crate::playbook::yaml::Node;
 
 pub(super) use foretold::Misplaced;
 use format::Format;
+use pattern::Pattern;
 
 #[cfg(test)]
 mod tests;
@@ -130,7 +132,7 @@ struct Rule {
     also: Vec<RuleId>,
     /// `anyOf` and `oneOf`.
     choice: Vec<RuleId>,
-    pattern: Option<regex::Regex>,
+    pattern: Option<Pattern>,
     format: Option<Format>,
     minimum: Option<f64>,
     maximum: Option<f64>,

@@ -122,7 +122,7 @@ impl CompiledSchema {
 fn scalars(rule: &Rule, mut add: impl FnMut(Json)) {
     let kinds = rule.own_kinds;
     if kinds.meets(Kinds::STRING) {
-        let texts = texts(rule.format).iter().filter(|t| rule.pattern.as_ref().is_none_or(|p| p.is_match(t)));
+        let texts = texts(rule.format).iter().filter(|t| rule.pattern.as_ref().is_none_or(|p| p.allows(t)));
         texts.for_each(|text| add(json!(text)));
     }
     if kinds.meets(Kinds::NUMBER) {

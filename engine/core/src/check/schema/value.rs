@@ -256,7 +256,7 @@ impl Checker<'_> {
             self.out.extend(format.check(&path.tell(), text, node, self.file_text));
         }
         if let Some(pattern) = &rule.pattern
-            && !pattern.is_match(text)
+            && !pattern.allows(text)
         {
             let message = format!("{} must match {pattern}, `{}` does not", self.name(path), shorten(text));
             self.wrong(node, message, "does not match".to_owned(), None);
