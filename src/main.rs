@@ -1,6 +1,7 @@
 //! The command line of runback. All printing of the project is in this package; the crates below it are silent.
 
 mod cmd;
+mod deferred;
 mod diagnose;
 mod drive;
 mod exit;

@@ -20,7 +20,6 @@ use crate::failure::{Done, Failure};
 use crate::term::{self, DIM, RESET, YELLOW};
 use crate::{journal, next, operator, state_dir, surroundings, words};
 
-/// Answer a run that waits for a person
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// A run's id, the beginning of one, or `last`

@@ -22,7 +22,6 @@ use crate::term::{self, DIM, RED, RESET};
 use crate::words::hex;
 use crate::{state_dir, words};
 
-/// Check that journals are as they were written, or write a signed copy of them
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]

@@ -11,7 +11,6 @@ use crate::failure::{Done, Failure};
 use crate::term::{self, DIM, RESET};
 use crate::{journal, next, state_dir, surroundings};
 
-/// Stop a run: start nothing new, stop what runs, then do as on_failure says
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// A run's id, the beginning of one, or `last`

@@ -11,7 +11,6 @@ use crate::exit::Exit;
 use crate::term::{self, GREEN, RESET};
 use crate::{diagnose, load};
 
-/// Find every mistake that can be found without running anything
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Playbooks; `-` reads one from stdin

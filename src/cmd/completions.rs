@@ -7,7 +7,6 @@ use super::Cli;
 use crate::exit::Exit;
 use crate::term;
 
-/// Print a completion script: runback completions bash > /etc/bash_completion.d/runback
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     #[arg(value_enum)]

@@ -11,7 +11,6 @@ use crate::load;
 use crate::term;
 use crate::words;
 
-/// Draw the steps of a playbook and what they need
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     #[arg(value_name = "FILE")]

@@ -14,7 +14,6 @@ use crate::failure::{Done, Failure};
 use crate::term::{self, BOLD, DIM, RESET};
 use crate::{journal, next, state_dir};
 
-/// Print the output of a run's commands
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// A run's id, the beginning of one, or `last`

@@ -29,6 +29,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::deferred::Deferred;
 use crate::failure::Done;
 
 const AFTER_HELP: &str = "\
@@ -51,31 +52,52 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    Run(run::Arguments),
-    Check(check::Arguments),
-    Plan(plan::Arguments),
-    Graph(graph::Arguments),
-    Simulate(simulate::Arguments),
-    Test(test::Arguments),
-    Resume(resume::Arguments),
-    Rollback(resume::RollbackArguments),
-    Cancel(cancel::Arguments),
-    Approve(approve::Arguments),
-    Runs(runs::Arguments),
-    Show(show::Arguments),
-    Logs(logs::Arguments),
-    Why(why::Arguments),
+    /// Run a playbook
+    Run(Deferred<run::Arguments>),
+    /// Find every mistake that can be found without running anything
+    Check(Deferred<check::Arguments>),
+    /// Show what a run would do, in order, with what can be undone and where the point of no return is
+    Plan(Deferred<plan::Arguments>),
+    /// Draw the steps of a playbook and what they need
+    Graph(Deferred<graph::Arguments>),
+    /// Play a run through with steps that fail as you say, by a virtual clock, doing nothing
+    Simulate(Deferred<simulate::Arguments>),
+    /// Test playbooks against scripted outcomes: nothing is done in the world, and time costs nothing
+    Test(Deferred<test::Arguments>),
+    /// Go on with a run that failed and is held, was interrupted, or waits
+    Resume(Deferred<resume::Arguments>),
+    /// Take a run back: everything that it did and that can be undone
+    Rollback(Deferred<resume::RollbackArguments>),
+    /// Stop a run: start nothing new, stop what runs, then do as on_failure says
+    Cancel(Deferred<cancel::Arguments>),
+    /// Answer a run that waits for a person
+    Approve(Deferred<approve::Arguments>),
+    /// List the runs, newest first
+    Runs(Deferred<runs::Arguments>),
+    /// Show a run: its state, its steps, what failed, and what to type next
+    Show(Deferred<show::Arguments>),
+    /// Print the output of a run's commands
+    Logs(Deferred<logs::Arguments>),
+    /// Say why a run, or one step of it, is not done: what blocks it, and what to type
+    Why(Deferred<why::Arguments>),
+    /// Serve playbooks, schedules and runs through an API and a page
     #[cfg(feature = "serve")]
-    Serve(serve::Arguments),
+    Serve(Deferred<serve::Arguments>),
+    /// Make, list and revoke the tokens of `runback serve`
     #[cfg(feature = "serve")]
-    Token(token::Arguments),
+    Token(Deferred<token::Arguments>),
+    /// Check that journals are as they were written, or write a signed copy of them
     #[cfg(feature = "serve")]
-    Audit(audit::Arguments),
+    Audit(Deferred<audit::Arguments>),
+    /// List, pause, trigger and backfill the schedules of playbooks
     #[cfg(feature = "serve")]
-    Schedule(schedule::Arguments),
-    Steps(steps::Arguments),
-    Schema(schema::Arguments),
-    Completions(completions::Arguments),
+    Schedule(Deferred<schedule::Arguments>),
+    /// List the step types, or show one with its inputs, outputs and examples
+    Steps(Deferred<steps::Arguments>),
+    /// Print the JSON Schema of playbooks, or write all schemas to a folder
+    Schema(Deferred<schema::Arguments>),
+    /// Print a completion script: runback completions bash > /etc/bash_completion.d/runback
+    Completions(Deferred<completions::Arguments>),
 }
 
 impl Cli {

@@ -23,7 +23,6 @@ use crate::state_dir;
 use crate::term::{self, BOLD, CYAN, DIM, RED, RESET, YELLOW};
 use crate::words;
 
-/// Show what a run would do, in order, with what can be undone and where the point of no return is
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     #[arg(value_name = "FILE")]

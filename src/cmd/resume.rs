@@ -20,7 +20,6 @@ use crate::surroundings::{self, Machines};
 use crate::term::{self, DIM, RESET};
 use crate::{journal, next, state_dir};
 
-/// Go on with a run that failed and is held, was interrupted, or waits
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// A run's id, the beginning of one, or `last`
@@ -39,7 +38,6 @@ pub(crate) struct Arguments {
     pub(crate) drive: DriveArgs,
 }
 
-/// Take a run back: everything that it did and that can be undone
 #[derive(Debug, Args)]
 pub(crate) struct RollbackArguments {
     /// A run's id, the beginning of one, or `last`

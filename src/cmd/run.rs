@@ -16,7 +16,6 @@ use crate::start::{self, New};
 use crate::state_dir;
 use crate::surroundings::{self, Machines};
 
-/// Run a playbook
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     #[arg(value_name = "FILE")]

@@ -17,7 +17,6 @@ use crate::table;
 use crate::term::{self, DIM, RESET};
 use crate::words;
 
-/// List the runs, newest first
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {

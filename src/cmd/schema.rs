@@ -9,7 +9,6 @@ use crate::failure::{Done, Failure};
 use crate::schema;
 use crate::term;
 
-/// Print the JSON Schema of playbooks, or write all schemas to a folder
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Write playbook.schema.json, events.schema.json and steps/TYPE.json here

@@ -13,7 +13,6 @@ use crate::serve::{self, Settings, TlsFiles};
 use crate::trace::TraceArgs;
 use crate::{state_dir, term};
 
-/// Serve playbooks, schedules and runs through an API and a page
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Where to listen; anything but this machine itself needs TLS and a token

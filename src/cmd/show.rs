@@ -15,7 +15,6 @@ use crate::state_dir;
 use crate::term::{self, BOLD, DIM, RED, RESET};
 use crate::words;
 
-/// Show a run: its state, its steps, what failed, and what to type next
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// A run's id, the beginning of one, or `last`

@@ -14,7 +14,6 @@ use crate::report::{self, RunFormat};
 use crate::simulate::script::{self, Outcome, Rule, Script};
 use crate::simulate::{self, Start, named};
 
-/// Play a run through with steps that fail as you say, by a virtual clock, doing nothing
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     #[arg(value_name = "FILE")]

@@ -13,7 +13,6 @@ use crate::failure::{Done, Failure};
 use crate::table;
 use crate::term::{self, BOLD, CYAN, DIM, RESET, YELLOW};
 
-/// List the step types, or show one with its inputs, outputs and examples
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// A step type such as `file.write`, or the beginning of several

@@ -20,7 +20,6 @@ use crate::simulate::testfile::{self, Case, TestFile};
 use crate::simulate::{self, Simulated, Start, named, verdict};
 use crate::term::{self, BOLD, DIM, GREEN, RED, RESET};
 
-/// Test playbooks against scripted outcomes: nothing is done in the world, and time costs nothing
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Test files, playbooks (with --all-failures), or folders [default: every *.test.yaml below here]

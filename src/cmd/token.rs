@@ -16,7 +16,6 @@ use crate::serve::token;
 use crate::term::{self, DIM, RESET};
 use crate::{state_dir, surroundings, table, words};
 
-/// Make, list and revoke the tokens of `runback serve`
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]

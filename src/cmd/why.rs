@@ -23,7 +23,6 @@ use crate::state_dir;
 use crate::term::{self, BOLD, DIM, RESET};
 use crate::words;
 
-/// Say why a run, or one step of it, is not done: what blocks it, and what to type
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// A run's id, the beginning of one, or `last`

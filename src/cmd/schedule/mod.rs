@@ -26,7 +26,6 @@ use crate::surroundings::{self, Machines};
 use crate::term::{self, BOLD, DIM, RESET, YELLOW};
 use crate::{inputs, state_dir, words};
 
-/// List, pause, trigger and backfill the schedules of playbooks
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
