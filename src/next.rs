@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use runback_core::Json;
-use runback_core::state::{Phase, RunState, UndoStatus};
+use runback_core::state::{NodeId, Phase, RunState, UndoStatus};
 use runback_core::step::Question;
 use runback_exec::store::default_state_dir;
 
@@ -153,11 +153,14 @@ pub(crate) fn commands(state: &RunState, status: &str, driven: bool) -> Vec<(Str
         "succeeded" => add(format!("runback rollback {run}"), "take it back"),
         _ => {}
     }
-    let tried = || state.ids().any(|n| state.node(n).attempts > 0);
+    // What only computes prints nothing.
+    let prints = |n: &NodeId| !state.step(*n).action().is_some_and(|a| a.step_type.is_pure());
+    let tried = || state.ids().any(|n| state.node(n).attempts > 0 && prints(&n));
     if let Some(node) = state.ids().find(|n| status == "stuck" && state.node(*n).undo == UndoStatus::Failed) {
         add(format!("runback logs {run} {} --undo", word(state.path(node))), "what its undo printed");
     } else if matches!(status, "failed" | "stuck" | "rolled-back" | "cancelled") && tried() {
-        let failed = words::failure(state).map(|n| format!(" {}", word(state.path(n)))).unwrap_or_default();
+        let failed =
+            words::failure(state).filter(prints).map(|n| format!(" {}", word(state.path(n)))).unwrap_or_default();
         add(format!("runback logs {run}{failed}"), "what the commands printed");
     }
     let whole = |command: String| {

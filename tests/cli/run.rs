@@ -23,6 +23,20 @@ fn a_run_that_fails_is_taken_back() {
     assert_eq!(desk.read("mark.txt"), None);
 }
 
+/// What only computes prints nothing: its log is not what to look at next.
+#[test]
+fn a_condition_that_does_not_hold_has_no_log_to_show() {
+    let desk = Desk::new();
+    let sane = "  - id: sane\n    uses: assert\n    with: { that: [inputs.n < 10], message: n is too large }\n";
+    let playbook = |first: &str| {
+        format!("runback: 1\nname: sane\ninputs: {{ n: {{ type: integer, default: 30 }} }}\nsteps:\n{first}{sane}")
+    };
+    desk.write("alone.yaml", &playbook(""));
+    insta::assert_snapshot!("nothing_printed", desk.told(&["run", "alone.yaml", "--run-id", "s1"]));
+    desk.write("after.yaml", &playbook("  - id: look\n    run: echo 30\n    rollback: none\n"));
+    insta::assert_snapshot!("something_printed", desk.told(&["run", "after.yaml", "--run-id", "s2"]));
+}
+
 #[test]
 fn a_run_that_is_held_goes_on_when_it_is_resumed() {
     let desk = Desk::new();

@@ -450,6 +450,10 @@ pub trait AnyStepType: Send + Sync {
         capture: &Json,
         outputs: Option<&Json>,
     ) -> Result<Undone, StepError>;
+    /// [`AnyStepType::work_out`] gives something.
+    fn is_pure(&self) -> bool {
+        false
+    }
     /// None: `act` is to be called.
     fn work_out(&self, _inputs: &Json) -> Option<Result<Acted<Json>, StepError>> {
         None
@@ -545,6 +549,10 @@ impl<T: StepType> AnyStepType for T {
         let inputs = decode("inputs", inputs)?;
         let outputs = outputs.map(|o| decode("outputs", o)).transpose()?;
         StepType::undo(self, cx, &inputs, &decode("capture", capture)?, outputs.as_ref()).await
+    }
+
+    fn is_pure(&self) -> bool {
+        self.works_out().is_some()
     }
 
     fn work_out(&self, inputs: &Json) -> Option<Result<Acted<Json>, StepError>> {

@@ -108,6 +108,7 @@ fn reference(placed: &mut Placed<'_>, from: From, noted: &Noted) {
         TARGET_ROOT => literal_target(placed, r),
         name if item_names(placed, from.frame, &noted.place).iter().any(|i| i == name) => {
             fields_below(placed, r, name, &["key", "value", "index"]);
+            nothing_below(placed, r, name, &["key", "index"]);
         }
         name => unknown_root(placed, from, noted, name),
     }
@@ -171,7 +172,11 @@ fn switch(name: &str) -> Option<bool> {
 /// `root.field`, and nothing below.
 fn fields(placed: &mut Placed<'_>, r: &Reference, root: &str, known: &[&str]) {
     fields_below(placed, r, root, known);
-    if r.path.len() > 2 && known.contains(&r.path[1].as_str()) {
+    nothing_below(placed, r, root, known);
+}
+
+fn nothing_below(placed: &mut Placed<'_>, r: &Reference, root: &str, plain: &[&str]) {
+    if r.path.len() > 2 && plain.contains(&r.path[1].as_str()) {
         let message = format!("`{root}.{}` has nothing below it", r.path[1]);
         placed.diagnostics.push(Diagnostic::new(Code::UnknownName, message, r.span, "a plain value"));
     }
@@ -184,6 +189,7 @@ fn fields_below(placed: &mut Placed<'_>, r: &Reference, root: &str, known: &[&st
     }
     let help = match did_you_mean(field, known.iter().copied()) {
         Some(near) => format!("did you mean `{root}.{near}`?"),
+        None if known.contains(&"value") && field == "item" => format!("the item itself is `{root}.value`"),
         None if known.contains(&"value") => format!("the item itself is `{root}.value`, so `{root}.value.{field}`"),
         None => format!("there are {}", known.iter().map(|k| format!("`{root}.{k}`")).collect::<Vec<_>>().join(", ")),
     };
