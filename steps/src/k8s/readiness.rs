@@ -303,7 +303,7 @@ impl Kube<'_> {
     }
 
     /// A definition is there for others only when the API server lists its kind, which comes after the condition Established:
-    /// an object of it was refused in between (seen on 1.36.2).
+    /// an object of it was refused in between (seen on 1.20.2).
     async fn served(&self, stage: Stage, object: &Object, now: Option<&Json>) -> Result<Stage, StepError> {
         let Some(definition) = now.filter(|_| matches!(stage, Ready) && object.kind.is(EXTENSIONS, DEFINITION)) else {
             return Ok(stage);
