@@ -151,9 +151,18 @@ impl Guard {
     }
 }
 
+/// Looks in a row that find nothing, before that is believed: one that forks while we look can be missed once.
+const LOOKS: u32 = 2;
+
+/// The same where runback was ended in the middle of a start. Before it executes its program a child of ours carries no
+/// cookie, and on a busy machine that may be for long.
+const LOOKS_FOR_STARTING: u32 = 100;
+
 /// What stands in the table when runback is gone.
 struct Left {
     scratch: PathBuf,
+    /// The pid of one of them is not known.
+    starting: bool,
     /// `RUNBACK_COOKIE=unique.`
     prefix: Vec<u8>,
     numbers: HashSet<u64>,
@@ -165,6 +174,7 @@ fn parse(table: &[u8]) -> Option<Left> {
     let unique = unique.split(|&b| b == 0).next().filter(|u| !u.is_empty())?;
     let mut left = Left {
         scratch: super::scratch_path(std::str::from_utf8(unique).ok()?),
+        starting: false,
         prefix: [COOKIE.as_bytes(), b"=", unique, b"."].concat(),
         numbers: HashSet::new(),
         leaders: Vec::new(),
@@ -175,6 +185,7 @@ fn parse(table: &[u8]) -> Option<Left> {
         if number != 0 {
             left.numbers.insert(number);
             left.leaders.extend((pid > 1).then_some(pid));
+            left.starting |= pid == 0;
         }
     }
     Some(left)
@@ -192,8 +203,8 @@ impl Left {
         let claim = kill::Claim { leaders: &self.leaders, cookie: &cookie };
         let until = Instant::now() + HUNT;
         let mut empty = 0;
-        // Twice, because one that forks while we look can be missed once.
-        while empty < 2 && Instant::now() < until {
+        let enough = if self.starting { LOOKS_FOR_STARTING } else { LOOKS };
+        while empty < enough && Instant::now() < until {
             empty = if claim.signal(Signal::KILL, kill::Reach::All) == 0 { empty + 1 } else { 0 };
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -250,11 +261,34 @@ mod tests {
         assert_eq!(left.prefix, b"RUNBACK_COOKIE=17-abc.");
         assert_eq!(left.numbers, HashSet::from([1, 2]));
         assert_eq!(left.leaders, [4711]);
+        assert!(left.starting, "the pid of the second is not known");
         guard.leave(first);
         assert_eq!(read().numbers, HashSet::from([2]));
         guard.leave(second);
-        assert!(read().numbers.is_empty());
+        assert!(read().numbers.is_empty() && !read().starting);
         assert_eq!(guard.enter(3).index, 1, "a free slot is used again");
+    }
+
+    /// Runback was killed while its child had not come to its program yet: nothing names it before.
+    #[test]
+    fn a_command_that_comes_late_to_its_program_is_found() {
+        let unique = format!("late-{}", std::process::id());
+        let late = std::thread::spawn({
+            let unique = unique.clone();
+            move || {
+                std::thread::sleep(Duration::from_millis(60));
+                std::process::Command::new("sleep").arg("20").env(COOKIE, format!("{unique}.7")).status().unwrap()
+            }
+        });
+        let left = Left {
+            scratch: PathBuf::new(),
+            starting: true,
+            prefix: format!("{COOKIE}={unique}.").into_bytes(),
+            numbers: HashSet::from([7]),
+            leaders: Vec::new(),
+        };
+        left.hunt();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&late.join().unwrap()), Some(9));
     }
 
     #[test]
