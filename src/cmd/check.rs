@@ -1,5 +1,7 @@
-//! `runback check`: all mistakes of playbooks in one go, without touching the world.
+//! `runback check`: all mistakes of playbooks, and of the shape of their test files, in one go, without touching the
+//! world.
 
+use std::path::Path;
 use std::time::Instant;
 
 use clap::Args;
@@ -8,12 +10,13 @@ use serde_json::json;
 
 use super::OutputArg;
 use crate::exit::Exit;
+use crate::simulate::testfile;
 use crate::term::{self, GREEN, RESET};
 use crate::{diagnose, load};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Playbooks; `-` reads one from stdin
+    /// Playbooks and test files; `-` reads a playbook from stdin
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
 
@@ -27,6 +30,27 @@ pub(crate) fn run(arguments: &Arguments) -> Exit {
     let (mut errors, mut warnings) = (0, 0);
     let mut last = None;
     for file in &arguments.files {
+        // What cannot be read is no text of either.
+        if testfile::is_test(Path::new(file))
+            && let Ok(text) = std::fs::read_to_string(file)
+        {
+            match testfile::parse(file, &text) {
+                Ok(_) if arguments.output.is_json() => {}
+                Ok(test) => {
+                    let cases = test.cases.len();
+                    term::line(&format!("{GREEN}ok{RESET} {file}: {cases} case{} for runback test", plural(cases)));
+                }
+                Err(mut wrong) => {
+                    errors += wrong.diagnostics.len();
+                    if arguments.output.is_json() {
+                        all.append(&mut wrong.diagnostics);
+                    } else {
+                        wrong.print(false);
+                    }
+                }
+            }
+            continue;
+        }
         let started = Instant::now();
         let checked = &last.insert(load::load(file, &catalog)).checked;
         errors += checked.errors();

@@ -16,7 +16,7 @@ use crate::exit::Exit;
 use crate::failure::{Done, Failure};
 use crate::inputs::{Inputs, split};
 use crate::simulate::script::{self, Outcome, Rule, Script};
-use crate::simulate::testfile::{self, Case, TestFile};
+use crate::simulate::testfile::{self, Case, TestFile, is_test};
 use crate::simulate::{self, Simulated, Start, named, verdict};
 use crate::term::{self, BOLD, DIM, GREEN, RED, RESET};
 
@@ -85,10 +85,6 @@ fn text(name: &str, verdicts: &[Verdict]) -> String {
         }
     }
     out
-}
-
-fn is_test(path: &Path) -> bool {
-    path.file_name().is_some_and(|n| n.to_string_lossy().ends_with(".test.yaml"))
 }
 
 fn files(arguments: &Arguments) -> Result<Vec<PathBuf>, Failure> {

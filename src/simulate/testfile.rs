@@ -1,13 +1,14 @@
 //! `x.test.yaml`: cases of scripted outcomes and what is expected of them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 
 use runback_core::Json;
 use runback_core::check::schema;
 use runback_core::diagnostic::{Code, Diagnostic};
 use runback_core::event::OnFailure;
 use runback_core::playbook::{duration, yaml};
-use runback_core::span::{Source, SourceId, Sources};
+use runback_core::span::{Source, SourceId, Sources, Span};
 use runback_core::step::{Class, StepError};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -108,30 +109,40 @@ pub(crate) struct Expect {
     pub(crate) errors: BTreeMap<String, String>,
 }
 
-/// Reads a test file; mistakes of YAML are shown in its text.
+/// By its name, which is all that tells it from a playbook.
+pub(crate) fn is_test(path: &Path) -> bool {
+    path.file_name().is_some_and(|n| n.to_string_lossy().ends_with(".test.yaml"))
+}
+
 pub(crate) fn read(file: &str) -> Result<TestFile, Failure> {
     let text = std::fs::read_to_string(file).map_err(|e| Failure::usage(format!("{file} cannot be read: {e}")))?;
+    parse(file, &text)
+}
+
+/// Mistakes are shown in the text, and are never none.
+pub(crate) fn parse(file: &str, text: &str) -> Result<TestFile, Failure> {
     let wants = "a test file has `playbook` and `cases`, and each case `name`, `given` and `expect`";
     let mistakes = |diagnostics: &[Diagnostic]| {
         let mut sources = Sources::default();
-        sources.add(Source::new(file, text.as_str()));
+        sources.add(Source::new(file, text));
         load::mistakes(diagnostics, &sources, &format!("{file} holds no test"))
     };
-    let node = yaml::parse(SourceId(0), &text).map_err(|diagnostics| {
-        if diagnostics.iter().any(|d| d.code == Code::YamlEmpty) {
-            return Failure::usage(format!("{file} is empty, so it holds no test")).help(wants);
+    let node = yaml::parse(SourceId(0), text).map_err(|mut diagnostics| {
+        for empty in diagnostics.iter_mut().filter(|d| d.code == Code::YamlEmpty) {
+            *empty = Diagnostic::new(Code::YamlEmpty, format!("{file} is empty"), Span::new(SourceId(0), 0, 0), "")
+                .help(wants);
         }
         mistakes(&diagnostics)
     })?;
     let shape = schemars::schema_for!(TestFile).to_value();
-    let wrong = schema::check("test file", &shape, &node, &text);
+    let wrong = schema::check("test file", &shape, &node, text);
     if !wrong.is_empty() {
-        return Err(mistakes(&wrong).help(wants));
+        return Err(mistakes(&wrong));
     }
-    let test: TestFile =
-        serde_json::from_value(node.to_json()).map_err(|e| Failure::usage(format!("{file}: {e}")).help(wants))?;
+    let wrong = |why: String| mistakes(&[Diagnostic::new(Code::WrongValue, why, node.span, "no test").help(wants)]);
+    let test: TestFile = serde_json::from_value(node.to_json()).map_err(|e| wrong(format!("{file}: {e}")))?;
     if test.cases.is_empty() {
-        return Err(Failure::usage(format!("{file}: there are no cases, so nothing is tested")));
+        return Err(wrong(format!("{file} has no cases, so nothing is tested")));
     }
     Ok(test)
 }

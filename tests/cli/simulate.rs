@@ -163,6 +163,11 @@ fn a_test_file_that_cannot_be_read() {
     let all = ["a.test.yaml", "b.test.yaml", "c.test.yaml", "d.test.yaml", "release.yaml"];
     let told: Vec<String> = all.iter().map(|f| desk.told(&["test", f])).collect();
     insta::assert_snapshot!(told.join("\n"));
+    // `runback check *.yaml` meets them beside the playbooks.
+    desk.write("good.test.yaml", "playbook: a.yaml\ncases: [{ name: x, expect: {} }]\n");
+    let all = ["check", "a.test.yaml", "b.test.yaml", "d.test.yaml", "good.test.yaml"];
+    let json = desk.told(&["check", "-o", "json", "b.test.yaml", "d.test.yaml", "good.test.yaml"]);
+    insta::assert_snapshot!("test_files_are_checked", format!("{}\n{json}", desk.told(&all)));
     let empty = Desk::new();
     assert_eq!(empty.run(&["test"]).code, Some(2));
 }
