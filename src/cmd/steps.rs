@@ -4,7 +4,7 @@ mod markdown;
 
 use clap::Args;
 use runback_core::Json;
-use runback_core::step::{Access, AnyStepType, Catalog, OnInterrupt, UndoKind};
+use runback_core::step::{Access, AnyStepType, Catalog, Commands, OnInterrupt, UndoKind};
 use serde_json::json;
 
 use super::OutputArg;
@@ -148,11 +148,21 @@ fn interrupted(on_interrupt: OnInterrupt) -> &'static str {
     }
 }
 
+fn commands(commands: Commands) -> &'static str {
+    match commands {
+        Commands::None => "none; `target` and `env` do not reach it",
+        Commands::Client => "none; `target` does not reach it, `env` its client",
+        Commands::Small => "small ones, which end with runback",
+        Commands::Main => "one, which outlives runback with `detach: true`",
+        Commands::Detached => "one, which outlives runback unless `detach: false`",
+    }
+}
+
 fn summary(step_type: &dyn AnyStepType) -> Json {
     let d = step_type.descriptor();
     json!({
         "name": d.name, "doc": d.doc, "access": d.access, "undo": d.undo,
-        "on_interrupt": d.on_interrupt, "detach": d.detach,
+        "on_interrupt": d.on_interrupt, "commands": d.commands,
     })
 }
 
@@ -171,9 +181,7 @@ fn page(step_type: &dyn AnyStepType) -> String {
     text.push_str(&format!("  access       {}\n", access(d.access)));
     text.push_str(&format!("  undo         {}\n", undo(d.undo)));
     text.push_str(&format!("  interrupted  {interrupted}\n"));
-    if d.detach {
-        text.push_str("  detach       its command outlives runback unless `detach: false`\n");
-    }
+    text.push_str(&format!("  commands     {}\n", commands(d.commands)));
     text.push_str(&fields("inputs", &step_type.input_schema()));
     text.push_str(&fields("outputs", &step_type.output_schema()));
     for one in d.examples {

@@ -44,7 +44,7 @@ fn step(step_type: &dyn AnyStepType) -> Json {
             "outputs": embedded(step_type.output_schema(), "outputs"),
         },
         "x-runback": {
-            "access": d.access, "undo": d.undo, "on_interrupt": d.on_interrupt, "detach": d.detach,
+            "access": d.access, "undo": d.undo, "on_interrupt": d.on_interrupt, "commands": d.commands,
             "examples": d.examples,
         },
     })

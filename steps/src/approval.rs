@@ -17,8 +17,8 @@ use std::fmt;
 
 use runback_core::Json;
 use runback_core::step::{
-    Access, Acted, Answer, Class, Cx, Descriptor, InputProblem, OnInterrupt, OutputNames, Preview, Question, StepError,
-    StepType, UndoKind,
+    Access, Acted, Answer, Class, Commands, Cx, Descriptor, InputProblem, OnInterrupt, OutputNames, Preview, Question,
+    StepError, StepType, UndoKind,
 };
 use runback_core::template::ValueTemplate;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -211,7 +211,7 @@ impl StepType for Approval {
             undo: UndoKind::None,
             // The question is durable and answered once: asking again finds the answer.
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::None,
             examples: EXAMPLES,
         }
     }

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind, WorksOut,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind,
+    WorksOut,
 };
 use runback_core::{Json, cut};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -138,7 +139,7 @@ impl StepType for Assert {
             access: Access::Reads,
             undo: UndoKind::None,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::None,
             examples: EXAMPLES,
         }
     }

@@ -14,7 +14,8 @@ use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use hickory_resolver::{Resolver, TokioResolver};
 use runback_core::step::{
-    Access, Acted, Class, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind,
+    Access, Acted, Class, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType,
+    UndoKind,
 };
 use runback_core::target::Stream;
 use schemars::JsonSchema;
@@ -132,7 +133,7 @@ impl StepType for DnsCheck {
             access: Access::Reads,
             undo: UndoKind::None,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::None,
             examples: EXAMPLES,
         }
     }

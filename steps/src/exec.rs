@@ -20,8 +20,8 @@
 //! **Does not** hide its arguments from other users of the machine: pass secrets by `env` or `stdin`.
 
 use runback_core::step::{
-    Access, Acted, Class, Cx, Descriptor, InputProblem, OnInterrupt, OutputNames, Preview, Probe, StepError, StepType,
-    UndoKind,
+    Access, Acted, Class, Commands, Cx, Descriptor, InputProblem, OnInterrupt, OutputNames, Preview, Probe, StepError,
+    StepType, UndoKind,
 };
 use runback_core::target::{Command, Exit};
 use runback_core::template::ValueTemplate;
@@ -75,7 +75,7 @@ impl StepType for Exec {
             access: Access::Changes,
             undo: UndoKind::None,
             on_interrupt: OnInterrupt::Probe,
-            detach: false,
+            commands: Commands::Main,
             examples: &[
                 "- id: reload\n  uses: exec\n  with: { command: [nginx, -s, reload] }\n",
                 "- id: dhparam\n  uses: exec\n  with:\n    command: [openssl, dhparam, -out, /etc/ssl/dh.pem, \"2048\"]\n    creates: /etc/ssl/dh.pem\n",

@@ -5,8 +5,8 @@
 
 use runback_core::Json;
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, OutputNames, Preview, Probe, StepError, StepType,
-    UndoKind, WorksOut,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, OutputNames, Preview, Probe, StepError,
+    StepType, UndoKind, WorksOut,
 };
 use runback_core::template::ValueTemplate;
 use serde_json::Map;
@@ -38,7 +38,7 @@ impl StepType for Set {
             access: Access::Reads,
             undo: UndoKind::None,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::None,
             examples: EXAMPLES,
         }
     }

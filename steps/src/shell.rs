@@ -24,8 +24,8 @@
 //! `{{quote x}}`. The text of a script can be seen by other users of the machine while it runs: pass secrets by `env`.
 
 use runback_core::step::{
-    Access, Acted, Class, Cx, Descriptor, InputProblem, OnInterrupt, OutputNames, Preview, StepError, StepType,
-    UndoKind,
+    Access, Acted, Class, Commands, Cx, Descriptor, InputProblem, OnInterrupt, OutputNames, Preview, StepError,
+    StepType, UndoKind,
 };
 use runback_core::target::{Command, Exit, TargetErrorKind, output_file as output_beside};
 use runback_core::template::ValueTemplate;
@@ -111,7 +111,7 @@ impl StepType for Shell {
             access: Access::Changes,
             undo: UndoKind::None,
             on_interrupt: OnInterrupt::Ask,
-            detach: false,
+            commands: Commands::Main,
             examples: &[
                 "- id: build\n  run: make -j2 all\n",
                 "- id: version\n  uses: shell\n  with:\n    script: |\n      echo \"commit=$(git rev-parse HEAD)\" >>\"$RUNBACK_OUTPUT\"\n      ./app --version\n    outputs:\n      commit: file\n      version: { regex: \"app ([0-9.]+)\" }\n",

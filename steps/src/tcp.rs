@@ -9,7 +9,8 @@ use std::io::{Error, ErrorKind};
 use std::net::SocketAddr;
 
 use runback_core::step::{
-    Access, Acted, Class, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind,
+    Access, Acted, Class, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType,
+    UndoKind,
 };
 use runback_core::target::Stream;
 use schemars::JsonSchema;
@@ -105,7 +106,7 @@ impl StepType for TcpCheck {
             access: Access::Reads,
             undo: UndoKind::None,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::None,
             examples: EXAMPLES,
         }
     }

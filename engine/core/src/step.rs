@@ -1,6 +1,7 @@
 //! The contract of a step type, and the catalog that holds them. An author implements [`StepType`], typed;
 //! the engine sees [`AnyStepType`], JSON in and out.
 
+mod descriptor;
 mod question;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use crate::progress::Progress;
 use crate::target::{Command, Detached, Exit, Target, Watch};
 use crate::template::ValueTemplate;
 
+pub use descriptor::{Access, Commands, Descriptor, OnInterrupt, UndoKind};
 pub use question::{Answer, Question};
 
 /// What kind of error it is, for retries and for people.
@@ -90,50 +92,6 @@ impl StepError {
         };
         Self { exit_code: exit.code, command: Some(command.display()), ..Self::new(class, message) }
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Access {
-    Reads,
-    Changes,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum UndoKind {
-    /// Undo brings back what was there.
-    Full,
-    /// No inverse is known, or none is needed; a rollback passes over it (and says so where it changed something).
-    None,
-    /// What it did cannot be taken back.
-    Impossible,
-}
-
-/// What is right when the process died while the step acted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnInterrupt {
-    Rerun,
-    /// [`StepType::probe`] can tell.
-    Probe,
-    /// Only a person can.
-    Ask,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub struct Descriptor {
-    /// `family.verb`.
-    pub name: &'static str,
-    /// One line, for `runback steps` and the schema.
-    pub doc: &'static str,
-    pub access: Access,
-    pub undo: UndoKind,
-    pub on_interrupt: OnInterrupt,
-    /// Commands outlive runback unless the step says `detach: false`.
-    pub detach: bool,
-    /// Playbook fragments (a list item under `steps:`), each checked by a test.
-    pub examples: &'static [&'static str],
 }
 
 /// What an action did.

@@ -3,13 +3,13 @@
 use runback_core::Json;
 use runback_core::step::AnyStepType;
 
-use super::{access, described, interrupted, type_text, undo};
+use super::{access, commands, described, interrupted, type_text, undo};
 
 pub(super) fn section(step_type: &dyn AnyStepType) -> String {
     let d = step_type.descriptor();
-    let mut text = "| access | undo | after an interruption |\n| --- | --- | --- |\n".to_owned();
-    let detach = if d.detach { "; its command outlives runback unless `detach: false`" } else { "" };
-    text.push_str(&format!("| {} | {} | {}{detach} |\n", access(d.access), undo(d.undo), interrupted(d.on_interrupt)));
+    let mut text = "| access | undo | after an interruption | commands |\n| --- | --- | --- | --- |\n".to_owned();
+    let about = [access(d.access), undo(d.undo), interrupted(d.on_interrupt), commands(d.commands)];
+    text.push_str(&format!("| {} |\n", about.join(" | ")));
     text.push_str(&fields("Inputs", &step_type.input_schema()));
     text.push_str(&fields("Outputs", &step_type.output_schema()));
     for example in d.examples {

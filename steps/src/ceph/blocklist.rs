@@ -23,8 +23,8 @@
 use std::collections::BTreeMap;
 
 use runback_core::step::{
-    Access, Acted, Class, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind,
-    Undone,
+    Access, Acted, Class, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType,
+    UndoKind, Undone,
 };
 use runback_core::target::Stream;
 use schemars::JsonSchema;
@@ -172,7 +172,7 @@ impl StepType for CephBlocklist {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Small,
             examples: &[
                 "- id: fence\n  uses: ceph.blocklist\n  with: { addresses: [10.0.0.7], for: 2d }\n",
                 "- id: fence-watchers\n  uses: ceph.blocklist\n  with: { addresses: \"{{ steps.look.outputs.watcher_addresses }}\" }\n",

@@ -9,7 +9,7 @@
 //! **Outputs.** `project`, and `containers`: service, name, id, image and whether it runs, each.
 
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind,
 };
 
 use super::cli::compose_inputs;
@@ -59,7 +59,7 @@ impl StepType for ComposeCheck {
             access: Access::Reads,
             undo: UndoKind::None,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Small,
             examples: &["- id: well\n  uses: compose.check\n  with: { dir: /opt/app, window: 30s, timeout: 3m }\n"],
         }
     }

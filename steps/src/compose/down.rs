@@ -13,7 +13,7 @@
 
 use runback_core::Json;
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
 use runback_core::template::ValueTemplate;
 use schemars::JsonSchema;
@@ -61,7 +61,7 @@ impl StepType for ComposeDown {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Main,
             examples: &["- id: down\n  uses: compose.down\n  with: { dir: /opt/app }\n"],
         }
     }

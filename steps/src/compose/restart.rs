@@ -9,7 +9,7 @@
 //! **Undo** is none: a restart leaves the configuration as it is.
 
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind,
 };
 
 use super::cli::compose_inputs;
@@ -51,7 +51,7 @@ impl StepType for ComposeRestart {
             access: Access::Changes,
             undo: UndoKind::None,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Main,
             examples: &["- id: restart\n  uses: compose.restart\n  with: { dir: /opt/app, services: [proxy] }\n"],
         }
     }

@@ -18,7 +18,7 @@
 //! what shall outlive a container belongs into a volume.
 
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -90,7 +90,7 @@ impl StepType for ComposeUp {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Main,
             examples: &[
                 "- id: up\n  uses: compose.up\n  with: { dir: /opt/app }\n",
                 "- id: up\n  uses: compose.up\n  with: { dir: /opt/app, files: [docker-compose.yml, site.yml], remove_orphans: true, wait_timeout: 5m }\n",

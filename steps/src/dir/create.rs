@@ -13,7 +13,7 @@
 //! **Does not** replace a file or a link.
 
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
 use runback_core::target::{FileAttributes, FileKind, FileStat};
 use schemars::JsonSchema;
@@ -117,7 +117,7 @@ impl StepType for Create {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Small,
             examples: &[
                 "- id: releases\n  uses: dir.create\n  with: { path: /srv/app/releases, parents: true, mode: \"0755\" }\n",
             ],

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -110,7 +110,7 @@ impl StepType for DockerBuild {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Main,
             examples: &[
                 "- id: build\n  uses: docker.build\n  with: { dir: ../app, tags: [\"registry.example.com/team/app:1.4\"], args: { VERSION: \"1.4\" } }\n  timeout: 30m\n",
             ],

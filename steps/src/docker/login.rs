@@ -10,7 +10,7 @@
 //! somebody changed after a login that was refused stays. What a credential helper keeps is not taken back.
 
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
 use runback_core::target::{Command, FileKind};
 use schemars::JsonSchema;
@@ -112,7 +112,7 @@ impl StepType for DockerLogin {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Small,
             examples: &[
                 "- id: login\n  uses: docker.login\n  with: { registry: registry.example.com, username: deploy, password: \"{{ secrets.registry }}\" }\n",
             ],

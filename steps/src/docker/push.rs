@@ -8,7 +8,7 @@
 //! is not known here. The step is a point of no return.
 
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind,
 };
 
 use super::cli::{engine_inputs, name_problem};
@@ -40,7 +40,7 @@ impl StepType for DockerPush {
             access: Access::Changes,
             undo: UndoKind::Impossible,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Main,
             examples: &[
                 "- id: push\n  uses: docker.push\n  with: { image: \"registry.example.com/app:1.4\" }\n  timeout: 15m\n",
             ],

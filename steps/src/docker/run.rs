@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
 use runback_core::target::Command;
 use schemars::JsonSchema;
@@ -242,7 +242,7 @@ impl StepType for DockerRun {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Main,
             examples: &[
                 "- id: app\n  uses: docker.run\n  with:\n    image: registry.example.com/app:1.4\n    name: app\n    ports: [\"8080:80\"]\n    env: { LOG_LEVEL: info }\n    restart: unless-stopped\n",
             ],

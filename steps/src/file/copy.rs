@@ -19,7 +19,7 @@
 //! target.
 
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
 use runback_core::target::{FileKind, FileStat};
 use schemars::JsonSchema;
@@ -135,7 +135,7 @@ impl StepType for FileCopy {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Small,
             examples: &[
                 "- id: unit\n  uses: file.copy\n  with: { src: files/app.service, path: /etc/systemd/system/app.service, mode: \"0644\" }\n",
                 "- id: keep\n  uses: file.copy\n  with: { from_target: /etc/fstab, path: /root/fstab.before }\n",

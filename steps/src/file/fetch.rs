@@ -15,7 +15,7 @@
 use std::sync::Arc;
 
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
 use runback_core::target::Target;
 use schemars::JsonSchema;
@@ -73,7 +73,7 @@ impl StepType for FileFetch {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Small,
             examples: &[
                 "- id: certificate\n  uses: file.fetch\n  target: node1\n  with: { path: /opt/app/root.crt, to: fetched/root.crt, create_dirs: true }\n",
             ],

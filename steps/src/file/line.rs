@@ -25,7 +25,7 @@
 
 use regex::Regex;
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -213,7 +213,7 @@ impl StepType for Line {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Small,
             examples: &[
                 "- id: no-root\n  uses: file.line\n  with:\n    path: /etc/ssh/sshd_config\n    regex: \"^#?PermitRootLogin \"\n    line: PermitRootLogin no\n    validate: [sshd, -t, -f, \"{path}\"]\n",
                 "- id: no-swap\n  uses: file.line\n  with: { path: /etc/fstab, regex: '\\sswap\\s', state: absent }\n",

@@ -14,7 +14,7 @@
 //! **Does not** change owner or mode of a link.
 
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
 use runback_core::target::{FileKind, FileStat};
 use schemars::JsonSchema;
@@ -155,7 +155,7 @@ impl StepType for Link {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Small,
             examples: &[
                 "- id: switch\n  uses: file.link\n  with: { path: /srv/app/current, target: releases/1.4.2 }\n",
             ],

@@ -13,7 +13,7 @@
 //! entries.
 
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
 use runback_core::target::{FileAttributes, FileKind, TargetErrorKind};
 use schemars::JsonSchema;
@@ -154,7 +154,7 @@ impl StepType for SetMode {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Small,
             examples: &[
                 "- id: key\n  uses: file.mode\n  with: { path: /etc/ssl/private/app.key, mode: \"0640\", owner: root, group: ssl-cert }\n",
                 "- id: site\n  uses: file.mode\n  with: { path: /srv/www, mode: \"0644\", owner: www-data, recursive: true }\n",

@@ -17,7 +17,7 @@
 
 use runback_core::Json;
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
 use runback_core::target::{FileAttributes, FileKind, FileStat, TargetErrorKind};
 use runback_core::template::ValueTemplate;
@@ -145,7 +145,7 @@ impl StepType for Remove {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Small,
             examples: &[
                 "- id: old-site\n  uses: file.remove\n  with: { path: /etc/nginx/sites-enabled/default }\n",
                 "- id: cache\n  uses: file.remove\n  with: { path: /var/cache/app, recursive: true, keep: false }\n",

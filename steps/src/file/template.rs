@@ -19,7 +19,7 @@ use runback_core::diagnostic::Diagnostic;
 use runback_core::playbook::yaml::{Node, NodeValue, Style};
 use runback_core::span::{Source as Text, SourceId, Span};
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
 use runback_core::template::Template as Compiled;
 
@@ -95,7 +95,7 @@ impl StepType for Template {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Small,
             examples: &[
                 "- id: config\n  uses: file.template\n  with:\n    src: nginx.conf.hbs\n    path: /etc/nginx/nginx.conf\n    vars: { port: 8080, hosts: [a.example.com, b.example.com] }\n    validate: [nginx, -t, -c, \"{path}\"]\n",
             ],

@@ -20,7 +20,8 @@ use std::fmt::Write as _;
 
 use runback_core::Json;
 use runback_core::step::{
-    Access, Acted, Class, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Class, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind,
+    Undone,
 };
 use runback_core::target::{Command, FileAttributes, FileKind};
 use schemars::JsonSchema;
@@ -272,7 +273,7 @@ impl StepType for Unpack {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Main,
             examples: &[
                 "- id: unpack\n  uses: file.unpack\n  with:\n    src: app-1.4.2.tar.gz\n    path: /srv/app/releases/1.4.2\n    strip_components: 1\n",
             ],

@@ -17,7 +17,7 @@
 //! **Does not** follow a symbolic link at `path`, and does not keep access control lists or extended attributes.
 
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
 
 use super::placed::placed_inputs;
@@ -51,7 +51,7 @@ impl StepType for Write {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Small,
             examples: &[
                 "- id: motd\n  uses: file.write\n  with:\n    path: /etc/motd\n    content: |\n      Maintenance until 18:00.\n",
                 "- id: sudoers\n  uses: file.write\n  with:\n    path: /etc/sudoers.d/ops\n    content: \"%ops ALL=(ALL) ALL\\n\"\n    mode: \"0440\"\n    validate: [visudo, -cf, \"{path}\"]\n",

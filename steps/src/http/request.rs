@@ -22,8 +22,8 @@ use reqwest::multipart::{Form, Part};
 use reqwest::{RequestBuilder, Url};
 use runback_core::Json;
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, OutputNames, Preview, Probe, StepError, StepType,
-    UndoKind,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, OutputNames, Preview, Probe, StepError,
+    StepType, UndoKind,
 };
 use runback_core::template::ValueTemplate;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -207,7 +207,7 @@ impl StepType for HttpRequest {
             access: Access::Changes,
             undo: UndoKind::None,
             on_interrupt: OnInterrupt::Probe,
-            detach: false,
+            commands: Commands::None,
             examples: EXAMPLES,
         }
     }

@@ -10,7 +10,8 @@
 use base64::Engine as _;
 use runback_core::Json;
 use runback_core::step::{
-    Access, Acted, Class, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Class, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind,
+    Undone,
 };
 use runback_core::target::Stream;
 use schemars::JsonSchema;
@@ -268,7 +269,7 @@ impl StepType for K8sApply {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Client,
             examples: &[
                 "
 - id: config

@@ -13,7 +13,7 @@ use std::path::Path;
 use base64::Engine as _;
 use runback_core::Json;
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
 use serde_json::{Map, json};
 
@@ -267,7 +267,7 @@ of_data!(
         access: Access::Changes,
         undo: UndoKind::Full,
         on_interrupt: OnInterrupt::Rerun,
-        detach: false,
+        commands: Commands::Client,
         examples: &[
             "\n- id: config\n  uses: k8s.configmap\n  with: { name: prometheus, files: { prometheus.yml: prometheus.yml } }\n"
         ],
@@ -286,7 +286,7 @@ of_data!(
         access: Access::Changes,
         undo: UndoKind::Full,
         on_interrupt: OnInterrupt::Rerun,
-        detach: false,
+        commands: Commands::Client,
         examples: &[
             "\n- id: key\n  uses: k8s.secret\n  with: { name: ceph-user, type: kubernetes.io/rbd, values: { key: '{{ secrets.ceph_key }}' } }\n",
             "\n- id: tls\n  uses: k8s.secret\n  with: { name: web-tls, type: kubernetes.io/tls, files: { tls.crt: web.crt, tls.key: web.key } }\n",

@@ -6,7 +6,7 @@
 
 use runback_core::Json;
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
 use runback_core::target::Stream;
 use schemars::JsonSchema;
@@ -180,7 +180,7 @@ impl StepType for K8sDelete {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Client,
             examples: &[
                 "\n- id: unstick\n  uses: k8s.delete\n  with: { resource: pod/web-0, namespace: shop, grace: 0s, timeout: 1m }\n",
                 "\n- id: remove\n  uses: k8s.delete\n  with: { resource: deploy/old, propagation: foreground }\n",

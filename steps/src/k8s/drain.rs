@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use runback_core::Json;
 use runback_core::step::{
-    Access, Acted, Class, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Class, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind,
+    Undone,
 };
 use runback_core::target::Stream;
 use schemars::JsonSchema;
@@ -214,7 +215,7 @@ impl StepType for K8sDrain {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Client,
             examples: &[
                 "\n- id: empty\n  uses: k8s.drain\n  with: { node: kvm1, delete_emptydir_data: true, timeout: 15m }\n",
             ],

@@ -6,8 +6,8 @@
 //! a `rollback:`. **After an interruption** a person is asked: nobody can tell how far the program came.
 
 use runback_core::step::{
-    Access, Acted, Class, Cx, Descriptor, InputProblem, OnInterrupt, OutputNames, Preview, StepError, StepType,
-    UndoKind,
+    Access, Acted, Class, Commands, Cx, Descriptor, InputProblem, OnInterrupt, OutputNames, Preview, StepError,
+    StepType, UndoKind,
 };
 use runback_core::target::{Command, Exit};
 use runback_core::template::ValueTemplate;
@@ -57,7 +57,7 @@ impl StepType for K8sExec {
             access: Access::Changes,
             undo: UndoKind::None,
             on_interrupt: OnInterrupt::Ask,
-            detach: false,
+            commands: Commands::Client,
             examples: &[
                 "\n- id: reload\n  uses: k8s.exec\n  with: { resource: deploy/web, container: nginx, command: [nginx, -s, reload] }\n",
                 "\n- id: version\n  uses: k8s.exec\n  with: { resource: pod/db-0, command: [psql, --version], changed_codes: [], outputs: { version: { regex: '([0-9.]+)' } } }\n",

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use runback_core::Json;
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -162,7 +162,7 @@ impl StepType for K8sExpose {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Client,
             examples: &[
                 "\n- id: service\n  uses: k8s.expose\n  with: { resource: deploy/web, port: 80, target_port: 8080 }\n",
                 "\n- id: outside\n  uses: k8s.expose\n  with: { resource: rc/web, name: web-outside, port: 80, type: NodePort, node_port: 30080 }\n",

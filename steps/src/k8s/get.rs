@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use runback_core::Json;
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -73,7 +73,7 @@ impl StepType for K8sGet {
             access: Access::Reads,
             undo: UndoKind::None,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Client,
             examples: &[
                 "\n- id: web\n  uses: k8s.get\n  with: { resource: deploy/web, namespace: shop, fields: { ready: status.readyReplicas } }\n",
                 "\n- id: pods\n  uses: k8s.get\n  with: { resource: pods, selector: app=web, fields: { names: '$.items[*].metadata.name' } }\n",

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use regex::Regex;
 use runback_core::step::{
-    Access, Acted, Class, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind,
+    Access, Acted, Class, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType,
+    UndoKind,
 };
 use runback_core::target::Stream;
 use schemars::JsonSchema;
@@ -118,7 +119,7 @@ impl StepType for K8sLogs {
             access: Access::Reads,
             undo: UndoKind::None,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Client,
             examples: &[
                 "\n- id: log\n  uses: k8s.logs\n  with: { resource: deploy/web, tail: 50 }\n",
                 "\n- id: started\n  uses: k8s.logs\n  with: { resource: pod/db-0, expect: 'ready to accept connections', timeout: 2m }\n",

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use runback_core::Json;
 use runback_core::step::{
-    Access, Acted, Class, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Class, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind,
+    Undone,
 };
 use runback_core::target::Stream;
 use schemars::JsonSchema;
@@ -353,7 +354,7 @@ impl StepType for K8sRollingUpdate {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Client,
             examples: &["
 - id: roll
   uses: k8s.rolling_update

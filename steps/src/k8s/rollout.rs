@@ -6,7 +6,7 @@
 
 use runback_core::Json;
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
 use runback_core::target::Stream;
 use runback_core::template::ValueTemplate;
@@ -225,7 +225,7 @@ impl StepType for K8sRollout {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Client,
             examples: &[
                 "\n- id: restart\n  uses: k8s.rollout\n  with: { resource: deploy/web, action: restart, timeout: 5m }\n",
                 "\n- id: back\n  uses: k8s.rollout\n  with: { resource: deploy/web, action: undo, to_revision: 3 }\n",

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use runback_core::Json;
 use runback_core::step::{
-    Access, Acted, Class, Cx, Descriptor, InputProblem, OnInterrupt, OutputNames, Preview, StepError, StepType,
-    UndoKind, Undone,
+    Access, Acted, Class, Commands, Cx, Descriptor, InputProblem, OnInterrupt, OutputNames, Preview, StepError,
+    StepType, UndoKind, Undone,
 };
 use runback_core::target::{Exit, Stream};
 use runback_core::template::ValueTemplate;
@@ -316,7 +316,7 @@ impl StepType for K8sRun {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Client,
             examples: &[
                 "\n- id: migrate\n  uses: k8s.run\n  with: { name: 'migrate-{{ run.id }}', image: 'shop/db:4', command: [migrate, up], timeout: 30m }\n",
                 "\n- id: web\n  uses: k8s.run\n  with: { name: nginx, image: 'nginx:1.27', kind: pod, until: ready, port: 80, labels: { app: nginx } }\n",

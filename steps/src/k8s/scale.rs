@@ -7,7 +7,7 @@
 
 use runback_core::Json;
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
 use runback_core::target::Stream;
 use schemars::JsonSchema;
@@ -134,7 +134,7 @@ impl StepType for K8sScale {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Client,
             examples: &[
                 "\n- id: more\n  uses: k8s.scale\n  with: { resource: deploy/web, namespace: shop, replicas: 5, timeout: 5m }\n",
                 "\n- id: stop\n  uses: k8s.scale\n  with: { resource: sts/db, replicas: 0, only_if: 3 }\n",

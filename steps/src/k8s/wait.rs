@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use runback_core::Json;
 use runback_core::step::{
-    Access, Acted, Class, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind,
+    Access, Acted, Class, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType,
+    UndoKind,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -151,7 +152,7 @@ impl StepType for K8sWait {
             access: Access::Reads,
             undo: UndoKind::None,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Client,
             examples: &[
                 "\n- id: up\n  uses: k8s.wait\n  with: { resource: deploy/web, timeout: 5m }\n",
                 "\n- id: bound\n  uses: k8s.wait\n  with: { resource: pvc/data, phase: Bound }\n",

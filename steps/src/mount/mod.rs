@@ -15,7 +15,8 @@
 //! UUID=…, LABEL=… and the like are not looked up: what is mounted there has to be of the type, no more.
 
 use runback_core::step::{
-    Access, Acted, Class, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Class, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind,
+    Undone,
 };
 use runback_core::target::Command;
 use schemars::JsonSchema;
@@ -155,7 +156,7 @@ impl StepType for MountPresent {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Small,
             examples: &[
                 "- id: shared\n  uses: mount.present\n  with: { source: \"nas.example.com:/export/app\", path: /mnt/app, fstype: nfs4, options: \"rw,hard\" }\n",
             ],

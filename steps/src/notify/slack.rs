@@ -6,7 +6,7 @@
 
 use runback_core::Json;
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -67,7 +67,7 @@ impl StepType for Slack {
             undo: UndoKind::None,
             // Told twice is better than not at all.
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::None,
             examples: EXAMPLES,
         }
     }

@@ -11,7 +11,7 @@
 //! wakes it writes on. So with no watcher: wait more than 30 s, look again, and fence.
 
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind,
 };
 use runback_core::target::Stream;
 use schemars::JsonSchema;
@@ -118,7 +118,7 @@ impl StepType for RbdLockCheck {
             access: Access::Reads,
             undo: UndoKind::None,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Small,
             examples: &[
                 "- id: look\n  uses: rbd.lock_check\n  with: { pool: kube, image: index-api-image, node: node1 }\n",
                 "- id: released\n  uses: rbd.lock_check\n  with: { pool: kube, image: index-api-image, expect: [free, unwatched] }\n  retry: { max_attempts: 30, initial_interval: 2s, backoff_coefficient: 1 }\n",

@@ -17,7 +17,8 @@
 //! (`ceph.blocklist`). And no watcher does not mean dead: see `rbd.lock_check`.
 
 use runback_core::step::{
-    Access, Acted, Class, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind,
+    Access, Acted, Class, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType,
+    UndoKind,
 };
 use runback_core::target::Stream;
 use schemars::JsonSchema;
@@ -156,7 +157,7 @@ impl StepType for RbdLockRm {
             access: Access::Changes,
             undo: UndoKind::Impossible,
             on_interrupt: OnInterrupt::Probe,
-            detach: false,
+            commands: Commands::Small,
             examples: &[
                 "- id: unlock\n  uses: rbd.lock_rm\n  with: { pool: kube, image: index-api-image, lock: \"{{ steps.look.outputs.lock }}\" }\n  irreversible: true\n",
                 "- id: unlock-one\n  uses: rbd.lock_rm\n  with:\n    image: scratch\n    lock: { id: kubelet_lock_magic_node1, locker: client.4112, address: \"10.0.0.7:0/2494281927\" }\n    allow: [shared]\n",

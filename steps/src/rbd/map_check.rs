@@ -10,7 +10,8 @@
 use std::time::Duration;
 
 use runback_core::step::{
-    Access, Acted, Class, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind,
+    Access, Acted, Class, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType,
+    UndoKind,
 };
 use runback_core::target::{Command, Stream, TargetErrorKind};
 use schemars::JsonSchema;
@@ -167,7 +168,7 @@ impl StepType for RbdMapCheck {
             access: Access::Reads,
             undo: UndoKind::None,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Small,
             examples: &[
                 "- id: unmapped\n  uses: rbd.map_check\n  with: { pool: kube, image: index-api-image, expect: unmapped }\n  target: old-node\n",
             ],

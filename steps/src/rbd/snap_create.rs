@@ -10,7 +10,8 @@
 //! exclusive-lock feature cannot be snapshotted while somebody holds a lock that was taken by hand.
 
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind,
+    Undone,
 };
 use runback_core::target::Stream;
 use schemars::JsonSchema;
@@ -84,7 +85,7 @@ impl StepType for RbdSnapCreate {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Probe,
-            detach: false,
+            commands: Commands::Small,
             examples: &[
                 "- id: safety\n  uses: rbd.snap_create\n  with: { pool: kube, image: index-api-image, snap: \"before-{{ run.id }}\" }\n",
             ],

@@ -4,7 +4,8 @@
 //! undo fails and says so.
 
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind,
+    Undone,
 };
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +43,7 @@ impl StepType for RbdSnapProtect {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Small,
             examples: &[
                 "- id: protect\n  uses: rbd.snap_protect\n  with: { pool: templates, image: debian-12, snap: golden }\n",
             ],

@@ -3,7 +3,7 @@
 //! **Refuses** a protected snapshot: it may have clones. **Undo: impossible.** What the snapshot alone held is gone.
 
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -49,7 +49,7 @@ impl StepType for RbdSnapRemove {
             access: Access::Changes,
             undo: UndoKind::Impossible,
             on_interrupt: OnInterrupt::Probe,
-            detach: false,
+            commands: Commands::Small,
             examples: &[
                 "- id: tidy\n  uses: rbd.snap_remove\n  with: { pool: kube, image: index-api-image, snap: before-upgrade }\n",
             ],

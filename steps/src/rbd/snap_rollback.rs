@@ -12,7 +12,8 @@
 //! before the first attempt, and stays.
 
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind,
+    Undone,
 };
 use runback_core::target::Stream;
 use schemars::JsonSchema;
@@ -85,7 +86,7 @@ impl StepType for RbdSnapRollback {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Main,
             examples: &[
                 "- id: back\n  uses: rbd.snap_rollback\n  with: { pool: kube, image: index-api-image, snap: before-upgrade }\n  timeout: 2h\n",
             ],

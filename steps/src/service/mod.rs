@@ -19,7 +19,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use runback_core::step::{
-    Access, Acted, Class, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Class, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind,
+    Undone,
 };
 use runback_core::target::{Command, Exit};
 use schemars::JsonSchema;
@@ -240,7 +241,7 @@ const ALIKE: Descriptor = Descriptor {
     access: Access::Changes,
     undo: UndoKind::Full,
     on_interrupt: OnInterrupt::Rerun,
-    detach: false,
+    commands: Commands::Small,
     examples: &[],
 };
 

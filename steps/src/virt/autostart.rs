@@ -5,7 +5,7 @@
 //! **Undo** sets it as it was.
 
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
 use runback_core::target::Stream;
 
@@ -52,7 +52,7 @@ impl StepType for VirtAutostart {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Small,
             examples: &[
                 "- id: autostart\n  uses: virt.autostart\n  with: { domain: web1 }\n",
                 "- id: stays-off\n  uses: virt.autostart\n  with: { domain: web1, enabled: false }\n",

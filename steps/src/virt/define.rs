@@ -18,7 +18,7 @@
 //! **Does not** start it, and touches no disk. A domain that runs has the change from its next start on.
 
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
 use runback_core::target::Stream;
 use schemars::JsonSchema;
@@ -194,7 +194,7 @@ impl StepType for VirtDefine {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Small,
             examples: &[
                 "- id: define\n  uses: virt.define\n  with:\n    xml: \"{{ steps.convert.outputs.xml }}\"\n    interfaces: [{ bridge: br0, model: virtio }]\n",
                 "- id: define\n  uses: virt.define\n  with: { xml: /srv/web1.xml, name: web2, drop: [sound] }\n",

@@ -6,7 +6,7 @@
 //! **Undo** starts it again if it ran: the guest boots anew.
 
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
 use runback_core::target::Stream;
 
@@ -38,7 +38,7 @@ impl StepType for VirtDestroy {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Small,
             examples: &["- id: off\n  uses: virt.destroy\n  with: { domain: web1 }\n"],
         }
     }

@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind,
 };
 use runback_core::target::{Command, Stream};
 use schemars::JsonSchema;
@@ -182,7 +182,7 @@ impl StepType for VirtHostCheck {
             access: Access::Reads,
             undo: UndoKind::None,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Small,
             examples: &[
                 "- id: host\n  uses: virt.host_check\n  with: { require: [cpu-flags, kvm, libvirtd], free_gib: 200 }\n",
                 "- id: host\n  uses: virt.host_check\n  with: { require: [] }\n",

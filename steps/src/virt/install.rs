@@ -10,8 +10,8 @@
 //! **Does not** edit an existing domain: that is `virt.define`.
 
 use runback_core::step::{
-    Access, Acted, Class, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind,
-    Undone,
+    Access, Acted, Class, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType,
+    UndoKind, Undone,
 };
 use runback_core::target::{Command, Stream};
 use schemars::JsonSchema;
@@ -204,7 +204,7 @@ impl StepType for VirtInstall {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Probe,
-            detach: false,
+            commands: Commands::Main,
             examples: &[
                 "- id: install\n  uses: virt.install\n  with: { name: web1, memory_mib: 2048, vcpus: 2, disk_gib: 20, cdrom: /srv/iso/debian-12.iso, bridge: br0, graphics: vnc }\n",
                 "- id: clone\n  uses: virt.install\n  with: { name: web2, memory_mib: 1024, vcpus: 1, import: /srv/images/web2.qcow2, network: default, os_variant: debian12 }\n",

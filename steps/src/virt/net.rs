@@ -10,7 +10,7 @@
 use roxmltree::Document;
 use runback_core::Json;
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
 use runback_core::target::{Command, Stream};
 use schemars::JsonSchema;
@@ -210,7 +210,7 @@ impl StepType for VirtNet {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Small,
             examples: &[
                 "- id: lan\n  uses: virt.net\n  with: { network: lan, bridge: br0 }\n",
                 "- id: default\n  uses: virt.net\n  with: { network: default }\n",

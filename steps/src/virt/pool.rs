@@ -9,7 +9,7 @@
 
 use roxmltree::Document;
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
 use runback_core::target::Stream;
 use schemars::JsonSchema;
@@ -88,7 +88,7 @@ impl StepType for VirtPool {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Small,
             examples: &[
                 "- id: images\n  uses: virt.pool\n  with: { pool: images, path: /var/lib/libvirt/images }\n",
                 "- id: refresh\n  uses: virt.pool\n  with: { pool: images }\n",

@@ -6,7 +6,7 @@
 //! **Undo: none**, and none is needed. **After an interruption** a person is asked: a second restart may hurt.
 
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind,
 };
 use runback_core::target::Stream;
 
@@ -42,7 +42,7 @@ impl StepType for VirtReboot {
             access: Access::Changes,
             undo: UndoKind::None,
             on_interrupt: OnInterrupt::Ask,
-            detach: false,
+            commands: Commands::Small,
             examples: &[
                 "- id: restart\n  uses: virt.reboot\n  with: { domain: web1 }\n- id: answers\n  uses: tcp.check\n  with: { host: web1.example.com, port: 22 }\n",
             ],

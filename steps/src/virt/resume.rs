@@ -6,7 +6,7 @@
 //! **Undo** pauses it again.
 
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
 
 use super::domain::{self, Info, Outputs};
@@ -38,7 +38,7 @@ impl StepType for VirtResume {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Small,
             examples: &["- id: resume\n  uses: virt.resume\n  with: { domain: web1 }\n"],
         }
     }

@@ -7,7 +7,8 @@
 //! **Undo** starts the domain again if it ran.
 
 use runback_core::step::{
-    Access, Acted, Class, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Class, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind,
+    Undone,
 };
 use runback_core::target::Stream;
 use schemars::JsonSchema;
@@ -65,7 +66,7 @@ impl StepType for VirtShutdown {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Small,
             examples: &[
                 "- id: down\n  uses: virt.shutdown\n  with: { domain: web1, wait: 3m }\n",
                 "- id: down\n  uses: virt.shutdown\n  with: { domain: web1, force_after: 2m }\n",

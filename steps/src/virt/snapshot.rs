@@ -8,7 +8,8 @@
 //! snapshot before you revert.
 
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind,
+    Undone,
 };
 use runback_core::target::Stream;
 use runback_core::template::ValueTemplate;
@@ -99,7 +100,7 @@ impl StepType for VirtSnapshot {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Small,
             examples: &[
                 "- id: before\n  uses: virt.snapshot\n  with: { domain: web1, snapshot: \"before-{{ run.id }}\" }\n",
                 "- id: back\n  uses: virt.snapshot\n  with: { domain: web1, snapshot: golden, action: revert }\n",

@@ -13,7 +13,7 @@
 //! there is no undo.
 
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
 use runback_core::target::Stream;
 use runback_core::template::ValueTemplate;
@@ -212,7 +212,7 @@ impl StepType for VirtUndefine {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Small,
             examples: &[
                 "- id: forget\n  uses: virt.undefine\n  with: { domain: web1 }\n",
                 "- id: scrap\n  uses: virt.undefine\n  with: { domain: web1, storage: remove, lose: true }\n",

@@ -10,7 +10,8 @@
 use std::time::Duration;
 
 use runback_core::step::{
-    Access, Acted, Class, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind,
+    Access, Acted, Class, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType,
+    UndoKind,
 };
 use runback_core::target::Stream;
 use schemars::JsonSchema;
@@ -172,7 +173,7 @@ impl StepType for VirtWait {
             access: Access::Reads,
             undo: UndoKind::None,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Small,
             examples: &[
                 "- id: up\n  uses: virt.wait\n  with: { domain: web1, port: 22, within: 3m }\n",
                 "- id: off\n  uses: virt.wait\n  with: { domain: web1, state: shut-off }\n",

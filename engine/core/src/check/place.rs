@@ -17,7 +17,7 @@ use crate::plan::{
 };
 use crate::playbook::model::{Action, Defaults, Playbook, Rollback, Step};
 use crate::span::{SourceId, Sources, Span, Spanned};
-use crate::step::Catalog;
+use crate::step::{Catalog, Commands};
 use crate::template::{Reference, Template, ValueTemplate};
 
 use super::Load;
@@ -313,16 +313,17 @@ impl<'a> Placed<'a> {
             |s: &mut Self, detach, from_run| s.policies.of(&step.policy, &context.defaults.policy, detach, from_run);
         let (kind, policy) = match step.action {
             Action::Uses(uses) => {
-                let own = Own { target: step.target.as_ref(), env: &step.env };
+                let own = Own { target: step.target.as_ref(), env: &step.env, detach: step.policy.detach };
                 let from_run = uses.from_run;
                 let action = self.action(uses, &own, &context.defaults, &mut note);
-                let detach = action.as_ref().is_some_and(|a| a.step_type.descriptor().detach);
+                let detach = action.as_ref().is_some_and(|a| a.step_type.descriptor().commands == Commands::Detached);
                 let policy = policy_of(self, detach, from_run);
                 let Some(mut action) = action else {
                     // Reported; the step still takes its place so that others can refer to it.
                     return self.push_unknown(idx, id, step.span, context, note, policy);
                 };
                 action.rollback = self.rollback(step.rollback, &own, &context.defaults, &mut note);
+                self.refuse_what_reaches_nothing(&action, &own);
                 (PlanKind::Action(Box::new(action)), policy)
             }
             Action::Block(children) => {
@@ -539,6 +540,7 @@ impl<'a> Placed<'a> {
 struct Own<'a> {
     target: Option<&'a Template>,
     env: &'a [(Spanned<String>, Template)],
+    detach: Option<Spanned<bool>>,
 }
 
 /// A block's own `target`, `env` and policy are the defaults of what is inside.

@@ -26,7 +26,7 @@ impl Policies {
             retry_any_exit: from_run && retry.retry_on.is_none(),
             retry,
             on_interrupt: said.on_interrupt,
-            detach: said.detach.unwrap_or(detach),
+            detach: said.detach.map_or(detach, |d| d.value),
         };
         if let Some(same) = self.made.iter().find(|p| ***p == policy) {
             return Arc::clone(same);

@@ -134,7 +134,7 @@ pub struct Policy {
     pub kill_grace: Option<Duration>,
     pub retry: Option<Retry>,
     pub on_interrupt: Option<Interrupt>,
-    pub detach: Option<bool>,
+    pub detach: Option<Spanned<bool>>,
 }
 
 impl Policy {

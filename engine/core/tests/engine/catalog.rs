@@ -2,8 +2,8 @@
 
 use runback_core::Json;
 use runback_core::step::{
-    Access, Acted, AnyStepType, Catalog, Cx, Descriptor, InputProblem, OnInterrupt, OutputNames, Preview, Probe,
-    StepError, UndoKind, Undone,
+    Access, Acted, AnyStepType, Catalog, Commands, Cx, Descriptor, InputProblem, OnInterrupt, OutputNames, Preview,
+    Probe, StepError, UndoKind, Undone,
 };
 use runback_core::template::ValueTemplate;
 use serde_json::json;
@@ -16,7 +16,7 @@ struct Declared {
     on_interrupt: OnInterrupt,
 }
 
-pub(crate) const TYPES: [(&str, Access, UndoKind, OnInterrupt); 7] = [
+pub(crate) const TYPES: [(&str, Access, UndoKind, OnInterrupt); 8] = [
     ("t.read", Access::Reads, UndoKind::None, OnInterrupt::Rerun),
     ("t.change", Access::Changes, UndoKind::Full, OnInterrupt::Probe),
     ("t.rerun", Access::Changes, UndoKind::Full, OnInterrupt::Rerun),
@@ -24,6 +24,7 @@ pub(crate) const TYPES: [(&str, Access, UndoKind, OnInterrupt); 7] = [
     ("t.stays", Access::Changes, UndoKind::None, OnInterrupt::Ask),
     ("t.never", Access::Changes, UndoKind::Impossible, OnInterrupt::Probe),
     ("t.approve", Access::Reads, UndoKind::None, OnInterrupt::Rerun),
+    ("t.apart", Access::Reads, UndoKind::None, OnInterrupt::Rerun),
 ];
 
 pub(crate) fn catalog() -> Catalog {
@@ -47,7 +48,7 @@ impl AnyStepType for Declared {
             access: self.access,
             undo: self.undo,
             on_interrupt: self.on_interrupt,
-            detach: false,
+            commands: if self.name == "t.apart" { Commands::None } else { Commands::Main },
             examples: &[],
         }
     }

@@ -818,11 +818,12 @@ fn nothing_is_unused_while_a_template_cannot_be_read() {
 #[test]
 fn what_only_foretells_a_failure_does_not_keep_a_run_from_being_read() {
     let yaml = "runback: 1\nname: t\ninputs: { n: { type: integer, default: 1 } }\nsteps:\n  \
-                - { uses: t.read, when: 'inputs.n == 1 || inputs.n == \"3\"' }\n  - { uses: t.read, for_each: \"{{ inputs.n }}\" }\n  - { uses: t.read, with: { words: \"{{ inputs.n }}\" } }\n";
+                - { uses: t.read, when: 'inputs.n == 1 || inputs.n == \"3\"' }\n  - { uses: t.read, for_each: \"{{ inputs.n }}\" }\n  - { uses: t.read, with: { words: \"{{ inputs.n }}\" } }\n  \
+                - { uses: t.apart, env: { A: b } }\n";
     let (today, before) =
         (check("t.yaml", yaml, &mut NoLoad, &catalog()), recompile("t.yaml", yaml, &mut NoLoad, &catalog()));
     let codes: Vec<_> = today.diagnostics.iter().map(|d| d.code.name()).collect();
-    assert_eq!((codes, today.plan.is_some()), (vec!["RB0312", "RB0203", "RB0504"], false));
+    assert_eq!((codes, today.plan.is_some()), (vec!["RB0312", "RB0203", "RB0504", "RB0215"], false));
     assert!(before.plan.is_some(), "{:?}", before.diagnostics);
 }
 

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use runback_core::Json;
 use runback_core::progress::Progress;
 use runback_core::step::{
-    Access, Acted, AnyStepType, Catalog, Class, Cx, Descriptor, Held, InputProblem, OnInterrupt, OutputNames, Preview,
-    Probe, Question, StepError, UndoKind, Undone,
+    Access, Acted, AnyStepType, Catalog, Class, Commands, Cx, Descriptor, Held, InputProblem, OnInterrupt, OutputNames,
+    Preview, Probe, Question, StepError, UndoKind, Undone,
 };
 use runback_core::target::{Command, Stream};
 use runback_core::template::ValueTemplate;
@@ -136,7 +136,7 @@ impl AnyStepType for Acting {
             access: self.access,
             undo: if self.access == Access::Reads { UndoKind::None } else { UndoKind::Full },
             on_interrupt: self.on_interrupt,
-            detach: false,
+            commands: Commands::Main,
             examples: &[],
         }
     }

@@ -40,7 +40,7 @@ mod toml;
 mod tree;
 
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, StepError, StepType, UndoKind, Undone,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -175,7 +175,7 @@ impl StepType for FileEdit {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Rerun,
-            detach: false,
+            commands: Commands::Small,
             examples: &[
                 "- id: no-mysql\n  uses: file.edit\n  with:\n    path: /opt/app/docker-compose.yml\n    edits:\n      - { remove: services.mysql }\n      - { remove: services.*.depends_on.mysql }\n      - { set: services.proxy.ports, value: [\"8070:80\"] }\n      - { replace: services.*.volumes.*, from: /data/, to: /mnt/shared/ }\n",
                 "- id: registry\n  uses: file.edit\n  with:\n    path: /etc/docker/daemon.json\n    create: true\n    edits: [{ append: insecure-registries, value: \"registry.example.com:8070\" }]\n",

@@ -31,7 +31,8 @@ mod source;
 use std::time::Duration;
 
 use runback_core::step::{
-    Access, Acted, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind, Undone,
+    Access, Acted, Commands, Cx, Descriptor, InputProblem, OnInterrupt, Preview, Probe, StepError, StepType, UndoKind,
+    Undone,
 };
 use runback_core::target::{Command, Exit, FileAttributes, Stream};
 use schemars::JsonSchema;
@@ -162,7 +163,7 @@ impl StepType for VirtV2v {
             access: Access::Changes,
             undo: UndoKind::Full,
             on_interrupt: OnInterrupt::Probe,
-            detach: true,
+            commands: Commands::Detached,
             examples: &[
                 "- id: convert\n  uses: virt.v2v\n  with:\n    input: { ova: /srv/export/web1.ova }\n    output: { dir: /var/lib/libvirt/images, format: qcow2 }\n    bridges: { VM Network: br0 }\n  timeout: 6h\n",
                 "- id: convert\n  uses: virt.v2v\n  with:\n    input:\n      libvirt:\n        uri: vpx://root@vcenter/Datacenter/esxi1?no_verify=1\n        guest: web1\n    output: { pool: images }\n    password: \"{{ secrets.vcenter }}\"\n    networks: { VM Network: default }\n  timeout: 6h\n",

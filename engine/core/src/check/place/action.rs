@@ -8,7 +8,7 @@ use crate::plan::{PlanAction, PlanRollback};
 use crate::playbook::model::{Defaults, Rollback, RollbackIf, Uses};
 use crate::playbook::yaml::{Node, NodeValue};
 use crate::span::Span;
-use crate::step::{AnyStepType, InputProblem};
+use crate::step::{AnyStepType, Commands, Descriptor, InputProblem};
 use crate::suggest::did_you_mean;
 use crate::template::Template;
 
@@ -113,6 +113,51 @@ impl Placed<'_> {
                 },
                 None => PlanRollback::None,
             },
+        }
+    }
+
+    /// What a step says of itself and none of its actions looks at: who wrote it takes something for done that is not.
+    /// What it has from the defaults is meant for others too.
+    pub(super) fn refuse_what_reaches_nothing(&mut self, action: &PlanAction, own: &Own<'_>) {
+        if !self.foretell {
+            return;
+        }
+        let Descriptor { name, commands: forward, .. } = action.step_type.descriptor();
+        let back = match &action.rollback {
+            PlanRollback::Action { action, .. } => action.step_type.descriptor().commands,
+            PlanRollback::Auto | PlanRollback::None => forward,
+        };
+        let any = forward.max(back);
+        let mut refuse = |key: &str, span: Span, why: String, help: &str| {
+            let message = format!("`{key}` does not reach `{name}`: {why}");
+            let diagnostic = Diagnostic::new(Code::KeyNeedsOther, message, span, "has no meaning here");
+            self.diagnostics.push(diagnostic.help(help));
+        };
+        if let Some(target) = own.target
+            && any < Commands::Small
+        {
+            let why = "it works from the machine that runback runs on".to_owned();
+            refuse("target", target.span(), why, "delete it; what must be done there is a command: `run`");
+        }
+        if let Some((first, _)) = own.env.first()
+            && any == Commands::None
+        {
+            refuse(
+                "env",
+                first.span,
+                "it runs no command".to_owned(),
+                "delete it; what it is to know stands under `with`",
+            );
+        }
+        if let Some(detach) = own.detach
+            && detach.value
+            && forward < Commands::Main
+        {
+            let why = match forward {
+                Commands::None | Commands::Client => "it runs no command",
+                _ => "its commands are small, and end with runback",
+            };
+            refuse("detach", detach.span, why.to_owned(), "delete it; what has to outlive runback is a command: `run`");
         }
     }
 

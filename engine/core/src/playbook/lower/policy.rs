@@ -6,6 +6,7 @@ use super::fields::{Fields, Keys};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::playbook::model::{Exhausted, Interrupt, Policy, Retry, RetryOn};
 use crate::playbook::yaml::{Node, NodeValue};
+use crate::span::Spanned;
 
 const MAX_ATTEMPTS: i64 = 1_000_000;
 
@@ -19,7 +20,7 @@ impl Lower<'_> {
             kill_grace: keys.get("kill_grace").and_then(|n| self.duration(n, "kill_grace")),
             retry: keys.get("retry").and_then(|n| self.retry(n)),
             on_interrupt: keys.get("on_interrupt").and_then(|n| self.one_of(n, "on_interrupt", &interrupts)),
-            detach: keys.get("detach").and_then(|n| self.boolean(n, "detach")),
+            detach: keys.get("detach").and_then(|n| Some(Spanned::new(self.boolean(n, "detach")?, n.span))),
         }
     }
 
