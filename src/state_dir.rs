@@ -50,21 +50,48 @@ pub(crate) fn nothing_was_started(failure: Failure) -> Failure {
     if failure.exit == Exit::Failed { Failure { exit: Exit::Usage, ..failure } } else { failure }
 }
 
-/// Opens a store to look into it: where there is none, none is made.
-pub(crate) fn open_existing(given: Option<&Path>) -> Result<Option<Arc<dyn Store>>, Failure> {
+fn look_at(dir: &Path) -> Result<Arc<dyn Store>, Failure> {
+    let store = SqliteStore::open_to_look(dir);
+    Ok(Arc::new(store.map_err(|error| nothing_was_started(error.into()))?))
+}
+
+type Opener = fn(&Path) -> Result<Arc<dyn Store>, Failure>;
+
+/// Where there is no store, none is made.
+fn existing(given: Option<&Path>, open: Opener) -> Result<Option<Arc<dyn Store>>, Failure> {
     let dir = path(given)?;
     // A place that cannot be looked into, or a link to nowhere, is not one where nothing was run.
     let nothing = matches!(dir.try_exists(), Ok(false)) && !dir.is_symlink();
-    if nothing { Ok(None) } else { open_at(&dir).map(Some) }
+    if nothing { Ok(None) } else { open(&dir).map(Some) }
 }
 
 /// A store that must be there, because a run of it was named.
-pub(crate) fn of_run(given: Option<&Path>, run: &str) -> Result<Arc<dyn Store>, Failure> {
-    open_existing(given)?.ok_or_else(|| {
+fn with_run(given: Option<&Path>, run: &str, open: Opener) -> Result<Arc<dyn Store>, Failure> {
+    existing(given, open)?.ok_or_else(|| {
         let dir = path(given).map_or_else(|_| String::new(), |d| format!(" in {}", d.display()));
         Failure::usage(format!("there is no run `{run}`: nothing was run yet{dir}"))
             .help("check --state-dir and RUNBACK_STATE_DIR, or start one: runback run FILE")
     })
+}
+
+/// Opens the store that is there, to write to it.
+pub(crate) fn open_existing(given: Option<&Path>) -> Result<Option<Arc<dyn Store>>, Failure> {
+    existing(given, open_at)
+}
+
+/// Opens the store that is there to look into it, also where nothing can be written.
+pub(crate) fn look_into(given: Option<&Path>) -> Result<Option<Arc<dyn Store>>, Failure> {
+    existing(given, look_at)
+}
+
+/// The store of a run that is to go on, or to be told something.
+pub(crate) fn of_run(given: Option<&Path>, run: &str) -> Result<Arc<dyn Store>, Failure> {
+    with_run(given, run, open_at)
+}
+
+/// The store of a run that is looked at, also where nothing can be written.
+pub(crate) fn of_run_to_look(given: Option<&Path>, run: &str) -> Result<Arc<dyn Store>, Failure> {
+    with_run(given, run, look_at)
 }
 
 impl From<StoreError> for Failure {

@@ -112,7 +112,7 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
 }
 
 fn verify_store(verify: &Verify, dir: Option<&Path>) -> Done {
-    let store = SqliteStore::open(&state_dir::path(dir)?)?;
+    let store = SqliteStore::open_to_look(&state_dir::path(dir)?)?;
     let (runs, events, bad) = state_dir::block_on(async {
         let runs = match &verify.run {
             Some(run) => vec![store.resolve(run).await?],
@@ -253,7 +253,7 @@ fn verify_file(file: &Path, key: Option<&str>, output: &OutputArg, dir: Option<&
     let copy = Copy::read(file, &key)?;
     let mut bad = copy.bad;
     if path.exists() {
-        let store = SqliteStore::open(&path)?;
+        let store = SqliteStore::open_to_look(&path)?;
         state_dir::block_on(async {
             for (run, seq, hash) in &copy.heads {
                 match store.raw_rows(run, seq - 1, 1).await {

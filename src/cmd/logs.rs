@@ -42,7 +42,7 @@ const POLL: Duration = Duration::from_millis(100);
 const CHUNK: usize = 256 << 10;
 
 pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
-    let store = state_dir::of_run(dir, &arguments.run)?;
+    let store = state_dir::of_run_to_look(dir, &arguments.run)?;
     state_dir::block_on(print(arguments, store.as_ref()))
 }
 

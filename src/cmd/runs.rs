@@ -92,7 +92,7 @@ fn list(arguments: &Arguments, dir: Option<&Path>) -> Done {
             .help(format!("the states are {}", STATUSES.join(", "))));
     }
     let since = arguments.since.as_deref().map(since).transpose()?;
-    let store = state_dir::open_existing(dir)?;
+    let store = state_dir::look_into(dir)?;
     let catalog = runback_steps::catalog();
     let found = state_dir::block_on(async {
         let Some(store) = &store else { return Ok(Vec::new()) };

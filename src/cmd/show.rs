@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
-    let store = state_dir::of_run(dir, &arguments.run)?;
+    let store = state_dir::of_run_to_look(dir, &arguments.run)?;
     let catalog = runback_steps::catalog();
     let run = state_dir::block_on(journal::read(store.as_ref(), &arguments.run, &catalog))?;
     if arguments.output.is_json() {

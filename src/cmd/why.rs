@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
-    let store = state_dir::of_run(dir, &arguments.run)?;
+    let store = state_dir::of_run_to_look(dir, &arguments.run)?;
     let catalog = runback_steps::catalog();
     let (run, locks) = state_dir::block_on(async {
         let run = journal::read(store.as_ref(), &arguments.run, &catalog).await?;

@@ -43,6 +43,66 @@ fn a_place_that_cannot_be_looked_into_is_not_empty() {
     }
 }
 
+/// On a file system that was mounted again to be read only, as a kernel does after an error of the disk. None = this
+/// machine lets nobody do that, which in CI is a failure.
+#[expect(clippy::print_stdout, reason = "a skipped test says so")]
+fn frozen(desk: &Desk, state: &str, arguments: &[&str]) -> Option<Said> {
+    let script = "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\" || exit 99; shift; exec \"$@\"";
+    let runback = desk.command(arguments);
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c", script, "sh", state]);
+    command.arg(runback.get_program()).args(runback.get_args()).current_dir(desk.path());
+    for (name, value) in runback.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let said = said(&mut command);
+    if said.code == Some(99) || said.stderr.starts_with("unshare:") {
+        let why = format!("no mounts of one's own here: {}", said.stderr.trim());
+        assert!(std::env::var_os("CI").is_none(), "{why}");
+        println!("SKIPPED, nothing was tested: {why}");
+        return None;
+    }
+    Some(said)
+}
+
+/// At 3 a.m. on a machine whose disk has an error: what was done is still to be read, and what would write says why not.
+#[test]
+fn a_store_that_can_only_be_read_is_read() {
+    let desk = Desk::new();
+    desk.write("t.yaml", "runback: 1\nname: t\nsteps:\n  - { id: a, run: echo hello; exit 3 }\n");
+    let of = |verb: &[&str]| frozen(&desk, "s %?#t", &[verb, &["--state-dir", "s %?#t"]].concat());
+    assert_eq!(desk.run(&["run", "t.yaml", "--run-id", "r1", "-q", "--state-dir", "s %?#t"]).code, Some(3));
+    // With its WAL, as a process leaves it that was killed, and without, as SQLite leaves it.
+    for wal in ["left", "gone"] {
+        if wal == "gone" {
+            let journal = rusqlite::Connection::open(desk.path().join("s %?#t/journal.db")).expect("the journal");
+            journal.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("a checkpoint");
+            journal.close().expect("it closes");
+        }
+        assert_eq!(desk.path().join("s %?#t/journal.db-wal").exists(), wal == "left");
+        for (verb, word) in [
+            (&["runs"][..], "r1"),
+            (&["show", "r1"], "exit code 3"),
+            (&["logs", "r1"], "hello"),
+            (&["why", "r1"], "a failed"),
+            (&["audit", "verify"], "1 run"),
+        ] {
+            let Some(said) = of(verb) else { return };
+            assert_eq!(said.code, Some(0), "{verb:?}, WAL {wal}: {}", said.all());
+            assert!(said.stdout.contains(word), "{verb:?}, WAL {wal}: {}", said.all());
+        }
+        for verb in [&["run", "t.yaml"][..], &["resume", "r1"], &["cancel", "r1"], &["runs", "prune", "--keep", "0"]] {
+            let Some(said) = of(verb) else { return };
+            assert_eq!(said.code, Some(2), "{verb:?}, WAL {wal}: {}", said.all());
+            let why = ["journal.db is read-only", "journal.db cannot be opened"];
+            assert!(why.iter().any(|why| said.stderr.contains(why)), "{verb:?}, WAL {wal}: {}", said.all());
+        }
+    }
+}
+
 /// What is said in the middle of a run, or by the parts that do not know what was typed, can be typed as it stands, too.
 #[test]
 fn every_command_that_is_named_finds_its_store() {

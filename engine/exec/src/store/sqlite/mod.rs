@@ -46,10 +46,22 @@ impl SqliteStore {
     }
 
     pub fn open_with(dir: &Path, commits: Commits) -> Result<Self, StoreError> {
+        Self::open_layout(open::Layout::prepare(dir, false)?, commits)
+    }
+
+    /// As [`SqliteStore::open_with`], also where nothing can be written, such as on a file system that became read-only
+    /// after an error of its disk: what is there can be read, and the first write fails.
+    pub fn open_to_look(dir: &Path) -> Result<Self, StoreError> {
+        Self::open_layout(open::Layout::prepare(dir, true)?, Commits::OnCaller)
+    }
+
+    fn open_layout(layout: open::Layout, commits: Commits) -> Result<Self, StoreError> {
         open::check_sqlite()?;
-        let layout = Arc::new(open::Layout::prepare(dir)?);
+        let layout = Arc::new(layout);
         let connection = layout.connect()?;
-        layout.furnish(&connection)?;
+        if !connection.is_readonly("main").unwrap_or_default() {
+            layout.furnish(&connection)?;
+        }
         let writer = writer::Writer::start(connection, &layout.journal, commits)?;
         let readers = Arc::new(read::Readers::new(Arc::clone(&layout)));
         Ok(Self { layout, readers, writer, own_changes: AtomicU32::new(0) })

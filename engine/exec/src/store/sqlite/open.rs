@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags};
 
 use super::BUSY_SECONDS;
+use super::wal::wal_of;
 use crate::lease::{NotTaken, Owner, RunLock, make_private_dir};
 use crate::store::StoreError;
 
@@ -46,11 +48,14 @@ pub(super) struct Layout {
     pub(super) journal: PathBuf,
     pub(super) leases: PathBuf,
     pub(super) logs: PathBuf,
+    /// Also where nothing can be written.
+    read_only: bool,
 }
 
 impl Layout {
-    /// Makes what is missing, and refuses what cannot be a state folder.
-    pub(super) fn prepare(dir: &Path) -> Result<Self, StoreError> {
+    /// Makes what is missing, and refuses what cannot be a state folder; `read_only`: but not one that only cannot be
+    /// written to.
+    pub(super) fn prepare(dir: &Path, read_only: bool) -> Result<Self, StoreError> {
         let grown = match fs::metadata(dir) {
             Ok(meta) if !meta.is_dir() => return Err(StoreError::NotAFolder { path: dir.to_owned() }),
             Ok(_) => Vec::new(),
@@ -59,10 +64,11 @@ impl Layout {
                 _ => StoreError::from_io(dir, &error),
             })?,
         };
-        let layout = Self { journal: dir.join(JOURNAL_FILE), leases: dir.join("leases"), logs: dir.join("logs") };
+        let layout =
+            Self { journal: dir.join(JOURNAL_FILE), leases: dir.join("leases"), logs: dir.join("logs"), read_only };
         // Not synced: after a power cut nobody holds a lease.
         match fs::DirBuilder::new().mode(0o700).create(&layout.leases) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists && !layout.leases.is_dir() => {
                 return Err(StoreError::from_io(dir, &error));
             }
             _ => {}
@@ -112,8 +118,7 @@ impl Layout {
 
     pub(super) fn connect(&self) -> Result<Connection, StoreError> {
         let sql = |error: rusqlite::Error| StoreError::from_sqlite(&self.journal, &error);
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut connection = Connection::open_with_flags(&self.journal, flags).map_err(sql)?;
+        let mut connection = self.open().map_err(sql)?;
         let started = Instant::now();
         let mut asked = started;
         connection
@@ -129,6 +134,18 @@ impl Layout {
         connection.set_prepared_statement_cache_capacity(64);
         self.check(&connection)?;
         Ok(connection)
+    }
+
+    fn open(&self) -> rusqlite::Result<Connection> {
+        if self.read_only && !wal_of(&self.journal).exists() && is_frozen(&self.journal) {
+            // Without a WAL, SQLite would make one to read: it is told that nobody writes.
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+            let uri = format!("file:{}?immutable=1", percent_encoded(self.journal.as_os_str().as_bytes()));
+            return Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX);
+        }
+        // SQLite itself opens for reading only what it may not write to.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        Connection::open_with_flags(&self.journal, flags)
     }
 
     /// Reads only, once the tables are there.
@@ -149,7 +166,8 @@ impl Layout {
             found => return Err(StoreError::Older { path: path(), found, known: FORMAT }),
         }
         if connection.is_readonly("main").map_err(sql)? {
-            return Err(StoreError::ReadOnly { path: path() });
+            // It was in WAL mode when it could be written to.
+            return if self.read_only { Ok(()) } else { Err(StoreError::ReadOnly { path: path() }) };
         }
         let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(sql)?;
         if mode != "wal" {
@@ -157,6 +175,21 @@ impl Layout {
         }
         connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA cell_size_check = ON").map_err(sql)
     }
+}
+
+/// On a file system that was mounted to be read, or became so after an error of its disk: nobody at all writes there.
+fn is_frozen(path: &Path) -> bool {
+    rustix::fs::access(path, rustix::fs::Access::WRITE_OK) == Err(rustix::io::Errno::ROFS)
+}
+
+/// A path in a URI.
+fn percent_encoded(path: &[u8]) -> String {
+    let one = |&byte: &u8| match byte {
+        b'/' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
+        _ if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    path.iter().map(one).collect()
 }
 
 pub(super) fn check_sqlite() -> Result<(), StoreError> {

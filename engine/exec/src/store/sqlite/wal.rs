@@ -40,11 +40,15 @@ impl std::fmt::Debug for Wal {
     }
 }
 
+pub(super) fn wal_of(journal: &Path) -> PathBuf {
+    let mut path = journal.as_os_str().to_owned();
+    path.push("-wal");
+    path.into()
+}
+
 impl Wal {
     pub(super) fn of(journal: &Path) -> Self {
-        let mut path = journal.as_os_str().to_owned();
-        path.push("-wal");
-        Self { path: path.into(), file: None, wait: Some(EVERY) }
+        Self { path: wal_of(journal), file: None, wait: Some(EVERY) }
     }
 
     /// To be called within a write transaction. Without room a commit takes longer and is as safe: what fails here, fails
