@@ -1,7 +1,6 @@
 //! Runs as the store has them, folded to a state for looking at: no lease is taken and nothing is written.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use runback_core::Json;
 use runback_core::event::{Created, Event, EventBody};
@@ -12,7 +11,6 @@ use runback_core::step::Catalog;
 use runback_exec::lease::Owner;
 use runback_exec::store::{RunRow, Store};
 use serde_json::json;
-use tokio::time::Instant;
 
 use crate::failure::Failure;
 use crate::{load, next};
@@ -28,8 +26,6 @@ pub(crate) struct Run {
 }
 
 const CHUNK: usize = 4096;
-/// How long who drove a run may take to let it go: connections are closed, and last words are said.
-const LETS_GO: Duration = Duration::from_secs(5);
 
 /// A run by id, unique prefix, or `last`.
 pub(crate) async fn read(store: &dyn Store, run: &str, catalog: &Catalog) -> Result<Run, Failure> {
@@ -45,20 +41,6 @@ pub(crate) async fn waits_for_locks(store: &dyn Store, run: &str) -> Result<bool
     Ok(store.lock_waits(run).await?.iter().any(|(step, _)| step.is_none()))
 }
 
-/// A run that is over or held is for a moment still in the hands of who drove it, who hears no requests any more. Waits
-/// until it is let go, so that what is asked for next is not lost; for anything else it does not wait.
-pub(crate) async fn let_go(store: &dyn Store, run: &str, catalog: &Catalog) -> Result<(), Failure> {
-    let until = Instant::now() + LETS_GO;
-    while store.owner(run).await?.is_some() && Instant::now() < until {
-        match fold(store, run, catalog).await {
-            Ok(state) if matches!(state.phase, Phase::Held(_) | Phase::Finished(_)) => {}
-            _ => break,
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Ok(())
-}
-
 pub(crate) async fn created(store: &dyn Store, run: &str) -> Result<(Created, u64), Failure> {
     let first = store.events(run, 0, 1).await?.into_iter().next();
     match first {
@@ -68,7 +50,7 @@ pub(crate) async fn created(store: &dyn Store, run: &str) -> Result<(Created, u6
     }
 }
 
-async fn fold(store: &dyn Store, run: &str, catalog: &Catalog) -> Result<RunState, Failure> {
+pub(crate) async fn fold(store: &dyn Store, run: &str, catalog: &Catalog) -> Result<RunState, Failure> {
     let (created, _) = created(store, run).await?;
     let plan = load::recompile(&created, catalog).map_err(|why| other_version(run, &created, &why))?;
     if plan.digest() != created.digest {

@@ -1,5 +1,6 @@
 //! The command line of runback. All printing of the project is in this package; the crates below it are silent.
 
+mod ask;
 mod cmd;
 mod deferred;
 mod diagnose;

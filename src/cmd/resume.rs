@@ -18,7 +18,7 @@ use crate::inputs::InputArgs;
 use crate::report::TakenUp;
 use crate::surroundings::{self, Machines};
 use crate::term::{self, DIM, RESET};
-use crate::{journal, next, state_dir};
+use crate::{ask, journal, next, state_dir};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -87,14 +87,12 @@ pub(crate) fn run(arguments: &Arguments, dir: Option<&Path>) -> Done {
     let state_dir = state_dir::path(dir)?;
     state_dir::block_on(async {
         let id = store.resolve(&arguments.run).await?;
-        journal::let_go(store.as_ref(), &id, &runback_steps::catalog()).await?;
-        if !arguments.steps.is_empty() && store.owner(&id).await?.is_some() {
-            return post_resolutions(store.as_ref(), &id, &arguments.steps).await;
-        }
+        ask::let_go(store.as_ref(), &id, &runback_steps::catalog()).await?;
+        let Some(steps) = untold(store.as_ref(), &id, &arguments.steps).await? else { return Ok(Exit::Succeeded) };
         let (inputs, log_limit) = (&arguments.inputs, arguments.drive.log_limit());
         let take_up = TakeUp { store: &store, state_dir: &state_dir, inputs, log_limit };
         let (mut driver, machines) = take_up.open(&id, Intent::Resume).await?;
-        for (step, resolution) in &arguments.steps {
+        for (step, resolution) in &steps {
             driver.resolve(step, *resolution, Json::Null)?;
         }
         let how = How { taken_up: Some(TakenUp::Forward), ask_on_failure: true };
@@ -115,20 +113,26 @@ pub(crate) fn may_settle(state: &RunState, step: &str, resolution: Resolution) -
     Err(failure.help(format!("see what it does: {}", next::as_typed(&format!("runback why {run}")))))
 }
 
-/// Somebody drives the run now: they are asked to take the decisions over.
-async fn post_resolutions(store: &dyn Store, run: &str, steps: &[(String, Resolution)]) -> Done {
+/// Where somebody drives the run now, they are told what steps count as. Gives what is left to do here: None, nothing.
+async fn untold(
+    store: &dyn Store,
+    run: &str,
+    steps: &[(String, Resolution)],
+) -> Result<Option<Vec<(String, Resolution)>>, Failure> {
+    if steps.is_empty() || store.owner(run).await?.is_none() {
+        return Ok(Some(steps.to_vec()));
+    }
     let found = journal::read(store, run, &runback_steps::catalog()).await?;
     for (step, resolution) in steps {
         may_settle(&found.state, step, *resolution)?;
     }
-    for (step, resolution) in steps {
-        let by = surroundings::by();
-        let request = Request::Resolve { step: step.clone(), resolution: *resolution, outputs: Json::Null, by };
-        store.post(run, request).await?;
+    let left = ask::tell(store, run, steps, &surroundings::by()).await?;
+    if !left.is_empty() {
+        return Ok(Some(left));
     }
     let see = next::as_typed(&format!("runback show {run}"));
     term::line(&format!("told the process that drives run {run}; see it: {see}"));
-    Ok(Exit::Succeeded)
+    Ok(None)
 }
 
 pub(crate) fn rollback(arguments: &RollbackArguments, dir: Option<&Path>) -> Done {
@@ -136,24 +140,25 @@ pub(crate) fn rollback(arguments: &RollbackArguments, dir: Option<&Path>) -> Don
     let state_dir = state_dir::path(dir)?;
     state_dir::block_on(async {
         let id = store.resolve(&arguments.run).await?;
-        journal::let_go(store.as_ref(), &id, &runback_steps::catalog()).await?;
+        ask::let_go(store.as_ref(), &id, &runback_steps::catalog()).await?;
         let (inputs, log_limit) = (&arguments.inputs, arguments.drive.log_limit());
         let take_up = TakeUp { store: &store, state_dir: &state_dir, inputs, log_limit };
-        if !arguments.steps.is_empty() && store.owner(&id).await?.is_some() {
-            return post_resolutions(store.as_ref(), &id, &arguments.steps).await;
-        }
-        let opened = take_up.open(&id, Intent::Rollback { force: arguments.force }).await;
-        let (mut driver, machines) = match opened {
+        let Some(steps) = untold(store.as_ref(), &id, &arguments.steps).await? else { return Ok(Exit::Succeeded) };
+        let intent = Intent::Rollback { force: arguments.force };
+        let (mut driver, machines) = match take_up.open(&id, intent.clone()).await {
             Err(failure) if failure.exit == Exit::Refused && store.owner(&id).await?.is_some() => {
                 let request = Request::Rollback { by: surroundings::by(), force: arguments.force };
-                store.post(&id, request).await?;
-                term::line(&format!("asked the process that drives run {id} to take it back"));
-                term::note(&format!("{DIM}see it: {}{RESET}", next::as_typed(&format!("runback show {id}"))));
-                return Ok(Exit::Succeeded);
+                let request = store.post(&id, request).await?;
+                if ask::heard(store.as_ref(), &id, request).await? {
+                    term::line(&format!("asked the process that drives run {id} to take it back"));
+                    term::note(&format!("{DIM}see it: {}{RESET}", next::as_typed(&format!("runback show {id}"))));
+                    return Ok(Exit::Succeeded);
+                }
+                take_up.open(&id, intent).await?
             }
             other => other?,
         };
-        for (step, resolution) in &arguments.steps {
+        for (step, resolution) in &steps {
             driver.resolve(step, *resolution, Json::Null)?;
         }
         let how = How { taken_up: Some(TakenUp::Back), ask_on_failure: false };

@@ -21,6 +21,7 @@ use super::log;
 use super::problem::Problem;
 use super::runner::Job;
 use super::schedules;
+use crate::ask;
 use crate::failure::Failure;
 use crate::inputs::{self, Inputs};
 use crate::journal;
@@ -132,13 +133,19 @@ async fn plan_of(app: &App, run: &str) -> Result<(Created, Arc<Plan>), Problem> 
     Ok((created, plan))
 }
 
-/// Leaves a request for whoever drives the run.
-pub(crate) async fn ask(app: &App, run: &str, request: Request) -> Result<(), Problem> {
+/// Leaves a request for whoever drives the run, and gives its number.
+pub(crate) async fn post(app: &App, run: &str, request: Request) -> Result<u64, Problem> {
     // What stops a run is done now; what lets it go on waits for the run's turn.
     let stops = matches!(request, Request::Cancel { .. } | Request::Hold { .. } | Request::Rollback { .. });
-    app.store.post(run, request).await?;
+    let request = app.store.post(run, request).await?;
     if stops {
         app.runner.hurry(run);
     }
-    Ok(())
+    Ok(request)
+}
+
+/// The same, and waits until it is heard. False: that process went without hearing it, and nobody does.
+pub(crate) async fn ask(app: &App, run: &str, request: Request) -> Result<bool, Problem> {
+    let request = post(app, run, request).await?;
+    Ok(ask::heard(app.store.as_ref(), run, request).await?)
 }

@@ -130,13 +130,13 @@ async fn follow(feed: Weak<Feed>, nudge: Arc<Notify>) {
 impl Feed {
     async fn read_new(&self, nudged: bool, seen: &mut Option<u64>) -> Result<(), StoreError> {
         let changed = self.store.changed().await?;
-        if !nudged && seen.replace(changed) == Some(changed) {
+        if !nudged && *seen == Some(changed) {
             return Ok(());
         }
         loop {
             let last = *self.last.borrow();
             let events = self.store.events(&self.run, last, CHUNK).await?;
-            let Some(newest) = events.last().map(|e| e.seq) else { return Ok(()) };
+            let Some(newest) = events.last().map(|e| e.seq) else { break };
             {
                 let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
                 for piece in pieces::cut(&self.run, &events) {
@@ -151,9 +151,12 @@ impl Feed {
             }
             self.last.send_replace(newest);
             if events.len() < CHUNK {
-                return Ok(());
+                break;
             }
         }
+        // Only now: what could not be read is to be read the next time.
+        *seen = Some(changed);
+        Ok(())
     }
 
     /// What comes after `after`: from the newest that are kept, else from the journal.

@@ -63,6 +63,15 @@ struct Inner {
     ending: bool,
 }
 
+impl Inner {
+    /// Somebody may have had the run go on already, since its lease was free: that one stays.
+    fn ended(&mut self, run: &str, waits: &Arc<AtomicBool>) {
+        if self.driven.get(run).is_some_and(|driven| Arc::ptr_eq(&driven.waits, waits)) {
+            self.driven.remove(run);
+        }
+    }
+}
+
 pub(crate) struct Runner {
     app: Weak<App>,
     max_runs: usize,
@@ -219,24 +228,24 @@ impl Runner {
         let run = job.run().to_owned();
         let waits = Arc::new(AtomicBool::new(false));
         let driven = Driven { control, schedule: schedule_of(&job.driver), waits: Arc::clone(&waits) };
+        let end = Unregister { app: Arc::clone(&app), run: run.clone(), waits: Arc::clone(&waits) };
         {
             let mut inner = self.inner();
-            inner.driven.insert(run.clone(), driven);
+            inner.driven.insert(run, driven);
             self.count.send_replace(inner.driven.len());
         }
         // Whoever asks: a run is driven on the threads of the runs.
         app.runs.clone().spawn(async move {
             let watcher = Watcher { app: Arc::clone(&app), waits };
-            let end = Unregister { app: Arc::clone(&app), run };
             drive(&app, job, wishes, watcher).await;
             drop(end);
         });
     }
 
-    fn ended(&self, run: &str) {
+    fn ended(&self, run: &str, waits: &Arc<AtomicBool>) {
         {
             let mut inner = self.inner();
-            inner.driven.remove(run);
+            inner.ended(run, waits);
             self.count.send_replace(inner.driven.len());
         }
         self.turns.notify_one();
@@ -264,11 +273,13 @@ impl Runner {
 struct Unregister {
     app: Arc<App>,
     run: String,
+    /// Its own: which of several drivers of the run, one after the other, it is.
+    waits: Arc<AtomicBool>,
 }
 
 impl Drop for Unregister {
     fn drop(&mut self) {
-        self.app.runner.ended(&self.run);
+        self.app.runner.ended(&self.run, &self.waits);
     }
 }
 
@@ -338,5 +349,24 @@ impl Reporter for Watcher {
         if let Notice::Warning { message } = notice {
             log::warn(message, json!({ "run": state.run_id() }));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_driver_is_not_the_end_of_the_one_after_it() {
+        let mut inner = Inner::default();
+        let waits: Vec<_> = (0..2).map(|_| Arc::new(AtomicBool::new(false))).collect();
+        for waits in &waits {
+            let control = mpsc::unbounded_channel().0;
+            inner.driven.insert("r".to_owned(), Driven { control, schedule: None, waits: Arc::clone(waits) });
+        }
+        inner.ended("r", &waits[0]);
+        assert!(inner.driven.contains_key("r"));
+        inner.ended("r", &waits[1]);
+        assert!(inner.driven.is_empty());
     }
 }

@@ -165,7 +165,7 @@ async fn start(app: &Arc<App>, entry: &Entry, firing: &Firing) -> Result<(), Sto
             // One that nobody drives would only find out when somebody goes on with it, and that is another wish.
             for run in living.iter().filter(|l| l.driven).map(Living::run) {
                 let by = "schedule".to_owned();
-                if let Err(problem) = actions::ask(app, run, Request::Cancel { by, now: false }).await {
+                if let Err(problem) = actions::post(app, run, Request::Cancel { by, now: false }).await {
                     log::warn("a run could not be cancelled", json!({ "run": run, "error": problem.error.message }));
                 }
             }

@@ -6,7 +6,7 @@ use runback_core::event::Resolution;
 use runback_core::step::Answer;
 use runback_exec::store::{Request, SqliteStore, Store as _};
 
-use super::{Desk, Said};
+use super::{Desk, Said, lease_of, requests};
 
 /// A playbook of this body, run under an id.
 fn run(desk: &Desk, id: &str, body: &str, more: &[&str]) -> Said {
@@ -180,13 +180,38 @@ fn a_request_that_was_refused_is_forgotten() {
             by: "me".to_owned(),
         };
         post(&desk, "lg", [request]);
-        let store = rusqlite::Connection::open(desk.path().join("state/journal.db")).expect("a store");
-        let left = || store.query_row("SELECT count(*) FROM requests", [], |row| row.get::<_, i64>(0));
-        until("the process does not look for requests", || left().is_ok_and(|left| left == 0));
+        until("the process does not look for requests", || requests(&desk.path().join("state")) == 0);
     });
     let said = desk.run(&["resume", "lg", "--no-wait"]);
     assert_eq!(said.code, Some(5), "{}", said.all());
     assert_eq!(desk.read("after"), None, "nobody said that a is done: {}", said.all());
+}
+
+/// What is asked of a run that stops or dies in that instant is not lost: who asked does it, or says that it is not done.
+#[test]
+fn who_asks_a_process_that_goes_without_hearing_it_is_not_told_that_it_was_asked() {
+    let body = "steps:\n  - { id: w, uses: file.write, with: { path: w, content: x } }\n  - { id: s, run: \"touch began; [ -e go ] || sleep 60\" }\n";
+    for (verb, code, written) in [
+        (&["rollback", "gone"][..], 0, None),
+        (&["resume", "gone", "--step", "s=redo"], 0, Some("x")),
+        (&["cancel", "gone"], 1, Some("x")),
+        (&["cancel", "gone", "--hold"], 1, Some("x")),
+    ] {
+        let desk = Desk::new();
+        killed_in_the_middle(&desk, "gone", body, || {});
+        desk.write("go", "");
+        let state = desk.path().join("state");
+        let held = lease_of(&state, "gone");
+        let asks = desk.start(verb);
+        until("nothing is asked", || requests(&state) == 1);
+        drop(held);
+        let said = asks.finish();
+        assert_eq!((said.code, desk.read("w").as_deref()), (Some(code), written), "{verb:?}: {}", said.all());
+        assert_eq!(requests(&state), 0, "{verb:?}: {}", said.all());
+        if verb[0] == "cancel" {
+            assert!(said.all().contains("nobody drives run gone"), "{}", said.all());
+        }
+    }
 }
 
 /// Whoever drove a run has it for a moment still when its end can be seen, and hears no requests any more.
@@ -195,11 +220,7 @@ fn a_rollback_of_a_run_that_is_over_waits_until_it_is_let_go() {
     let desk = Desk::new();
     let body = "steps:\n  - { id: w, uses: file.write, with: { path: w, content: x } }\n";
     assert_eq!(run(&desk, "over", body, &[]).code, Some(0));
-    let path = desk.path().join("state/leases/over.lock");
-    let owner = serde_json::json!({ "user": "u", "host": "h", "pid": std::process::id(), "since": 1 });
-    std::fs::write(&path, owner.to_string()).expect("it can be done");
-    let held = std::fs::File::open(&path).expect("it can be done");
-    held.lock().expect("nobody has it");
+    let held = lease_of(&desk.path().join("state"), "over");
     let back = desk.start(&["rollback", "over"]);
     // Where that is too short for it to come, nothing is tested, and nothing fails.
     std::thread::sleep(Duration::from_millis(700));

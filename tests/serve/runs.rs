@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{PATIENCE, Place, Server, until};
+use crate::cli::{lease_of, requests};
 
 #[test]
 fn a_run_is_started_watched_approved_and_taken_back() {
@@ -419,6 +420,50 @@ fn one_step_is_retried_alone_or_not_at_all() {
     assert_eq!(retry("right").status, 202);
     let seen = server.wait_for(&token, &run, "succeeded");
     assert_eq!(attempts(&seen), [2, 3], "what was done is not done again");
+}
+
+/// Who drives a run may go in the instant in which something is asked of it: what goes on is done here then, and of what
+/// stops it nobody is told that it is done.
+#[test]
+fn what_the_process_that_drives_a_run_does_not_hear_is_done_by_the_server() {
+    let place = Place::new();
+    let (w, began, go) = (place.path("w"), place.path("began"), place.path("go"));
+    let text = format!(
+        "runback: 1\nname: gone\nsteps:\n  - {{ id: w, uses: file.write, with: {{ path: {}, content: x }} }}\n  - {{ id: s, run: \"touch {}; [ -e {} ] || sleep 60\" }}\n",
+        w.display(),
+        began.display(),
+        go.display()
+    );
+    place.playbook("gone", &text);
+    let token = place.token("ann", "operator");
+    let server = place.serve(&[]);
+    for (run, verb, body, code, then) in [
+        ("hold", "hold", json!({}), 409, "interrupted"),
+        ("cancel", "cancel", json!({}), 409, "interrupted"),
+        ("resume", "resume", json!({ "steps": { "s": "redo" } }), 202, "succeeded"),
+        ("rollback", "rollback", json!({}), 202, "rolled-back"),
+    ] {
+        let mut child = place.command(&["run", "playbooks/gone.yaml", "--run-id", run]).spawn().expect("it starts");
+        until("the step does not begin", || began.exists().then_some(()));
+        child.kill().expect("it can be killed");
+        child.wait().expect("it ends");
+        server.wait_for(&token, run, "interrupted");
+        std::fs::write(&go, "").expect("a file");
+        let held = lease_of(&place.path("state"), run);
+        let answer = std::thread::scope(|scope| {
+            let asks = scope.spawn(|| server.post(&token, &format!("/api/v1/runs/{run}/{verb}"), &body));
+            until("nothing is asked", || (requests(&place.path("state")) == 1).then_some(()));
+            drop(held);
+            asks.join().expect("it is answered")
+        });
+        assert_eq!(answer.status, code, "{run}: {}", answer.json());
+        server.wait_for(&token, run, then);
+        assert_eq!(requests(&place.path("state")), 0, "{run}");
+        assert_eq!(w.exists(), run != "rollback", "{run}");
+        for path in [&w, &go, &began].into_iter().filter(|path| path.exists()) {
+            std::fs::remove_file(path).expect("it is there");
+        }
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
 use super::runs::RunPath;
+use crate::ask;
 use crate::cmd::approve;
 use crate::cmd::cancel::may_stop;
 use crate::cmd::resume::may_settle;
@@ -90,7 +91,7 @@ async fn answer(call: Change<Reply>, approved: bool) -> Result<Accepted<Done>, P
     let unmasked = approve::mask(&mut answer, &run.state, &app.processes, &app.settings.state_dir).await;
     let word = if approved { "approved" } else { "refused" };
     if run.owner.is_some() {
-        actions::ask(&app, &id, Request::Answer { step: step.clone(), answer }).await?;
+        actions::post(&app, &id, Request::Answer { step: step.clone(), answer }).await?;
         return Ok(Accepted(Done { done: format!("{word} {step}"), run: id }));
     }
     approve::record(app.store.as_ref(), &id, &run.state, &step, answer).await?;
@@ -121,16 +122,17 @@ pub(crate) async fn hold(call: Change<Nothing>) -> Result<Accepted<Done>, Proble
 
 async fn asked_of_owner(app: &Arc<App>, run: &str, request: Request, done: &str) -> Result<Accepted<Done>, Problem> {
     let id = app.store.resolve(run).await?;
-    if app.store.owner(&id).await?.is_none() {
-        let found = journal::read(app.store.as_ref(), &id, &app.catalog).await?;
-        let message = format!("nobody drives run {id} ({}), so there is nothing to stop", found.status());
-        let help = format!("see what it can be told now: GET /api/v1/runs/{id}/why");
-        return Err(Problem::conflict(message, help));
+    let found = journal::read(app.store.as_ref(), &id, &app.catalog).await?;
+    if found.owner.is_some() {
+        may_stop(&found.state, &request)?;
+        if actions::ask(app, &id, request).await? {
+            return Ok(Accepted(Done { run: id, done: done.to_owned() }));
+        }
     }
     let found = journal::read(app.store.as_ref(), &id, &app.catalog).await?;
-    may_stop(&found.state, &request)?;
-    actions::ask(app, &id, request).await?;
-    Ok(Accepted(Done { run: id, done: done.to_owned() }))
+    let message = format!("nobody drives run {id} ({}), so there is nothing to stop", found.status());
+    let help = format!("see what it can be told now: GET /api/v1/runs/{id}/why");
+    Err(Problem::conflict(message, help))
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -219,28 +221,36 @@ async fn are_there(app: &App, run: &str, steps: &[(String, Resolution)]) -> Resu
 /// Whoever drove a run that has stopped hears nothing more. One that waits in the queue is not driven yet.
 async fn let_go(app: &App, run: &str) -> Result<(), Problem> {
     if app.runner.place(run).is_none() {
-        journal::let_go(app.store.as_ref(), run, &app.catalog).await?;
+        ask::let_go(app.store.as_ref(), run, &app.catalog).await?;
     }
     Ok(())
 }
 
-/// Tells whoever drives the run what steps count as. None: nobody drives it, or there is nothing to tell.
-async fn tell(
+/// Where somebody drives the run, they are told what steps count as. Gives what is left to do here: None, nothing.
+async fn untold(
     app: &App,
     run: &str,
-    steps: &[(String, Resolution)],
+    steps: Vec<(String, Resolution)>,
     by: &str,
-) -> Result<Option<Accepted<Done>>, Problem> {
+) -> Result<Option<Vec<(String, Resolution)>>, Problem> {
     if steps.is_empty() || app.store.owner(run).await?.is_none() {
-        return Ok(None);
+        return Ok(Some(steps));
     }
     let may = |run: &Run| steps.iter().try_for_each(|(step, said)| may_settle(&run.state, step, *said));
     app.folds.look(app, run, may).await??;
-    for (step, resolution) in steps {
-        let (step, resolution, by) = (step.clone(), *resolution, by.to_owned());
-        actions::ask(app, run, Request::Resolve { step, resolution, outputs: Json::Null, by }).await?;
+    if app.runner.place(run).is_some() {
+        // It hears when its turn comes.
+        for (step, resolution) in &steps {
+            actions::post(app, run, ask::settle(step, *resolution, by)).await?;
+        }
+        return Ok(None);
     }
-    Ok(Some(Accepted(Done { run: run.to_owned(), done: "told the process that drives it".to_owned() })))
+    let left = ask::tell(app.store.as_ref(), run, &steps, by).await?;
+    Ok((!left.is_empty()).then_some(left))
+}
+
+fn told(run: String) -> Accepted<Done> {
+    Accepted(Done { run, done: "told the process that drives it".to_owned() })
 }
 
 async fn go_on(
@@ -251,9 +261,7 @@ async fn go_on(
     by: String,
 ) -> Result<Accepted<Done>, Problem> {
     let_go(app, &id).await?;
-    if let Some(told) = tell(app, &id, &steps, &by).await? {
-        return Ok(told);
-    }
+    let Some(steps) = untold(app, &id, steps, &by).await? else { return Ok(told(id)) };
     let how = TakeUp { intent: Intent::Resume, steps, secret_inputs, by };
     actions::take_up(app, &id, how).await?;
     Ok(Accepted(Done { run: id, done: "it goes on".to_owned() }))
@@ -283,11 +291,9 @@ pub(crate) async fn rollback(call: Change<RollbackRun>) -> Result<Accepted<Done>
     let steps: Vec<_> = body.steps.into_iter().collect();
     are_there(&app, &id, &steps).await?;
     let_go(&app, &id).await?;
-    if let Some(told) = tell(&app, &id, &steps, &by).await? {
-        return Ok(told);
-    }
-    if app.store.owner(&id).await?.is_some() {
-        actions::ask(&app, &id, Request::Rollback { by, force: body.force }).await?;
+    let Some(steps) = untold(&app, &id, steps, &by).await? else { return Ok(told(id)) };
+    let driven = app.store.owner(&id).await?.is_some();
+    if driven && actions::ask(&app, &id, Request::Rollback { by: by.clone(), force: body.force }).await? {
         return Ok(Accepted(Done { run: id, done: "asked the process that drives it to take it back".to_owned() }));
     }
     let intent = Intent::Rollback { force: body.force };

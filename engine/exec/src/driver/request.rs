@@ -36,6 +36,20 @@ impl Driver {
         Ok(others)
     }
 
+    /// It came when the run had stopped, and who drove it did not hear it any more. Whoever goes on with the run since
+    /// wants that.
+    pub(super) fn too_late(&mut self, request: &Request) {
+        let (by, what) = match request {
+            // Counts whenever it comes.
+            Request::Answer { .. } => return,
+            Request::Cancel { by, .. } => (by, "it to be cancelled".to_owned()),
+            Request::Hold { by } => (by, "it to be held".to_owned()),
+            Request::Rollback { by, .. } => (by, "it to be taken back".to_owned()),
+            Request::Resolve { step, by, .. } => (by, format!("to settle {step}")),
+        };
+        self.warnings.push(format!("{by} wanted {what} when the run had stopped; that is not done now"));
+    }
+
     pub(super) fn request(&mut self, request: Request) -> Result<(), DriverError> {
         match request {
             Request::Answer { step, answer } => match self.state.find(&step) {

@@ -339,6 +339,19 @@ impl Store for MemoryStore {
         Ok(new)
     }
 
+    async fn is_pending(&self, run: &str, request: u64) -> Result<bool, StoreError> {
+        let inner = lock(&self.inner);
+        Ok(inner.runs.get(run).is_some_and(|found| found.requests.iter().any(|posted| posted.id == request)))
+    }
+
+    async fn withdraw_request(&self, run: &str, request: u64) -> Result<bool, StoreError> {
+        let mut inner = lock(&self.inner);
+        let Some(found) = inner.runs.get_mut(run) else { return Ok(false) };
+        let before = found.requests.len();
+        found.requests.retain(|posted| posted.id != request);
+        Ok(found.requests.len() < before)
+    }
+
     async fn changed(&self) -> Result<u64, StoreError> {
         Ok(lock(&self.inner).changes)
     }

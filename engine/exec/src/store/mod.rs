@@ -89,6 +89,12 @@ pub trait Store: Send + Sync {
     /// no events: an owner that dies before it recorded one leaves it to the next owner.
     async fn take_requests(&self, lease: &Lease) -> Result<Vec<Posted>, StoreError>;
 
+    /// Whether a request is neither recorded nor withdrawn.
+    async fn is_pending(&self, run: &str, request: u64) -> Result<bool, StoreError>;
+
+    /// Takes a request back that no owner is to hear; false: it is not pending any more.
+    async fn withdraw_request(&self, run: &str, request: u64) -> Result<bool, StoreError>;
+
     /// A number that is another one after somebody else wrote. Cheap enough to ask ten times a second.
     async fn changed(&self) -> Result<u64, StoreError>;
 

@@ -94,6 +94,12 @@ impl Store for Cut {
     async fn take_requests(&self, lease: &Lease) -> Result<Vec<Posted>, StoreError> {
         self.inner.take_requests(lease).await
     }
+    async fn is_pending(&self, run: &str, request: u64) -> Result<bool, StoreError> {
+        self.inner.is_pending(run, request).await
+    }
+    async fn withdraw_request(&self, run: &str, request: u64) -> Result<bool, StoreError> {
+        self.inner.withdraw_request(run, request).await
+    }
     async fn changed(&self) -> Result<u64, StoreError> {
         self.inner.changed().await
     }

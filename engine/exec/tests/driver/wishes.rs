@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use runback_core::Json;
-use runback_core::event::{EventBody, HoldReason, Outcome};
+use runback_core::event::{Event, EventBody, HoldReason, Outcome, Resolution};
 use runback_core::state::{Phase, RunStatus};
 use runback_core::step::Answer;
 use runback_exec::driver::{DriveOptions, Driver, Intent};
@@ -50,6 +50,37 @@ async fn a_hold_comes_when_what_runs_is_over() {
     let seen = run.seen.clone();
     assert_eq!(run.end().await.unwrap().status, RunStatus::Succeeded);
     assert!(seen.has("warning: the run is not held"), "b was the last one: {:#?}", seen.all());
+}
+
+/// What is asked in the instant in which the run stops is heard by nobody. Who goes on with the run later wants that, and
+/// not what somebody wanted of it before.
+#[tokio::test(start_paused = true)]
+async fn what_came_when_the_run_had_stopped_is_not_done_later() {
+    let by = by();
+    for request in [
+        Request::Hold { by: by.clone() },
+        Request::Cancel { by: by.clone(), now: false },
+        Request::Cancel { by: by.clone(), now: true },
+        Request::Rollback { by: by.clone(), force: false },
+        Request::Resolve { step: "b".to_owned(), resolution: Resolution::Skip, outputs: Json::Null, by: by.clone() },
+    ] {
+        let ledger = Ledger::default();
+        let plan = plan("on_failure: hold\nsteps: [{ id: a, uses: t.rerun }, { id: b, uses: t.fail }]", &ledger);
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let run = Driving::start(create(Arc::clone(&store), &plan, "r1").await.unwrap(), DriveOptions::default());
+        assert_eq!(run.end().await.unwrap().status, RunStatus::Failed);
+        store.post("r1", request.clone()).await.unwrap();
+        let next = open(Arc::clone(&store), &plan, "r1", Intent::Resume).await.unwrap();
+        let run = Driving::start(next, DriveOptions::default());
+        let seen = run.seen.clone();
+        assert_eq!(run.end().await.unwrap().status, RunStatus::Failed, "{request:?}");
+        let journal = journal(&*store, "r1").await;
+        let again = |e: &Event| matches!(&e.body, EventBody::AttemptFailed { step, attempt: 2, .. } if &**step == "b");
+        assert!(journal.iter().any(again), "{request:?}: {:#?}", names(&journal));
+        let held = Phase::Held(HoldReason::Failure);
+        assert_eq!(Driver::fold(&*store, "r1", Arc::clone(&plan)).await.unwrap().phase, held, "{request:?}");
+        assert!(seen.has("them@there") && seen.has("had stopped"), "{request:?}: {:#?}", seen.all());
+    }
 }
 
 const BY_HAND: &str = "steps:

@@ -189,6 +189,26 @@ fn requests_wait_until_an_owner_recorded_them() {
 }
 
 #[test]
+fn a_request_is_pending_until_it_is_recorded_or_withdrawn() {
+    each(|store| async move {
+        let lease = store.create("r1", vec![created("r1")]).await.unwrap();
+        let other = store.create("r2", vec![created("r2")]).await.unwrap();
+        let (first, second) = (store.post("r1", cancel()).await.unwrap(), store.post("r1", cancel()).await.unwrap());
+        assert!(store.is_pending("r1", first).await.unwrap() && !store.is_pending("r2", first).await.unwrap());
+        assert!(!store.withdraw_request("r2", first).await.unwrap(), "it is another run's");
+        assert!(store.withdraw_request("r1", first).await.unwrap());
+        assert!(!store.withdraw_request("r1", first).await.unwrap() && !store.is_pending("r1", first).await.unwrap());
+        let taken = store.take_requests(&lease).await.unwrap();
+        assert_eq!(taken.iter().map(|posted| posted.id).collect::<Vec<_>>(), [second]);
+        assert!(store.is_pending("r1", second).await.unwrap(), "it is not recorded yet");
+        store.append(&lease, Vec::new().into()).await.unwrap();
+        assert!(!store.is_pending("r1", second).await.unwrap());
+        assert!(!store.withdraw_request("r1", second).await.unwrap());
+        drop(other);
+    });
+}
+
+#[test]
 fn a_deleted_run_is_gone() {
     each(|store| async move {
         let lease = store.create("r1", vec![created("r1"), step(2)]).await.unwrap();

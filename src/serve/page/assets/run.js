@@ -265,8 +265,10 @@ function showStep(step, fresh) {
   const text = JSON.stringify([view, retry, statusOf(step), isOver()]);
   if (shown.text !== text) {
     shown.text = text;
+    const focused = shown.head.contains(document.activeElement);
     put(shown.head, h("h2", null, step), badge(statusOf(step), isOver()),
       retry ? h("button", { type: "button", disabled: !may("operator"), onclick: () => actions.retry(step) }, "Retry step…") : null);
+    if (focused) (shown.head.querySelector("button") ?? parts.detail).focus();
     const undo = { full: "can be taken back", none: "left as it is", impossible: "cannot be taken back" }[node.undo];
     put(shown.body,
       node.irreversible ? h("p", { class: "point-note" }, "The point of no return: once it succeeded, nothing before it is undone.") : null,

@@ -154,6 +154,16 @@ impl Journal {
         Ok(posted)
     }
 
+    pub(super) fn is_pending(&mut self, run: &str, request: u64) -> Result<bool, Fault> {
+        let mut statement = self.connection.prepare_cached("SELECT 1 FROM requests WHERE run = ?1 AND id = ?2")?;
+        Ok(statement.exists(params![run, signed(request)])?)
+    }
+
+    pub(super) fn withdraw_request(&mut self, run: &str, request: u64) -> Result<bool, Fault> {
+        let mut statement = self.connection.prepare_cached("DELETE FROM requests WHERE run = ?1 AND id = ?2")?;
+        Ok(statement.execute(params![run, signed(request)])? > 0)
+    }
+
     /// SQLite's count of what other connections committed.
     pub(super) fn data_version(&self) -> Result<u32, Fault> {
         let mut statement = self.connection.prepare_cached("PRAGMA data_version")?;

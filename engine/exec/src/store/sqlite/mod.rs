@@ -255,6 +255,16 @@ impl Store for SqliteStore {
         self.writer.look(move |journal| journal.requests(&held)).await
     }
 
+    async fn is_pending(&self, run: &str, request: u64) -> Result<bool, StoreError> {
+        let run = run.to_owned();
+        self.writer.look(move |journal| journal.is_pending(&run, request)).await
+    }
+
+    async fn withdraw_request(&self, run: &str, request: u64) -> Result<bool, StoreError> {
+        let run = run.to_owned();
+        self.writer.write(None, move |journal| journal.withdraw_request(&run, request)).await
+    }
+
     async fn changed(&self) -> Result<u64, StoreError> {
         let others = self.writer.look(|journal| journal.data_version()).await?;
         Ok((u64::from(others) << 32) | u64::from(self.own_changes.load(Ordering::Relaxed)))
