@@ -47,13 +47,17 @@ export async function start({ prepare, options = [] } = {}) {
     });
     server.on("exit", (code) => lost(new Error(`the server ended with ${code}:\n${text}`)));
   });
-  const browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS, timeout: 120_000 });
+  // Its shared memory has names in TMPDIR for a moment; what is ended in that moment leaves them there.
+  const litter = join(dir, "browser");
+  mkdirSync(litter);
+  const env = { ...process.env, TMPDIR: litter };
+  const browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS, env, timeout: 120_000 });
   const stop = async () => {
     await browser.close();
     const ended = new Promise((done) => server.once("exit", done));
     server.kill("SIGTERM");
     await ended;
-    rmSync(dir, { recursive: true, force: true });
+    rmSync(dir, { recursive: true, force: true, maxRetries: 10 });
   };
   /// What the server holds in memory, in MiB.
   const memory = () => Number(readFileSync(`/proc/${server.pid}/status`, "utf8").match(/^VmRSS:\s+(\d+)/m)[1]) / 1024;
