@@ -122,14 +122,14 @@ pub(crate) async fn hold(call: Change<Nothing>) -> Result<Accepted<Done>, Proble
 
 async fn asked_of_owner(app: &Arc<App>, run: &str, request: Request, done: &str) -> Result<Accepted<Done>, Problem> {
     let id = app.store.resolve(run).await?;
-    let found = journal::read(app.store.as_ref(), &id, &app.catalog).await?;
+    let mut found = journal::read(app.store.as_ref(), &id, &app.catalog).await?;
     if found.owner.is_some() {
         may_stop(&found.state, &request)?;
         if actions::ask(app, &id, request).await? {
             return Ok(Accepted(Done { run: id, done: done.to_owned() }));
         }
+        found = journal::read(app.store.as_ref(), &id, &app.catalog).await?;
     }
-    let found = journal::read(app.store.as_ref(), &id, &app.catalog).await?;
     let message = format!("nobody drives run {id} ({}), so there is nothing to stop", found.status());
     let help = format!("see what it can be told now: GET /api/v1/runs/{id}/why");
     Err(Problem::conflict(message, help))

@@ -362,7 +362,6 @@ impl Driver {
             };
             return Err(DriverError::Refused { message, help });
         }
-        let stopped = matches!(self.state.phase, Phase::Held(_) | Phase::Finished(_));
         let requests = self.take_answers().await?;
         let active: Vec<_> = self.state.active().collect();
         for node in active {
@@ -390,7 +389,7 @@ impl Driver {
             Intent::Rollback { force } => EventBody::RollbackRequested { by, force },
         })?;
         for request in requests {
-            if stopped { self.too_late(&request) } else { self.request(request)? }
+            self.request(request)?;
         }
         if !self.state.locks.is_empty() {
             self.gate = Gate::Retake;

@@ -22,15 +22,16 @@ impl Driver {
     }
 
     /// What was answered while nobody had the run counts for the attempt that asked, which is over now, and with that
-    /// for the one that comes after it. Gives back what else was asked for.
+    /// for the one that comes after it. Gives back what else was asked for and is still to be done.
     pub(super) async fn take_answers(&mut self) -> Result<Vec<Request>, DriverError> {
+        let stopped = matches!(self.state.phase, Phase::Held(_) | Phase::Finished(_));
         let mut others = Vec::new();
         for posted in self.engine.store.take_requests(&self.lease).await? {
             self.requests_taken = true;
-            if let Request::Answer { .. } = posted.request {
-                self.request(posted.request)?;
-            } else {
-                others.push(posted.request);
+            match posted.request {
+                answer @ Request::Answer { .. } => self.request(answer)?,
+                late if stopped => self.too_late(&late),
+                other => others.push(other),
             }
         }
         Ok(others)
@@ -38,7 +39,7 @@ impl Driver {
 
     /// It came when the run had stopped, and who drove it did not hear it any more. Whoever goes on with the run since
     /// wants that.
-    pub(super) fn too_late(&mut self, request: &Request) {
+    fn too_late(&mut self, request: &Request) {
         let (by, what) = match request {
             // Counts whenever it comes.
             Request::Answer { .. } => return,
