@@ -6,10 +6,12 @@ use runback_exec::output::LIMIT_DEFAULT;
 /// Less than a page of text would hide the error that it ends with.
 const LEAST: u64 = 4 << 10;
 
+const VARIABLE: &str = "RUNBACK_LOG_LIMIT";
+
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct LogLimit {
     /// Output of one attempt that is kept, half of its beginning and half of its end: 64MiB, 2GiB; default: 16MiB
-    #[arg(long = "log-limit", env = "RUNBACK_LOG_LIMIT", value_name = "SIZE", value_parser = bytes)]
+    #[arg(long = "log-limit", env = VARIABLE, value_name = "SIZE", value_parser = bytes)]
     limit: Option<u64>,
 }
 
@@ -21,6 +23,10 @@ impl LogLimit {
 }
 
 fn bytes(text: &str) -> Result<u64, String> {
+    let from_variable = std::env::var_os(VARIABLE).is_some_and(|value| value == text);
+    if from_variable && text.is_empty() {
+        return Ok(LIMIT_DEFAULT);
+    }
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
         "" | "B" => Some(0),
@@ -31,9 +37,11 @@ fn bytes(text: &str) -> Result<u64, String> {
     };
     let number: Option<u64> = digits.parse().ok();
     let bytes = number.zip(unit).and_then(|(n, shift)| n.checked_mul(1 << shift));
-    bytes
-        .filter(|n| (LEAST..=1 << 40).contains(n))
-        .ok_or_else(|| "a whole number and KiB, MiB or GiB, from 4KiB to 1024GiB, such as 64MiB".to_owned())
+    bytes.filter(|n| (LEAST..=1 << 40).contains(n)).ok_or_else(|| {
+        // The parser's own words name the option, which nobody gave.
+        let by = if from_variable { format!("{VARIABLE} must be ") } else { String::new() };
+        format!("{by}a whole number and KiB, MiB or GiB, from 4KiB to 1024GiB, such as 64MiB")
+    })
 }
 
 #[cfg(test)]

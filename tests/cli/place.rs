@@ -28,6 +28,21 @@ fn a_variable_that_is_empty_names_no_store() {
 }
 
 #[test]
+fn a_limit_from_the_environment_is_refused_in_its_name_and_an_empty_one_is_none() {
+    let desk = Desk::new();
+    desk.write("good.yaml", "runback: 1\nname: good\nsteps:\n  - run: 'true'\n");
+    let with = |limit| said(desk.command(&["run", "good.yaml"]).env("RUNBACK_LOG_LIMIT", limit));
+    let wrong = with("64MB");
+    assert_eq!(wrong.code, Some(2), "{}", wrong.all());
+    assert!(wrong.stderr.contains("RUNBACK_LOG_LIMIT must be a whole number"), "{}", wrong.all());
+    let empty = with("");
+    assert_eq!(empty.code, Some(0), "{}", empty.all());
+    let given = desk.run(&["run", "good.yaml", "--log-limit", ""]);
+    assert_eq!(given.code, Some(2), "{}", given.all());
+    assert!(!given.stderr.contains("RUNBACK_LOG_LIMIT"), "{}", given.all());
+}
+
+#[test]
 fn a_place_that_cannot_be_looked_into_is_not_empty() {
     let desk = Desk::new();
     desk.write("file", "x");
