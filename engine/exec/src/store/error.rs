@@ -74,7 +74,7 @@ impl StoreError {
             Self::UnknownRun { .. } => "`runback runs` lists them; check --state-dir and RUNBACK_STATE_DIR".into(),
             Self::Ambiguous { .. } => "give more characters of the one that you mean".into(),
             Self::BadRunId { .. } => "use letters, digits, `-`, `_` and `.`, beginning with a letter or digit".into(),
-            Self::Busy { run, .. } => format!("wait for it, or stop it: `runback cancel {run}`"),
+            Self::Busy { run, .. } => format!("see what it does, and what would stop it: `runback why {run}`"),
             Self::LeaseLost { run } => format!("see what the other process does: `runback show {run}`"),
             Self::LeaseBroken { run } => format!("when the store is well again: `runback resume {run}`"),
             Self::Gap { .. } | Self::BadStart { .. } | Self::Encode { .. } => {
